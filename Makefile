@@ -1,0 +1,44 @@
+# The same commands here, in .ci/run and in .github/workflows/ci.yml.
+# Each makes the virtual environment .venv and installs what is needed, once; PYTHON=... chooses the interpreter,
+# VENV=... another environment. ARGS=... is handed on: make train ARGS="data=mnist latent_dim=2".
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help train test check format clean
+
+help:
+	@echo "make train    train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
+	@echo "make test     run the tests"
+	@echo "make check    lint, formatting and types"
+	@echo "make format   put the formatting right"
+	@echo "make clean    remove the virtual environment and caches; runs and data stay"
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	@echo "installing what the tests need ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+train: $(BIN)/.installed
+	@$(BIN)/python src/train.py $(ARGS)
+
+test: $(BIN)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(BIN)/.installed-dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: $(BIN)/.installed-dev
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

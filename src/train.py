@@ -1,0 +1,16 @@
+"""Train a VAE: ``python src/train.py model=conv loss=bce latent_dim=20``; ``--help`` says what there is to choose."""
+
+from omegaconf import DictConfig
+
+from vaelab.cli import entry_point
+
+
+@entry_point("train")
+def main(cfg: DictConfig) -> None:
+    from vaelab.training import train
+
+    train(cfg)
+
+
+if __name__ == "__main__":
+    main()

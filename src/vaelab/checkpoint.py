@@ -1,0 +1,147 @@
+"""Checkpoints: where they are, what is in them, and how a model is built again from one alone.
+
+A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only. Reading one
+runs nothing: it is loaded with ``weights_only``, and of its configuration only classes of this package that are models,
+objectives or data sets are built.
+"""
+
+import importlib
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from vaelab.cli import ROOT
+from vaelab.errors import UserError
+from vaelab.module import VAEModule
+
+_TARGET = re.compile(r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Z]\w*)")
+
+
+def find(run: str | Path, prefer: str = "best") -> Path:
+    """The checkpoint that ``run`` means.
+
+    Args:
+        run: a checkpoint file; a run folder; or ``latest``, the run started last.
+        prefer: of a run folder's checkpoints, ``best`` or ``last``; the other one is taken where it is missing.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = ROOT / "logs" / "train" / "latest" if str(run) == "latest" else Path(run).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        what = "no run has been started yet" if str(run) == "latest" else f"{path} does not exist"
+        raise UserError(f"{what}: type a run folder (logs/train/runs/...), a checkpoint, or latest")
+    for name in (prefer, "best", "last"):
+        if (path / "checkpoints" / f"{name}.ckpt").is_file():
+            return path / "checkpoints" / f"{name}.ckpt"
+    raise UserError(f"{path.resolve()} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The checkpoint's contents, on the CPU.
+
+    Raises:
+        UserError: it cannot be read, holds more than plain containers and tensors, or is not one of this project's.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was not loaded, because it holds more than tensors and plain values, or is damaged: "
+            "use a checkpoint written by this project"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0] if str(error) else 'no details'}): "
+            "it is damaged or something else"
+        ) from error
+    if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("vaelab"), dict) and "state_dict" in checkpoint):
+        raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
+    if checkpoint["vaelab"].get("format") != 1:
+        raise UserError(f"{path} was written by another version of this project, which this one cannot read")
+    return checkpoint
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _nodes(child)
+
+
+def _build(config: dict[str, Any], path: Path) -> Any:
+    """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
+    for node in _nodes(config):
+        if isinstance(node, str) and "${" in node:
+            raise UserError(f"{path} was refused: its configuration contains an interpolation, {node!r}")
+        if not (isinstance(node, dict) and "_target_" in node):
+            continue
+        match = _TARGET.fullmatch(str(node["_target_"]))
+        kind = getattr(importlib.import_module(match[1]), match[2], None) if match else None
+        if match is None or not isinstance(kind, type) or kind.__module__ != match[1]:
+            raise UserError(f"{path} was refused: its configuration names {node['_target_']!r}, no model or data set")
+    return instantiate(config, _convert_="all")
+
+
+def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
+    """The trained module, in evaluation mode on the CPU, and the configuration it was trained with.
+
+    Raises:
+        UserError: see :func:`read`; or the configuration names what it must not, or does not fit the weights.
+    """
+    checkpoint = read(path)
+    config = checkpoint["vaelab"]["config"]
+    try:
+        parts = config["module"]
+        module = VAEModule(vae=_build(parts["vae"], path), objective=_build(parts["objective"], path))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a checkpoint of this project: its configuration is incomplete") from error
+    module.config = config
+    load_weights(module, checkpoint, path)
+    return module.eval(), config
+
+
+def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:
+    """The data module of a checkpoint's configuration.
+
+    Args:
+        config: as :func:`rebuild` returns it.
+        path: the checkpoint, for messages.
+        data_dir: where the data set's files are now, if they have moved.
+    """
+    data = {**config["data"], "source": dict(config["data"]["source"])}
+    if data_dir is not None:
+        for key in {"data_dir", "cache_dir"} & set(data["source"]):
+            data["source"][key] = data_dir
+    return _build(data, path)
+
+
+def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
+    """Loads a checkpoint's weights into a module, all of them.
+
+    Raises:
+        UserError: they are another model's.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise UserError(
+            f"{path} holds another model than this configuration ({details[0].rstrip('.')}): train with the options it "
+            f"was trained with, {_options(checkpoint)}"
+        ) from error
+
+
+def _options(checkpoint: dict[str, Any]) -> str:
+    config = checkpoint["vaelab"]["config"]
+    choices = config.get("choices", {})
+    names = ("data", "model", "loss", "prior", "posterior")
+    return " ".join([*(f"{n}={choices[n]}" for n in names if n in choices), f"latent_dim={config.get('latent_dim')}"])

@@ -1,0 +1,114 @@
+"""Minibatches cut from images in memory.
+
+A data loader that fetches image by image spends more time in Python than a small VAE spends computing. Here the images
+stay one uint8 tensor, on the device that trains where they fit, and a batch is one gather and one division.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Binarization = Literal["none", "threshold", "dynamic", "static"]
+
+
+def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws binary images from grey ones, each pixel 1 with probability grey / 255.
+
+    Args:
+        images: uint8, any shape.
+        generator: on the images' device.
+
+    Returns:
+        Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254, ``grey``
+        are less than ``grey``.
+    """
+    drawn = torch.empty_like(images).random_(0, 255, generator=generator)
+    return (drawn < images).mul(255).to(torch.uint8)
+
+
+class Batches:
+    """An iterable of ``(x, y)``: images as floats in [0, 1], shape (B, C, H, W), and labels, shape (B,).
+
+    Everything random follows from the seed and the number of the epoch; an iteration interrupted in the middle of an
+    epoch is continued by ``load_state_dict``. With several processes each one takes its share of every global batch of
+    ``batch_size * world_size`` images: none is left out, none is taken twice.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        batch_size: images per batch and process.
+        shuffle: a new order every epoch; otherwise the order of the images.
+        drop_last: leave out what does not fill a batch at the end of an epoch.
+        dynamic: draw binary images from the grey ones at every visit.
+        seed: of the order and the draws.
+        rank, world_size: which process this is, of how many.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        dynamic: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.batch_size, self.shuffle, self.dynamic, self.seed = batch_size, shuffle, dynamic, seed
+        self.rank, self.world_size = rank, world_size
+        step = batch_size * world_size
+        starts = list(range(0, len(images), step))
+        tail = len(images) - starts[-1]
+        # A tail with less than one image per process cannot be shared out: it joins the batch before.
+        if len(starts) > 1 and ((drop_last and tail < step) or tail < world_size):
+            starts.pop()
+        self._bounds = [*starts, len(starts) * step if drop_last else len(images)]
+        self._bounds[-1] = min(self._bounds[-1], len(images))
+        self.epoch = 0
+        self._next = 0
+        self._generator = torch.Generator(images.device)
+        self._resumed: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._resumed is None and self._next:  # whether the last epoch was seen to its end or not
+            self.epoch, self._next = self.epoch + 1, 0
+        order_seed, draw_seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(2, np.uint32)
+        device = self.images.device
+        # The order is drawn on the CPU, so that it is the same whatever trains.
+        generator = torch.Generator().manual_seed(int(order_seed))
+        order = torch.randperm(len(self.images), generator=generator).to(device) if self.shuffle else None
+        self._generator.manual_seed(int(draw_seed) + self.rank)
+        if self._resumed is not None:
+            self._generator.set_state(self._resumed)
+            self._resumed = None
+        for i in range(self._next, len(self)):
+            self._next = i + 1
+            start, end = self._bounds[i], self._bounds[i + 1]
+            share = (end - start) / self.world_size
+            mine = slice(start + round(share * self.rank), start + round(share * (self.rank + 1)))
+            x, y = (
+                (self.images[mine], self.labels[mine])
+                if order is None
+                else (self.images[order[mine]], self.labels[order[mine]])
+            )
+            if self.dynamic:
+                x = binarize(x, self._generator)
+            yield x.float().div_(255), y
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands."""
+        return {"epoch": self.epoch, "next": self._next, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Lets the next iteration go on from there."""
+        self.epoch, self._next = state["epoch"], state["next"]
+        self._resumed = state["generator"] if 0 < self._next < len(self) else None

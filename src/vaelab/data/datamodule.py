@@ -1,0 +1,150 @@
+"""From a source to batches: splits, binarisation, and which device holds the images."""
+
+import logging
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from vaelab.data.batches import Batches, Binarization, binarize
+from vaelab.data.source import Images, Source
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Validation and test images are binarised once, from seeds of their own: the same for every run, device and machine.
+_SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Train, validation and test batches of a data set.
+
+    Validation images are the last ones of the training split; the official test split is touched by nothing but the
+    test, unless ``validation="test"`` says so.
+
+    Args:
+        source: the data set, see :class:`vaelab.data.source.Source`.
+        image_shape: (C, H, W) that its images must have.
+        batch_size: training images per step and process.
+        eval_batch_size: validation and test images per batch and process.
+        validation: how many training images to validate on; or ``test``, to train on the whole training split and
+            validate on the test split, as some published protocols do.
+        binarize: ``none``; ``threshold``, grey > 0.5; ``dynamic``, training images are drawn anew at every visit, each
+            pixel with its grey value as the probability, validation and test images once (Salakhutdinov and Murray
+            2008); ``static``, all are drawn once, from a fixed seed (not Larochelle's draw, which is a download).
+        limit: use only the first so many images of each split; ``None`` for all.
+        shuffle: a new order of the training images in every epoch.
+        drop_last: leave out training images that do not fill a batch.
+        seed: of the order and the dynamic draws.
+
+    Raises:
+        UserError: a value is impossible, or the source's images have another shape.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        image_shape: list[int],
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        validation: int | Literal["test"] = 5000,
+        binarize: Binarization = "none",
+        limit: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("limit", limit)):
+            if not (isinstance(value, int) and not isinstance(value, bool) and value > 0) and not (
+                name == "limit" and value is None
+            ):
+                raise UserError(f"data.{name} must be a positive integer, not {value!r}: type e.g. data.{name}=128")
+        if validation != "test" and not (isinstance(validation, int) and validation > 0):
+            raise UserError(
+                f"data.validation must be a positive number of training images or test, not {validation!r}: "
+                "type e.g. data.validation=5000"
+            )
+        if binarize not in ("none", "threshold", "dynamic", "static"):
+            raise UserError(f"data.binarize={binarize}: no such way; choose from none, threshold, dynamic, static")
+        self.source, self.image_shape = source, tuple(image_shape)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.validation, self.binarization, self.limit = validation, binarize, limit
+        self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.splits: dict[str, Images] = {}
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether pixels are 0 or 1."""
+        return self.binarization != "none"
+
+    def prepare_data(self) -> None:
+        """Downloads or renders what is missing."""
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the splits, once, and binarises what is binarised once."""
+        if self.splits:
+            return
+        train, test = self.source.load(train=True), self.source.load(train=False)
+        for split in (train, test):
+            if split.images.dtype != torch.uint8 or tuple(split.images.shape[1:]) != self.image_shape:
+                raise UserError(
+                    f"{self.source.name} holds {split.images.dtype} images of shape {tuple(split.images.shape[1:])}, "
+                    f"not uint8 of {self.image_shape}: type data.image_shape={list(split.images.shape[1:])}"
+                )
+        if self.validation == "test":
+            val = test
+        else:
+            count = len(train.images) - self.validation
+            if count < 1:
+                raise UserError(
+                    f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} training "
+                    f"images: type e.g. data.validation={len(train.images) // 10}"
+                )
+            train, val = train.part(slice(count)), train.part(slice(count, None))
+        splits = {"train": train, "val": val, "test": test}
+        limited = {name: split.part(slice(self.limit)) for name, split in splits.items()}
+        self.splits = {
+            name: split._replace(images=self._binarize_once(split.images, name)) for name, split in limited.items()
+        }
+
+    def _binarize_once(self, images: Tensor, split: str) -> Tensor:
+        if self.binarization == "threshold":
+            return (images > 127).mul(255).to(torch.uint8)
+        if self.binarization == "static" or (self.binarization == "dynamic" and split != "train"):
+            name = "test" if split == "val" and self.validation == "test" else split
+            return binarize(images, torch.Generator().manual_seed(_SPLIT_SEEDS[name]))
+        return images
+
+    def _batches(self, split: str, **options: Any) -> Batches:
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
+        images, labels = (values.to(device) for values in self.splits[split][:2])
+        return Batches(
+            images,
+            labels,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            **options,
+        )
+
+    def train_dataloader(self) -> Batches:
+        """Batches of training images."""
+        return self._batches(
+            "train",
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            drop_last=self.drop_last,
+            dynamic=self.binarization == "dynamic",
+            seed=self.seed,
+        )
+
+    def val_dataloader(self) -> Batches:
+        """Batches of validation images, in order."""
+        return self._batches("val", batch_size=self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        """Batches of test images, in order."""
+        return self._batches("test", batch_size=self.eval_batch_size)

@@ -1,0 +1,102 @@
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), read through torchvision."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import torchvision.datasets
+
+from vaelab.data.source import Images
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+@contextmanager
+def _connection_timeout(seconds: float) -> Iterator[None]:
+    """torchvision's downloads have no time-out of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+class MNIST:
+    """70,000 grey 28x28 images in ten classes: 60,000 to train with, 10,000 to test with.
+
+    Args:
+        data_dir: where torchvision keeps data sets; the four idx files are looked for in ``<data_dir>/<name>/raw``.
+        name: ``MNIST`` or ``FashionMNIST``.
+
+    Raises:
+        UserError: the files are neither there nor to be downloaded, or not what they should be.
+    """
+
+    # The first labels of the official files: other files are welcome, but their figures are no published benchmark's.
+    official: ClassVar[dict[str, tuple[list[int], list[int]]]] = {
+        "MNIST": ([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]),
+        "FashionMNIST": ([9, 0, 0, 3, 0, 2, 7, 2, 5, 5], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]),
+    }
+
+    def __init__(self, data_dir: str | Path, name: Literal["MNIST", "FashionMNIST"] = "MNIST") -> None:
+        self.data_dir = Path(data_dir).expanduser()
+        self.name = name
+        self.classes = _CLOTHES if name == "FashionMNIST" else tuple("0123456789")
+        self._dataset = getattr(torchvision.datasets, name)
+
+    def prepare(self) -> None:
+        """Downloads the four files, if they are absent."""
+        folder = self.data_dir / self.name / "raw"
+        if not any(not (folder / file).is_file() for file in _FILES):
+            return
+        log.info("%s is not in %s: downloading it", self.name, folder)
+        try:
+            with _connection_timeout(20), redirect_stdout(StringIO()):
+                self._dataset(str(self.data_dir), download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{self.name} is not in {folder.absolute()} (looked for {', '.join(_FILES)}) and could not be "
+                f"downloaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}): "
+                "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files"
+            ) from error
+
+    def load(self, train: bool) -> Images:
+        """60,000 or 10,000 images."""
+        folder = self.data_dir / self.name / "raw"
+        try:
+            dataset = self._dataset(str(self.data_dir), train=train)
+        except Exception as error:  # torchvision's reader asserts, unpacks and reshapes what it is given
+            raise UserError(
+                f"the {'training' if train else 'test'} files of {self.name} in {folder.absolute()} cannot be read "
+                f"({type(error).__name__}: {error}): delete them to download them again"
+            ) from error
+        images, labels = dataset.data, dataset.targets
+        if len(images) != len(labels) or images.shape[1:] != (28, 28):
+            raise UserError(
+                f"the {'training' if train else 'test'} files of {self.name} in {folder.absolute()} hold images of "
+                f"shape {tuple(images.shape)} and {len(labels)} labels, not as many of both and 28x28: delete them to "
+                "download them again"
+            )
+        if not self.is_official(labels, train):
+            log.warning(
+                "%s in %s is not the official %s split: its figures are not comparable with published ones",
+                self.name,
+                self.data_dir,
+                "training" if train else "test",
+            )
+        return Images(images.unsqueeze(1), labels)
+
+    def is_official(self, labels: torch.Tensor, train: bool) -> bool:
+        """Whether labels (N,) begin as those of the official files do."""
+        expected = self.official[self.name][0 if train else 1]
+        return labels[: len(expected)].tolist() == expected and len(labels) == (60_000 if train else 10_000)

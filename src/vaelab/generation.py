@@ -1,0 +1,82 @@
+"""Pictures from a trained model, from its checkpoint alone: what ``generate.py`` runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich import get_console
+from torch import Tensor
+
+from vaelab import checkpoint, reporting
+from vaelab.data.datamodule import ImageDataModule
+from vaelab.errors import UserError
+from vaelab.figures import Picture, image_grid, reconstruction_grid, save_png
+from vaelab.vae import VAE
+
+
+def samples(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+    """Images decoded from the prior."""
+    return image_grid(vae.sample(cfg.count), scale=cfg.scale)
+
+
+def reconstructions(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+    """The first test images over their reconstructions."""
+    originals = images()[: cfg.count]
+    return reconstruction_grid(originals, vae.reconstruct(originals), scale=cfg.scale)
+
+
+def interpolations(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+    """Straight ways between the latent means of pairs of test images, a row each."""
+    rows = min(cfg.count, 16)
+    originals = images()
+    if len(originals) < 2 * rows:
+        raise UserError(f"there are {len(originals)} test images, and {rows} interpolations need {2 * rows}: type count=1")
+    ends = vae.encode(originals[: 2 * rows]).mean.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
+    way = torch.linspace(0, 1, cfg.steps).view(1, -1, 1)
+    z = ends[:, :1] * (1 - way) + ends[:, 1:] * way  # (R, steps, latent_dim)
+    return image_grid(vae.decode(z).mean.flatten(end_dim=1), columns=cfg.steps, scale=cfg.scale)
+
+
+PICTURES: dict[str, Callable[[VAE, Callable[[], Tensor], DictConfig], Picture]] = {
+    "samples": samples,
+    "reconstructions": reconstructions,
+    "interpolations": interpolations,
+}
+
+
+@torch.no_grad()
+def generate(cfg: DictConfig) -> list[Path]:
+    """Draws the pictures asked for and writes them as PNG.
+
+    Args:
+        cfg: what ``configs/generate.yaml`` composes.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: there is no such checkpoint or picture, or a number is impossible.
+    """
+    wanted = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
+    for name in wanted:
+        if name not in PICTURES:
+            raise UserError(f"what={name}: no such picture; choose from {', '.join(PICTURES)}, or what=[samples,...]")
+    for name, least in (("count", 1), ("steps", 2), ("scale", 1)):
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise UserError(f"{name}={cfg[name]}: it must be an integer of at least {least}")
+    path = checkpoint.find(cfg.run)
+    module, config = checkpoint.rebuild(path)
+
+    def images() -> Tensor:
+        datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule.splits["test"].images[: max(2 * 16, cfg.count)].float() / 255
+
+    files = []
+    for name in wanted:
+        torch.manual_seed(cfg.seed)
+        files.append(save_png(PICTURES[name](module.vae, images, cfg), Path(cfg.run_dir) / f"{name}.png"))
+        get_console().print(f"{name}: {reporting.shown_path(files[-1])}", highlight=False)
+    return files

@@ -1,0 +1,81 @@
+"""Loggers, and what every one of them is told about a run."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    offline: bool | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+) -> WandbLogger:
+    """A Weights & Biases run of this job alone, offline unless somebody says otherwise.
+
+    Args:
+        save_dir: the run folder; W&B's files go to ``wandb`` in it.
+        project: the W&B project.
+        offline: ``None`` does what ``WANDB_MODE`` says, and offline if it says nothing.
+        name: of the run; the run folder's name by default.
+        group: of runs that belong together.
+        tags: of the run.
+
+    Raises:
+        UserError: W&B refuses to start, e.g. for want of a key.
+    """
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE", "offline") if offline is None else "offline" if offline else "online"
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode not in ("offline", "online", "disabled"):
+        raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")
+    if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        raise UserError(
+            "W&B is to run online but has no key: put WANDB_API_KEY=... into .env, type `wandb login`, or leave it "
+            "offline with logger.wandb.offline=true"
+        )
+    # Lightning's own offline=True sets WANDB_MODE for the whole process, and so for every later job of a sweep.
+    return WandbLogger(
+        save_dir=save_dir,
+        project=project,
+        name=name or Path(save_dir).name,
+        mode=mode,
+        group=group,
+        tags=list(tags or []),
+        settings=wandb.Settings(console="off", silent=True),
+    )
+
+
+def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[str, Any]) -> None:
+    """Tells the loggers what is being run.
+
+    Args:
+        loggers: the trainer's.
+        flat: one value per choice (``model``, ``loss``, ``latent_dim``, ...), to group and filter runs by.
+        nested: the whole resolved configuration, for those that can show it.
+    """
+    for logger in loggers:
+        logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
+
+
+def finish(loggers: list[Logger], status: str) -> None:
+    """Ends the W&B run, so that the next job of this process begins its own.
+
+    Args:
+        loggers: the trainer's.
+        status: ``success`` or ``failed``.
+    """
+    for logger in loggers:
+        logger.finalize(status)
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger._experiment.finish(exit_code=0 if status == "success" else 1)

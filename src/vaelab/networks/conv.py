@@ -1,0 +1,219 @@
+"""Convolutional networks: strided convolutions down, transposed convolutions up.
+
+Two classes cover the plain convolutional VAEs of the tutorials: channels, kernels, strides, padding and the way from
+the latent vector to the first feature map are parameters, so that a document's network is a YAML file.
+
+Padding, for an image side n, a kernel k and a stride s:
+
+- ``half``: k // 2 pixels on both sides, as usual in torch; the output has ceil(n / s) pixels (odd kernels);
+- ``same``: the output has ceil(n / s) pixels, padded as little as needed and more at the end than at the beginning, as
+  in TensorFlow, Keras and MATLAB; a transposed convolution has exactly n * s;
+- ``valid``: none; the output has floor((n - k) / s) + 1 pixels.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.networks.layers import activation as make_activation
+from vaelab.networks.layers import dense
+
+Padding = Literal["half", "same", "valid"]
+
+
+def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]:
+    """One value per layer, from one for all or a list of them."""
+    spread = [values] * layers if isinstance(values, int) else list(values)
+    if len(spread) != layers:
+        raise ValueError(f"{what} has {len(spread)} values for {layers} layers: {spread}")
+    if not all(isinstance(value, int) and value > 0 for value in spread):
+        raise ValueError(f"{what} must be positive integers, not {spread}")
+    return spread
+
+
+class SamePad2d(nn.Module):
+    """Zeros around images (B, C, H, W) as TensorFlow's "same" puts them, for one kernel and stride."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int) -> None:
+        super().__init__()
+        self.padding: list[int] = []
+        for side in reversed(size):  # F.pad begins with the last dimension
+            total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+            self.padding += [total // 2, total - total // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding)
+
+
+class Upsample2d(nn.Module):
+    """A transposed convolution from feature maps of one size to another, exactly.
+
+    Args:
+        in_channels, out_channels, kernel, stride: of the convolution.
+        in_size, out_size: (H, W) before and after; ceil(out / stride) must equal in.
+        padding: which edge the surplus is cropped from: the beginning first (``half``) or the end first (``same``).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+        padding: Padding,
+    ) -> None:
+        super().__init__()
+        surplus = [(i - 1) * stride + kernel - o for i, o in zip(in_size, out_size, strict=True)]
+        if min(surplus) < 0:
+            raise ValueError(
+                f"a transposed convolution with kernel {kernel} and stride {stride} leaves gaps between {in_size} and "
+                f"{out_size}: use a kernel of at least {stride}"
+            )
+        self.out_size = out_size
+        # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
+        # more at the end than at the beginning, is cropped afterwards.
+        first = [s // 2 if padding == "same" else math.ceil(s / 2) for s in surplus]
+        back = [max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True)]
+        self.convolution = nn.ConvTranspose2d(
+            in_channels, out_channels, kernel, stride, padding=tuple(first), output_padding=tuple(back)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.out_size
+        return self.convolution(x)[..., :height, :width]
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions, then dense layers.
+
+    Args:
+        image_shape: (C, H, W).
+        channels: output channels of each convolution.
+        kernel_sizes: of each convolution, or one for all.
+        strides: of each convolution, or one for all.
+        padding: ``half``, ``same`` or ``valid``, see the module's description.
+        hidden_sizes: widths of dense layers after the convolutions; may be empty.
+        activation: a class of :mod:`torch.nn`, after every layer.
+
+    Raises:
+        ValueError: the image is too small for these convolutions, or the lists do not fit together.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        kernel_sizes: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 2,
+        padding: Padding = "half",
+        hidden_sizes: Sequence[int] = (),
+        activation: str = "ReLU",
+    ) -> None:
+        super().__init__()
+        if padding not in ("half", "same", "valid"):
+            raise ValueError(f"padding is half, same or valid, not {padding!r}")
+        channels = _per_layer(channels, len(channels), "channels")
+        kernels = _per_layer(kernel_sizes, len(channels), "kernel_sizes")
+        steps = _per_layer(strides, len(channels), "strides")
+        inputs, *size = image_shape
+        layers: list[nn.Module] = []
+        for outputs, kernel, stride in zip(channels, kernels, steps, strict=True):
+            if padding == "same":
+                layers.append(SamePad2d((size[0], size[1]), kernel, stride))
+                size = [math.ceil(side / stride) for side in size]
+            else:
+                margin = kernel // 2 if padding == "half" else 0
+                size = [(side + 2 * margin - kernel) // stride + 1 for side in size]
+            if min(size) < 1:
+                raise ValueError(
+                    f"images of {image_shape[1]}x{image_shape[2]} are too small for {len(channels)} convolutions with "
+                    f"kernels {kernels}, strides {steps} and {padding} padding"
+                )
+            layers.append(nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2 if padding == "half" else 0))
+            layers.append(make_activation(activation))
+            inputs = outputs
+        sizes = [inputs * size[0] * size[1], *hidden_sizes]
+        self.out_features = sizes[-1]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = dense(sizes, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.convolutions(x).flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """From the latent vector to a first feature map (the stem), then transposed convolutions up to the image.
+
+    Sizes are worked out from the image backwards: the stem's map has ceil(side / product of strides) pixels a side, and
+    every layer ends at exactly the size it should, whatever the image's.
+
+    Args:
+        in_features: the size of a latent vector.
+        image_shape: (C, H, W) of the outputs.
+        hidden_sizes: widths of dense layers before the stem; may be empty.
+        stem: how the first map is made: ``dense``, a linear layer; ``transposed``, a transposed convolution from a
+            1x1 map, which is the same but for its bias, one per channel.
+        stem_channels: the first map's channels.
+        stem_activation: after the stem, a class of :mod:`torch.nn`; ``Identity`` for none.
+        channels: output channels of each transposed convolution but the last, whose are the image's.
+        kernel_sizes: of each transposed convolution, the last one's included, or one for all.
+        strides: likewise.
+        padding: ``half`` or ``same``, see the module's description.
+        activation: after every layer but the last.
+
+    Raises:
+        ValueError: the lists do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: Sequence[int],
+        hidden_sizes: Sequence[int] = (),
+        stem: Literal["dense", "transposed"] = "dense",
+        stem_channels: int = 64,
+        stem_activation: str = "ReLU",
+        channels: Sequence[int] = (64, 32),
+        kernel_sizes: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = (2, 2, 1),
+        padding: Padding = "half",
+        activation: str = "ReLU",
+    ) -> None:
+        super().__init__()
+        if stem not in ("dense", "transposed"):
+            raise ValueError(f"stem is dense or transposed, not {stem!r}")
+        if padding not in ("half", "same"):
+            raise ValueError(f"a decoder's padding is half or same, not {padding!r}")
+        outputs = [*_per_layer(channels, len(channels), "channels"), image_shape[0]]
+        kernels = _per_layer(kernel_sizes, len(outputs), "kernel_sizes (one more than channels)")
+        steps = _per_layer(strides, len(outputs), "strides (one more than channels)")
+        sizes = [(image_shape[1], image_shape[2])]
+        for stride in reversed(steps):
+            sizes.insert(0, (math.ceil(sizes[0][0] / stride), math.ceil(sizes[0][1] / stride)))
+
+        self.dense = dense([in_features, *hidden_sizes], activation)
+        features = hidden_sizes[-1] if hidden_sizes else in_features
+        self.stem: nn.Module = (
+            nn.Sequential(
+                nn.Linear(features, stem_channels * sizes[0][0] * sizes[0][1]),
+                nn.Unflatten(1, (stem_channels, *sizes[0])),
+            )
+            if stem == "dense"
+            else nn.Sequential(nn.Unflatten(1, (features, 1, 1)), nn.ConvTranspose2d(features, stem_channels, sizes[0]))
+        )
+        layers: list[nn.Module] = [make_activation(stem_activation)]
+        inputs = stem_channels
+        for i, (out, kernel, stride) in enumerate(zip(outputs, kernels, steps, strict=True)):
+            if i:
+                layers.append(make_activation(activation))
+            layers.append(Upsample2d(inputs, out, kernel, stride, sizes[i], sizes[i + 1], padding))
+            inputs = out
+        self.convolutions = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.convolutions(self.stem(self.dense(z)))

@@ -1,0 +1,33 @@
+"""What the network families share: activations by name, and stacks of dense layers."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def activation(name: str) -> nn.Module:
+    """The activation with the name of its class in :mod:`torch.nn`: ``ReLU``, ``SiLU``, ``Tanh``, ``Identity``, ...
+
+    Raises:
+        ValueError: there is no such activation.
+    """
+    kind = getattr(nn, name, None) if isinstance(name, str) else None
+    if not (isinstance(kind, type) and (kind is nn.Identity or kind.__module__ == "torch.nn.modules.activation")):
+        raise ValueError(f"unknown activation {name!r}: write the name of its class in torch.nn, e.g. ReLU, SiLU, Tanh")
+    return kind()
+
+
+def dense(sizes: Sequence[int], activation_name: str) -> nn.Sequential:
+    """Linear layers from ``sizes[0]`` features to ``sizes[-1]``, each followed by the activation.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+    """
+    for size in sizes:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"a layer's size must be a positive integer, not {size!r}")
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), activation(activation_name)]
+    return nn.Sequential(*layers)

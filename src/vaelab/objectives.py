@@ -1,0 +1,48 @@
+r"""Objectives: the bound that is maximised, and the terms that are reported beside it.
+
+An objective is a module with ``forward(vae, x)`` for images x of shape (B, C, H, W). It returns a dictionary of nats
+per example, shape (B,), and one scalar:
+
+- ``elbo``: a single number to compare runs by, the evidence lower bound
+  :math:`\mathbb{E}_q[\log p(x|z)] - \mathrm{KL}(q(z|x) \| p(z))`, *whatever* is optimised;
+- ``reconstruction``: :math:`-\mathbb{E}_q[\log p(x|z)]`;
+- ``kl``: :math:`\mathrm{KL}(q(z|x) \| p(z))`, so that ``elbo = -(reconstruction + kl)``;
+- ``loss``: the scalar to be minimised, averaged over the batch.
+
+Terms are summed over pixels and latent dimensions. They are nats where the likelihood is normalised for its data
+(:meth:`vaelab.likelihoods.Likelihood.is_normalized`); where it is not, they are that loss and nothing more.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from vaelab.vae import VAE
+
+
+class ELBO(nn.Module):
+    r"""The evidence lower bound with the closed form of the KL divergence (arXiv 1312.6114, estimator B).
+
+    .. math:: \frac1K \sum_{k=1}^K \log p(x|z_k) - \mathrm{KL}(q(z|x) \| p(z)), \qquad z_k \sim q(z|x)
+
+    Args:
+        samples: K, the number of latent samples per image.
+
+    Raises:
+        NotImplementedError: there is no closed form between this posterior and this prior.
+    """
+
+    def __init__(self, samples: int = 1) -> None:
+        super().__init__()
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"an objective's samples must be a positive integer, not {samples!r}")
+        self.samples = samples
+
+    def forward(self, vae: VAE, x: Tensor) -> dict[str, Tensor]:
+        """The terms of images (B, C, H, W), see the module's description."""
+        q_z = vae.encode(x)
+        z = q_z.rsample(torch.Size((self.samples,)))  # (K, B, latent_dim)
+        reconstruction = -vae.decode(z).log_prob(x).mean(0)
+        kl = kl_divergence(q_z, vae.prior())
+        elbo = -(reconstruction + kl)
+        return {"loss": -elbo.mean(), "elbo": elbo, "reconstruction": reconstruction, "kl": kl}

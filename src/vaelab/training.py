@@ -1,0 +1,227 @@
+"""One training from its configuration to its figures: what ``train.py`` runs."""
+
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+from rich import get_console
+
+from vaelab import checkpoint, loggers, reporting
+from vaelab.data.datamodule import ImageDataModule
+from vaelab.errors import UserError
+from vaelab.module import VAEModule
+
+log = logging.getLogger(__name__)
+
+
+class _Stopwatch(L.Callback):
+    """Counts training images and the seconds that they took, validation and its pictures left out."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds, self._started = 0, 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.images += len(batch[0]) * trainer.world_size
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._pause()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._started:
+            self.seconds += time.perf_counter() - self._started
+            self._started = 0.0
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuses what no part of the configuration can see for itself.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    if not isinstance(cfg.latent_dim, int) or isinstance(cfg.latent_dim, bool) or cfg.latent_dim < 1:
+        raise UserError(f"latent_dim={cfg.latent_dim}: it must be a positive integer; type e.g. latent_dim=20")
+    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
+    for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
+        value = cfg.trainer[key]
+        unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
+        if not unlimited and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
+    if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
+        raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
+
+
+def _check_hardware(trainer: L.Trainer, cfg: DictConfig) -> None:
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and str(cfg.trainer.precision).startswith("16"):
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision} needs a GPU, and this runs on the CPU: type "
+            "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
+        )
+
+
+def choices() -> dict[str, str]:
+    """The chosen option of every config group, of the job that is running."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")}
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with everything resolved, in plain containers, and the choices that led to it."""
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
+
+
+def _group_sweep(cfg: DictConfig) -> None:
+    """Under ``-m`` the runs of a sweep are one W&B group, unless the user has named one."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        wandb = cfg.logger.get("wandb")
+        sweep = Path(HydraConfig.get().sweep.dir).name
+        if wandb is not None:
+            wandb.group = wandb.group or sweep
+            wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
+
+
+def _point_latest(run_dir: Path) -> None:
+    """Makes ``logs/train/latest`` this run, if the run is somewhere below ``logs/train``."""
+    home = checkpoint.ROOT / "logs" / "train"
+    if home not in run_dir.parents:
+        return
+    partial = home / f".latest.{os.getpid()}"
+    try:
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(os.path.relpath(run_dir, home))
+        os.replace(partial, home / "latest")
+    except OSError as error:
+        log.warning("%s could not be pointed at this run: %s", home / "latest", error)
+
+
+def _quieten() -> None:
+    """Leaves out what Lightning says about itself and what does not apply here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Training figures are logged at the end of an epoch, however short it is.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # A training that goes on in a new run folder keeps its best checkpoint there.
+    warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Trains, validates, tests the best checkpoint, and leaves everything in the run folder.
+
+    Where the validation images are the test images (``data.validation=test``) the best epoch is not chosen by them: the
+    last weights are tested.
+
+    Args:
+        cfg: what ``configs/train.yaml`` composes.
+
+    Returns:
+        The final figures, as in ``metrics.json``.
+
+    Raises:
+        UserError: the configuration asks for what cannot be.
+    """
+    _quieten()
+    check(cfg)
+    started = time.perf_counter()
+    run_dir = Path(cfg.run_dir).resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
+    _group_sweep(cfg)
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
+    module: VAEModule = instantiate(cfg.module, _convert_="all")
+    module.config = _plain(cfg)
+    if resume is not None:
+        checkpoint.load_weights(module, checkpoint.read(resume), resume)
+    callbacks = {name: instantiate(node, _convert_="all") for name, node in cfg.callbacks.items() if node}
+    run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
+    stopwatch = _Stopwatch()
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks.values(), stopwatch],
+        logger=run_loggers or False,
+        enable_progress_bar=False,
+        _convert_="all",
+    )
+    _check_hardware(trainer, cfg)
+    datamodule.prepare_data()
+    normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
+    parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+    status = "failed"
+    try:
+        if trainer.is_global_zero:
+            OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
+            _point_latest(run_dir)
+            flat = {**choices(), "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
+            loggers.log_configuration(run_loggers, flat, module.config)
+            _announce(cfg, datamodule, trainer, parameters)
+        trainer.fit(module, datamodule, ckpt_path=resume)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        best = callbacks.get("best")
+        selected = (
+            isinstance(best, ModelCheckpoint) and bool(best.best_model_path) and datamodule.validation != "test"
+        )
+        validated = best.best_model_score if selected else trainer.callback_metrics.get("val/elbo")
+        tested = trainer.test(
+            module, datamodule, ckpt_path=best.best_model_path if selected else None, verbose=False
+        )[0]
+        figures: dict[str, Any] = {
+            **{name: float(value) for name, value in tested.items()},
+            "val/elbo": float(validated) if validated is not None else None,
+            "unit": reporting.unit(normalized),
+            "tested": "the best epoch on validation images" if selected else "the last epoch",
+            "parameters": parameters,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(time.perf_counter() - started, 2),
+            "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
+        }
+        if trainer.is_global_zero:
+            reporting.write_json(figures, run_dir / "metrics.json")
+            reporting.print_figures(f"{cfg.data.source._target_.rsplit('.', 1)[-1]}", figures, normalized)
+            get_console().print(f"run folder: {reporting.shown_path(run_dir)}", highlight=False)
+        status = "success"
+        return figures
+    finally:
+        loggers.finish(run_loggers, status)
+
+
+def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, parameters: int) -> None:
+    """Says in one line what is being trained, on what."""
+    chosen = choices()
+    what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
+    device = trainer.strategy.root_device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    get_console().print(
+        f"{what} latent_dim={cfg.latent_dim}: {parameters:,} parameters on {trainer.world_size} {where}, "
+        f"precision {trainer.precision}",
+        highlight=False,
+    )

@@ -1,0 +1,82 @@
+"""What several tests need: small models of every kind, a small data set, and where real data lies."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaelab.likelihoods import Likelihood, SquaredError
+from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.posteriors import DiagonalGaussian
+from vaelab.priors import StandardNormal
+from vaelab.vae import VAE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> str:
+    """The folder that holds MNIST, where there is one."""
+    folder = os.environ.get("DATA_DIR", "")
+    if not (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip("needs the real MNIST: set DATA_DIR to the folder that holds it")
+    return folder
+
+
+def tiny_vae(likelihood: Likelihood, image_shape: tuple[int, int, int] = (1, 4, 4), latent_dim: int = 3) -> VAE:
+    """A VAE small enough to be evaluated exactly."""
+    return VAE(
+        image_shape,
+        latent_dim,
+        partial(MLPEncoder, hidden_sizes=[8]),
+        partial(MLPDecoder, hidden_sizes=[8]),
+        likelihood,
+        StandardNormal,
+        DiagonalGaussian,
+    )
+
+
+class LinearGaussian(Likelihood):
+    """N(outputs, std^2 I): with a linear decoder, the VAE whose marginal likelihood has a closed form."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def is_normalized(self, binary: bool) -> bool:
+        return not binary
+
+    def forward(self, outputs: Tensor) -> torch.distributions.Distribution:
+        return torch.distributions.Independent(torch.distributions.Normal(outputs, self.std), 3)
+
+
+class LinearDecoder(nn.Module):
+    """x = W z + b."""
+
+    def __init__(self, in_features: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, image_shape[0] * image_shape[1] * image_shape[2])
+        self.image_shape = image_shape
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.linear(z).unflatten(1, self.image_shape)
+
+
+@pytest.fixture
+def linear_vae() -> VAE:
+    """Probabilistic PCA as a VAE."""
+    encoder = partial(MLPEncoder, hidden_sizes=[])
+    return VAE((1, 3, 2), 2, encoder, LinearDecoder, LinearGaussian(0.7), StandardNormal, DiagonalGaussian)
+
+
+@pytest.fixture
+def mse_vae() -> VAE:
+    return tiny_vae(SquaredError())

@@ -1,0 +1,92 @@
+"""Splits, binarisation and refusals of the data module."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from vaelab.data.datamodule import ImageDataModule
+from vaelab.data.source import Images
+from vaelab.errors import UserError
+
+
+class Grey:
+    """Random grey images, numbered by their labels."""
+
+    name, classes = "grey", ("one",)
+
+    def prepare(self) -> None:
+        pass
+
+    def load(self, train: bool) -> Images:
+        count = 60 if train else 40
+        generator = torch.Generator().manual_seed(int(train))
+        images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        return Images(images, torch.arange(count) + (0 if train else 1000))
+
+
+def _module(**options: Any) -> ImageDataModule:
+    module = ImageDataModule(Grey(), [1, 8, 8], **{"validation": 10, "batch_size": 16, **options})
+    module.setup()
+    return module
+
+
+def test_validation_is_carved_from_training_images_and_test_is_test() -> None:
+    splits = _module().splits
+    assert splits["train"].labels.tolist() == list(range(50))
+    assert splits["val"].labels.tolist() == list(range(50, 60))
+    assert splits["test"].labels.tolist() == list(range(1000, 1040))
+
+
+def test_validation_on_test_images_trains_on_all_training_images() -> None:
+    for binarize in ("none", "static"):
+        splits = _module(validation="test", binarize=binarize).splits
+        assert len(splits["train"].labels) == 60
+        assert torch.equal(splits["val"].images, splits["test"].images)
+
+
+def test_limit() -> None:
+    assert [len(split.labels) for split in _module(limit=7).splits.values()] == [7, 7, 7]
+
+
+def test_threshold_is_above_one_half() -> None:
+    images = Grey().load(train=False).images
+    expected = (images.double() / 255 > 0.5).float()
+    module = _module(binarize="threshold")
+    torch.testing.assert_close(module.splits["test"].images.float() / 255, expected)
+    assert module.is_binary
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_evaluation_images_are_drawn_once_for_every_seed(binarize: str) -> None:
+    first, second = _module(binarize=binarize, seed=0), _module(binarize=binarize, seed=1)
+    for split in ("val", "test"):
+        assert torch.equal(first.splits[split].images, second.splits[split].images)
+        assert set(first.splits[split].images.unique().tolist()) == {0, 255}
+
+
+def test_only_dynamic_training_images_change() -> None:
+    static, dynamic = _module(binarize="static", shuffle=False), _module(binarize="dynamic", shuffle=False)
+    for module, same in ((static, True), (dynamic, False)):
+        batches = module.train_dataloader()
+        first, second = (torch.cat([x for x, _ in batches]) for _ in range(2))
+        assert set(first.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(first, second) is same
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size must be a positive integer"),
+        ({"batch_size": "many"}, "data.batch_size must be a positive integer"),
+        ({"limit": 0}, "data.limit must be a positive integer"),
+        ({"validation": 0}, "data.validation must be"),
+        ({"validation": 60}, "leaves none of grey's 60 training images"),
+        ({"binarize": "sometimes"}, "choose from none, threshold, dynamic, static"),
+        ({"image_shape": [1, 28, 28]}, r"type data.image_shape=\[1, 8, 8\]"),
+    ],
+)
+def test_impossible_values_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        module = ImageDataModule(Grey(), **{"image_shape": [1, 8, 8], "validation": 10, **options})
+        module.setup()

@@ -1,0 +1,105 @@
+"""Every network works for every image size and number of features, and trains all of its parameters."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.networks.conv import ConvDecoder, ConvEncoder
+from vaelab.networks.layers import activation
+from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+
+ENCODERS: dict[str, Callable[..., Any]] = {
+    "mlp": MLPEncoder,
+    "mlp without layers": partial(MLPEncoder, hidden_sizes=[]),
+    "conv": partial(ConvEncoder, hidden_sizes=[8]),
+    "conv same": partial(ConvEncoder, padding="same", strides=[2, 3], channels=[4, 8]),
+    "conv valid": partial(ConvEncoder, padding="valid", channels=[4], kernel_sizes=2),
+}
+DECODERS: dict[str, Callable[..., Any]] = {
+    "mlp": MLPDecoder,
+    "mlp without layers": partial(MLPDecoder, hidden_sizes=[]),
+    "conv": ConvDecoder,
+    "conv cheap": partial(ConvDecoder, hidden_sizes=[8], channels=[4], strides=2, kernel_sizes=4),
+    "conv same": partial(ConvDecoder, padding="same"),
+    "conv transposed stem": partial(ConvDecoder, stem="transposed", padding="same"),
+    "conv odd": partial(ConvDecoder, channels=[4, 4], strides=[3, 2, 1], kernel_sizes=[5, 2, 3]),
+}
+SHAPES = [(1, 28, 28), (3, 32, 32), (2, 7, 12), (1, 5, 5), (4, 13, 9)]
+
+
+def _all_trained(network: nn.Module, outputs: Tensor) -> None:
+    outputs.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders(name: str, shape: tuple[int, int, int]) -> None:
+    encoder = ENCODERS[name](image_shape=shape)
+    features = encoder(torch.randn(3, *shape))
+    assert features.shape == (3, encoder.out_features)
+    if name != "mlp without layers":
+        _all_trained(encoder, features)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("latent_dim", [1, 17])
+def test_decoders(name: str, shape: tuple[int, int, int], latent_dim: int) -> None:
+    decoder = DECODERS[name](in_features=latent_dim, image_shape=shape)
+    outputs = decoder(torch.randn(3, latent_dim))
+    assert outputs.shape == (3, *shape)
+    _all_trained(decoder, outputs)
+
+
+def test_valid_padding_counts_pixels_as_tensorflow_does() -> None:
+    """28 - 13 - 6: the encoder of the TensorFlow tutorial flattens 6 * 6 * 64 features."""
+    assert ConvEncoder((1, 28, 28), padding="valid").out_features == 6 * 6 * 64
+
+
+def test_same_padding_is_tensorflows() -> None:
+    """For an even side, a kernel of 3 and a stride of 2, TensorFlow pads one pixel at the end and none before."""
+    encoder = ConvEncoder((1, 6, 6), channels=[1], padding="same", activation="Identity")
+    convolution = encoder.convolutions[1]
+    assert isinstance(convolution, nn.Conv2d)
+    x = torch.randn(1, 1, 6, 6)
+    expected = F.conv2d(F.pad(x, [0, 1, 0, 1]), convolution.weight, convolution.bias, stride=2)
+    torch.testing.assert_close(encoder(x), expected.flatten(1))
+
+
+def test_same_upsampling_is_the_adjoint_of_same_downsampling() -> None:
+    """As a transposed convolution is defined: <conv(x), y> = <x, conv^T(y)>, with the same kernel and padding."""
+    down = ConvEncoder((1, 8, 6), channels=[1], padding="same", activation="Identity").convolutions
+    up = ConvDecoder(
+        1, (1, 8, 6), stem_channels=1, channels=[], strides=2, kernel_sizes=3, padding="same"
+    ).convolutions[1]
+    assert isinstance(down[1], nn.Conv2d)
+    with torch.no_grad():
+        down[1].bias.zero_()  # type: ignore[union-attr]
+        up.convolution.bias.zero_()  # type: ignore[union-attr, operator]
+        up.convolution.weight.copy_(down[1].weight)  # type: ignore[union-attr, operator]
+    x, y = torch.randn(1, 1, 8, 6), torch.randn(1, 1, 4, 3)
+    torch.testing.assert_close((down(x) * y).sum(), (x * up(y)).sum())
+
+
+def test_impossible_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        ConvEncoder((1, 4, 4), channels=[8, 8, 8], padding="valid")
+    with pytest.raises(ValueError, match="leaves gaps"):
+        ConvDecoder(2, (1, 28, 28), kernel_sizes=1)
+    with pytest.raises(ValueError, match="2 values for 3 layers"):
+        ConvDecoder(2, (1, 28, 28), strides=[2, 2])
+    with pytest.raises(ValueError, match="padding is half, same or valid"):
+        ConvEncoder((1, 28, 28), padding="full")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="positive integer"):
+        MLPEncoder((1, 28, 28), hidden_sizes=[0])
+    for name in ("relu", "Linear", "functional", ""):
+        with pytest.raises(ValueError, match="unknown activation"):
+            activation(name)

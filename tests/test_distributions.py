@@ -1,0 +1,70 @@
+"""Densities and divergences against torch.distributions, quadrature and Monte Carlo."""
+
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from vaelab.distributions import DiagonalGaussian, StandardNormal, UnnormalizedGaussian
+
+
+def _gaussian(batch: int = 5, size: int = 3) -> DiagonalGaussian:
+    return DiagonalGaussian(torch.randn(batch, size), 0.5 * torch.randn(batch, size))
+
+
+def _reference(q: DiagonalGaussian) -> Independent:
+    return Independent(Normal(q.mean, q.stddev), 1)
+
+
+def test_diagonal_gaussian_is_torchs() -> None:
+    q = _gaussian()
+    value = torch.randn(7, 5, 3)
+    torch.testing.assert_close(q.log_prob(value), _reference(q).log_prob(value))
+    torch.testing.assert_close(q.entropy(), _reference(q).entropy())
+    torch.testing.assert_close(q.variance, _reference(q).variance)
+    assert q.batch_shape == (5,)
+    assert q.event_shape == (3,)
+
+
+def test_samples_have_the_stated_moments() -> None:
+    q = _gaussian()
+    samples = q.sample((200_000,))
+    torch.testing.assert_close(samples.mean(0), q.mean, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(samples.var(0), q.variance, atol=0.02, rtol=0.02)
+
+
+def test_rsample_carries_gradients() -> None:
+    mean, log_std = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    DiagonalGaussian(mean, log_std).rsample((4,)).square().sum().backward()
+    assert mean.grad is not None and mean.grad.abs().sum() > 0
+    assert log_std.grad is not None and log_std.grad.abs().sum() > 0
+
+
+def test_standard_normal_density_integrates_to_one() -> None:
+    grid = torch.linspace(-8, 8, 2001).unsqueeze(1)
+    density = StandardNormal(torch.zeros(1)).log_prob(grid).exp()
+    torch.testing.assert_close(torch.trapezoid(density, grid[:, 0]), torch.tensor(1.0))
+
+
+def test_kl_is_torchs() -> None:
+    q, p = _gaussian(), _gaussian()
+    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(_reference(q), _reference(p)))
+    standard = StandardNormal(torch.zeros(3))
+    torch.testing.assert_close(kl_divergence(q, standard), kl_divergence(_reference(q), _reference(standard)))
+
+
+def test_monte_carlo_kl_tends_to_the_closed_form() -> None:
+    q, p = _gaussian(), StandardNormal(torch.zeros(3))
+    z = q.sample((400_000,))
+    estimate = q.log_prob(z) - p.log_prob(z)
+    error = 5 * estimate.std(0) / 400_000**0.5
+    assert ((estimate.mean(0) - kl_divergence(q, p)).abs() < error).all()
+
+
+def test_unnormalized_gaussian_is_a_gaussian_but_for_its_constant() -> None:
+    mean, weight = torch.rand(3, 1, 4, 4), 0.5
+    p = UnnormalizedGaussian(mean, weight)
+    gaussian = Independent(Normal(mean, (2 * weight) ** -0.5), 3)
+    x = torch.rand(2, 3, 1, 4, 4)
+    differences = p.log_prob(x) - gaussian.log_prob(x)
+    torch.testing.assert_close(differences, differences[0, 0].expand(2, 3))
+    assert differences[0, 0] > 1  # so it is not normalised
+    torch.testing.assert_close(p.sample((100_000,)).var(0), p.variance, atol=0.05, rtol=0.05)

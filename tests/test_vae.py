@@ -1,0 +1,65 @@
+"""The model's identities."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+from tests.conftest import tiny_vae
+from vaelab.likelihoods import Bernoulli
+from vaelab.vae import VAE
+
+
+def test_shapes() -> None:
+    vae = tiny_vae(Bernoulli(), image_shape=(3, 5, 7), latent_dim=2)
+    x = torch.rand(6, 3, 5, 7)
+    assert vae.encode(x).rsample((4,)).shape == (4, 6, 2)
+    assert vae.decode(torch.randn(4, 6, 2)).mean.shape == (4, 6, 3, 5, 7)
+    assert vae.decode(torch.randn(6, 2)).log_prob(x).shape == (6,)
+    assert vae.reconstruct(x).shape == x.shape
+    assert vae.sample(9).shape == (9, 3, 5, 7)
+    assert vae.log_weights(x, 11).shape == (11, 6)
+
+
+def test_pictures_are_between_black_and_white(mse_vae: VAE) -> None:
+    for vae in (mse_vae, tiny_vae(Bernoulli())):
+        for pictures in (vae.sample(50), vae.reconstruct(torch.rand(50, 1, 4, 4))):
+            assert pictures.min() >= 0
+            assert pictures.max() <= 1
+
+
+def test_importance_sampled_likelihood_is_the_exact_gaussian_one(linear_vae: VAE) -> None:
+    """Probabilistic PCA: x ~ N(b, W W^T + sigma^2 I) (Tipping and Bishop 1999)."""
+    weight, bias = linear_vae.decoder.linear.weight, linear_vae.decoder.linear.bias
+    covariance = weight @ weight.T + 0.7**2 * torch.eye(6)
+    x = torch.randn(20, 1, 3, 2)
+    exact = MultivariateNormal(bias, covariance).log_prob(x.flatten(1))
+    samples = 100_000
+    log_weights = linear_vae.log_weights(x, samples)
+    estimate = log_weights.logsumexp(0) - math.log(samples)
+    weights = (log_weights - estimate).exp()  # mean one
+    error = weights.std(0) / samples**0.5
+    assert ((estimate - exact).abs() < 5 * error + 1e-4).all()
+
+
+def test_the_bound_rises_with_the_number_of_samples(linear_vae: VAE) -> None:
+    x = torch.randn(200, 1, 3, 2)
+    log_weights = linear_vae.log_weights(x, 4096)
+    bounds = [
+        (log_weights.view(k, -1, 200).logsumexp(0) - math.log(k)).mean().item() for k in (1, 2, 4, 16, 64, 512, 4096)
+    ]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] - bounds[0] > 0.1
+
+
+@pytest.mark.parametrize("latent_dim", [0, -1, 2.5, "20"])
+def test_impossible_latent_sizes_are_refused(latent_dim: int) -> None:
+    with pytest.raises(ValueError, match="latent_dim must be a positive integer"):
+        tiny_vae(Bernoulli(), latent_dim=latent_dim)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 0, 28), (1, 28, -1)])
+def test_impossible_image_shapes_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="image_shape must be three positive integers"):
+        tiny_vae(Bernoulli(), image_shape=shape)
