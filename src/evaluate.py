@@ -7,6 +7,7 @@ from vaelab.cli import entry_point
 
 @entry_point("evaluate")
 def main(cfg: DictConfig) -> None:
+    """Evaluates; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.evaluation import evaluate
 
     evaluate(cfg)

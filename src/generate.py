@@ -7,6 +7,7 @@ from vaelab.cli import entry_point
 
 @entry_point("generate")
 def main(cfg: DictConfig) -> None:
+    """Generates; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.generation import generate
 
     generate(cfg)

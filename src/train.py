@@ -7,6 +7,7 @@ from vaelab.cli import entry_point
 
 @entry_point("train")
 def main(cfg: DictConfig) -> None:
+    """Trains; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.training import train
 
     train(cfg)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
 from vaelab.likelihoods import Likelihood, SquaredError
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.posteriors import DiagonalGaussian
@@ -80,3 +83,25 @@ def linear_vae() -> VAE:
 @pytest.fixture
 def mse_vae() -> VAE:
     return tiny_vae(SquaredError())
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """A configuration as the entry points compose it, but for the parts that only Hydra's own run provides."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose(name, overrides=["~hydra", *overrides])
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for a training of a second: few Digits, few epochs, small networks."""
+    cache = tmp_path_factory.mktemp("digits")
+    return [
+        f"data.source.cache_dir={cache}",
+        "model=mlp",
+        "data.limit=64",
+        "data.batch_size=16",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "logger=csv",
+        "latent_dim=2",
+    ]

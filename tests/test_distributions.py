@@ -34,8 +34,10 @@ def test_samples_have_the_stated_moments() -> None:
 def test_rsample_carries_gradients() -> None:
     mean, log_std = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     DiagonalGaussian(mean, log_std).rsample((4,)).square().sum().backward()
-    assert mean.grad is not None and mean.grad.abs().sum() > 0
-    assert log_std.grad is not None and log_std.grad.abs().sum() > 0
+    assert mean.grad is not None
+    assert mean.grad.abs().sum() > 0
+    assert log_std.grad is not None
+    assert log_std.grad.abs().sum() > 0
 
 
 def test_standard_normal_density_integrates_to_one() -> None:

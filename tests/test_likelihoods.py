@@ -32,7 +32,8 @@ def test_bernoulli_is_finite_for_extreme_logits_and_pixels() -> None:
             log_prob = Bernoulli()(outputs).log_prob(torch.full((1, 1, 2, 2), pixel))
             log_prob.sum().backward()
             assert log_prob.isfinite().all()
-            assert outputs.grad is not None and outputs.grad.isfinite().all()
+            assert outputs.grad is not None
+            assert outputs.grad.isfinite().all()
 
 
 def test_squared_error_is_a_sum_over_pixels_times_its_weight() -> None:

@@ -21,11 +21,10 @@ def test_terms_add_up_per_example() -> None:
 def test_terms_are_sums_over_pixels_and_latents() -> None:
     """Of a decoder that always says one half, and a posterior that is the prior moved by one."""
     vae = tiny_vae(Bernoulli())
-    torch.nn.init.zeros_(vae.decoder.outputs.weight)
-    torch.nn.init.zeros_(vae.decoder.outputs.bias)
-    torch.nn.init.zeros_(vae.posterior.head.weight)
+    for name in ("decoder.outputs.weight", "decoder.outputs.bias", "posterior.head.weight"):
+        torch.nn.init.zeros_(vae.get_parameter(name))
     with torch.no_grad():
-        vae.posterior.head.bias.copy_(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+        vae.get_parameter("posterior.head.bias").copy_(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
     terms = ELBO()(vae, torch.ones(2, 1, 4, 4))
     torch.testing.assert_close(terms["reconstruction"], torch.full((2,), 16 * torch.tensor(2.0).log().item()))
     torch.testing.assert_close(terms["kl"], torch.full((2,), 3 * 0.5))
@@ -49,7 +48,7 @@ def test_the_elbo_is_the_mean_of_the_log_weights(linear_vae: VAE) -> None:
 
 def test_the_gap_to_the_likelihood_is_the_divergence_from_the_true_posterior(linear_vae: VAE) -> None:
     """log p(x) - ELBO = KL(q(z|x) || p(z|x)), all of it in closed form for a linear Gaussian model."""
-    weight, bias = linear_vae.decoder.linear.weight, linear_vae.decoder.linear.bias
+    weight, bias = linear_vae.decoder.get_parameter("linear.weight"), linear_vae.decoder.get_parameter("linear.bias")
     x = torch.randn(4, 1, 3, 2)
     precision = torch.eye(2) + weight.T @ weight / 0.49
     mean = (x.flatten(1) - bias) @ weight / 0.49 @ torch.linalg.inv(precision)

@@ -31,7 +31,7 @@ def test_pictures_are_between_black_and_white(mse_vae: VAE) -> None:
 
 def test_importance_sampled_likelihood_is_the_exact_gaussian_one(linear_vae: VAE) -> None:
     """Probabilistic PCA: x ~ N(b, W W^T + sigma^2 I) (Tipping and Bishop 1999)."""
-    weight, bias = linear_vae.decoder.linear.weight, linear_vae.decoder.linear.bias
+    weight, bias = linear_vae.decoder.get_parameter("linear.weight"), linear_vae.decoder.get_parameter("linear.bias")
     covariance = weight @ weight.T + 0.7**2 * torch.eye(6)
     x = torch.randn(20, 1, 3, 2)
     exact = MultivariateNormal(bias, covariance).log_prob(x.flatten(1))

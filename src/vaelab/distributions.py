@@ -82,8 +82,8 @@ class UnnormalizedGaussian(Distribution):
 
     .. math:: \log \tilde p(x) = -w \sum_i (x_i - \mu_i)^2
 
-    This is :math:`N(\mu, \tfrac{1}{2w} I)` without its normalising constant, so that values from it can be compared with
-    each other for one :math:`w` and with nothing else. Samples are drawn from that Gaussian.
+    This is :math:`N(\mu, \tfrac{1}{2w} I)` without its normalising constant, so that values from it can be compared
+    with each other for one :math:`w` and with nothing else. Samples are drawn from that Gaussian.
 
     Args:
         mean: :math:`\mu`, shape (..., C, H, W).

@@ -31,7 +31,9 @@ def interpolations(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> P
     rows = min(cfg.count, 16)
     originals = images()
     if len(originals) < 2 * rows:
-        raise UserError(f"there are {len(originals)} test images, and {rows} interpolations need {2 * rows}: type count=1")
+        raise UserError(
+            f"there are {len(originals)} test images, and {rows} interpolations need {2 * rows}: type count=1"
+        )
     ends = vae.encode(originals[: 2 * rows]).mean.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
     way = torch.linspace(0, 1, cfg.steps).view(1, -1, 1)
     z = ends[:, :1] * (1 - way) + ends[:, 1:] * way  # (R, steps, latent_dim)

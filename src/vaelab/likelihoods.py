@@ -27,7 +27,9 @@ class Likelihood(nn.Module):
 
 
 class Bernoulli(Likelihood):
-    r"""Independent Bernoulli pixels whose logits are the outputs: :math:`\sum_i x_i \log p_i + (1 - x_i) \log(1 - p_i)`.
+    r"""Independent Bernoulli pixels whose logits are the outputs.
+
+    .. math:: \log p(x|z) = \sum_i x_i \log p_i + (1 - x_i) \log(1 - p_i)
 
     A likelihood of binary images. On grey pixels the same sum is a cross-entropy, a sensible loss but no likelihood of
     anything: it does not integrate to one over [0, 1] (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).

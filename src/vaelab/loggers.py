@@ -45,7 +45,7 @@ def wandb_logger(
             "offline with logger.wandb.offline=true"
         )
     # Lightning's own offline=True sets WANDB_MODE for the whole process, and so for every later job of a sweep.
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name or Path(save_dir).name,
@@ -54,6 +54,8 @@ def wandb_logger(
         tags=list(tags or []),
         settings=wandb.Settings(console="off", silent=True),
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns about this option of Lightning's, even where it is not set
+    return logger
 
 
 def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[str, Any]) -> None:

@@ -56,7 +56,9 @@ class VAEModule(L.LightningModule):
         self._names: list[str] = []
         self._sum: Tensor | None = None
         self._steps = 0
+        self._rate = 0.0
         self._noise: Any = None
+        self._random_state: dict[str, Tensor] | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""
@@ -65,11 +67,13 @@ class VAEModule(L.LightningModule):
         means = torch.stack([value.detach().mean() for value in terms.values()])
         self._sum = means if self._sum is None else self._sum + means
         self._steps += 1
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
         return terms["loss"]
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs the training figures when it is time."""
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
             self._log_training()
 
     def _log_training(self) -> None:
@@ -78,9 +82,9 @@ class VAEModule(L.LightningModule):
         means = self.trainer.strategy.reduce(self._sum / self._steps, reduce_op="mean").tolist()
         self.training_figures = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
         self._sum, self._steps = None, 0
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.trainer.loggers:
-            logger.log_metrics({**self.training_figures, "lr": rate}, step=self.global_step)
+            # Lightning logs validation figures at the number of the last step, counted from zero: so is this.
+            logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to the validation figures."""
@@ -130,9 +134,9 @@ class VAEModule(L.LightningModule):
         """Remembers the state of the random generators, to be set when training goes on."""
         self._random_state = checkpoint.get("random_state")
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
         """Sets the random generators of a resumed training as they were."""
-        state = getattr(self, "_random_state", None)
+        state = self._random_state
         if state is not None:
             torch.set_rng_state(state["cpu"].cpu())
             if "cuda" in state and self.device.type == "cuda":

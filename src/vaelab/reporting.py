@@ -16,31 +16,29 @@ def unit(normalized: bool) -> str:
 
 
 def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> None:
-    """Prints a table of figures; the terms of the bound carry their unit.
+    """Prints a table of the figures that are numbers; the terms of the bound carry their unit.
 
     Args:
         title: above the table.
         figures: name to value.
         normalized: whether the likelihood is one for the images it was given.
     """
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_column(justify="left", style="dim")
     for name, value in figures.items():
-        terms = name.startswith(("val/", "test/"))
-        shown = f"{value:,.3f}" if isinstance(value, float) and terms else f"{value:,}" if _is_number(value) else str(value)
+        if not isinstance(value, (int, float)):
+            continue
+        is_term = name.startswith(("val/", "test/"))
         # The KL divergence is in nats whatever the likelihood is; what is summed with a mere loss is not.
-        label = ("nats" if name.endswith("/kl") else unit(normalized)) if terms else ""
-        table.add_row(name, shown, label)
+        label = "" if not is_term else "nats" if name.endswith("/kl") else unit(normalized)
+        table.add_row(name, f"{value:,.3f}" if is_term else f"{value:,}", label)
     console = get_console()
+    console.print(title, style="bold", highlight=False)
     console.print(table)
     if not normalized:
-        console.print(
-            "Not a likelihood of these images: the figures compare models with this very loss, and nothing else.",
-            style="dim",
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        console.print("No likelihood of these images: compare these figures within this loss only.", style="dim")
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

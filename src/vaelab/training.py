@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from vaelab import checkpoint, loggers, reporting
+from vaelab.cli import ROOT
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
@@ -70,13 +71,12 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
-
-
-def _check_hardware(trainer: L.Trainer, cfg: DictConfig) -> None:
-    on_cpu = trainer.strategy.root_device.type == "cpu"
-    if on_cpu and str(cfg.trainer.precision).startswith("16"):
+    on_cpu = cfg.trainer.accelerator == "cpu" or (
+        cfg.trainer.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    if on_cpu and str(cfg.trainer.precision).startswith("16"):  # Lightning would quietly take another precision
         raise UserError(
-            f"trainer.precision={cfg.trainer.precision} needs a GPU, and this runs on the CPU: type "
+            f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
 
@@ -86,7 +86,9 @@ def choices() -> dict[str, str]:
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
-    return {str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")}
+    return {
+        str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")
+    }
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _group_sweep(cfg: DictConfig) -> None:
 
 def _point_latest(run_dir: Path) -> None:
     """Makes ``logs/train/latest`` this run, if the run is somewhere below ``logs/train``."""
-    home = checkpoint.ROOT / "logs" / "train"
+    home = ROOT / "logs" / "train"
     if home not in run_dir.parents:
         return
     partial = home / f".latest.{os.getpid()}"
@@ -124,17 +126,18 @@ def _quieten() -> None:
     """Leaves out what Lightning says about itself and what does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # Training figures are logged at the end of an epoch, however short it is.
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    # A training that goes on in a new run folder keeps its best checkpoint there.
-    warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")
+    for message in (
+        ".*smaller than the logging interval.*",  # training figures are logged at the end of an epoch, however short
+        ".*The dirpath has changed from.*",  # a training continued in a new run folder keeps its checkpoints there
+        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than metrics.csv
+        ".*your dataloader is not resumable.*",  # it is, by the data module's state
+        ".*treespec, LeafSpec.*",  # Lightning, of torch's pytree
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, validates, tests the best checkpoint, and leaves everything in the run folder.
-
-    Where the validation images are the test images (``data.validation=test``) the best epoch is not chosen by them: the
-    last weights are tested.
 
     Args:
         cfg: what ``configs/train.yaml`` composes.
@@ -145,11 +148,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: the configuration asks for what cannot be.
     """
+    started = time.perf_counter()
     _quieten()
     check(cfg)
-    started = time.perf_counter()
-    run_dir = Path(cfg.run_dir).resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
     resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
     _group_sweep(cfg)
 
@@ -159,45 +160,29 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module.config = _plain(cfg)
     if resume is not None:
         checkpoint.load_weights(module, checkpoint.read(resume), resume)
-    callbacks = {name: instantiate(node, _convert_="all") for name, node in cfg.callbacks.items() if node}
-    run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
     stopwatch = _Stopwatch()
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        callbacks=[*callbacks.values(), stopwatch],
-        logger=run_loggers or False,
-        enable_progress_bar=False,
-        _convert_="all",
-    )
-    _check_hardware(trainer, cfg)
+    trainer = _trainer(cfg, stopwatch)
     datamodule.prepare_data()
-    normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
-    parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    datamodule.setup()
 
+    run_dir = Path(cfg.run_dir).resolve()
+    parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     status = "failed"
     try:
         if trainer.is_global_zero:
+            run_dir.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
             _point_latest(run_dir)
             flat = {**choices(), "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
-            loggers.log_configuration(run_loggers, flat, module.config)
+            loggers.log_configuration(trainer.loggers, flat, module.config)
             _announce(cfg, datamodule, trainer, parameters)
         trainer.fit(module, datamodule, ckpt_path=resume)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        best = callbacks.get("best")
-        selected = (
-            isinstance(best, ModelCheckpoint) and bool(best.best_model_path) and datamodule.validation != "test"
-        )
-        validated = best.best_model_score if selected else trainer.callback_metrics.get("val/elbo")
-        tested = trainer.test(
-            module, datamodule, ckpt_path=best.best_model_path if selected else None, verbose=False
-        )[0]
-        figures: dict[str, Any] = {
-            **{name: float(value) for name, value in tested.items()},
-            "val/elbo": float(validated) if validated is not None else None,
+        normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
+        figures = {
+            **_test(trainer, module, datamodule),
             "unit": reporting.unit(normalized),
-            "tested": "the best epoch on validation images" if selected else "the last epoch",
             "parameters": parameters,
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -206,12 +191,45 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         }
         if trainer.is_global_zero:
             reporting.write_json(figures, run_dir / "metrics.json")
-            reporting.print_figures(f"{cfg.data.source._target_.rsplit('.', 1)[-1]}", figures, normalized)
+            title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
+            reporting.print_figures(title, figures, normalized)
             get_console().print(f"run folder: {reporting.shown_path(run_dir)}", highlight=False)
         status = "success"
         return figures
     finally:
-        loggers.finish(run_loggers, status)
+        loggers.finish(trainer.loggers, status)
+
+
+def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
+    """The trainer with its configured callbacks and loggers, and these."""
+    configured = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
+    return instantiate(
+        cfg.trainer,
+        callbacks=[*configured, *callbacks],
+        logger=run_loggers or False,
+        enable_progress_bar=False,
+        _convert_="all",
+    )
+
+
+def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
+    """The test figures of the best checkpoint, and its validation ELBO.
+
+    Where the validation images are the test images (``data.validation=test``) the best epoch is not chosen by them,
+    because that would be choosing on the test set: the last weights are tested.
+    """
+    watched = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
+    if datamodule.validation == "test":
+        best = None
+    validated = best.best_model_score if best else trainer.callback_metrics.get("val/elbo")
+    tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
+    return {
+        **{name: float(value) for name, value in tested[0].items()},
+        "val/elbo": None if validated is None else float(validated),
+        "tested": "the best epoch on validation images" if best else "the last epoch",
+    }
 
 
 def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, parameters: int) -> None:
@@ -221,7 +239,12 @@ def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, 
     device = trainer.strategy.root_device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     get_console().print(
-        f"{what} latent_dim={cfg.latent_dim}: {parameters:,} parameters on {trainer.world_size} {where}, "
-        f"precision {trainer.precision}",
+        f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {trainer.world_size} {where} "
+        f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "
+        f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}",
         highlight=False,
     )
+
+
+def _count(datamodule: ImageDataModule, split: str) -> str:
+    return f"{len(datamodule.splits[split].images):,}"

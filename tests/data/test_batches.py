@@ -1,6 +1,6 @@
 """Batches: every image once, the same order for the same seed, exact draws, exact continuation."""
 
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -58,9 +58,9 @@ def test_state_continues_in_the_middle_of_an_epoch(stop: int) -> None:
     expected = [*list(whole), *list(whole)]
     broken = Batches(images, labels, 10, shuffle=True, dynamic=True, seed=1)
     got = list(islice(broken, stop))
-    state = broken.state_dict()
+    state = broken.state()
     resumed = Batches(images, labels, 10, shuffle=True, dynamic=True, seed=1)
-    resumed.load_state_dict(state)
+    resumed.resume(state)
     if stop < len(broken):
         got += list(resumed)
     got += list(resumed)
@@ -82,8 +82,8 @@ def test_processes_share_every_global_batch(count: int, world_size: int) -> None
     shares = [[y.tolist() for _, y in rank] for rank in ranks]
     assert all(share for rank in shares for share in rank)
     whole = [y.tolist() for _, y in Batches(*_numbered(count), 10 * world_size, shuffle=True)]
-    together = [sum(parts, []) for parts in zip(*shares, strict=True)]
-    assert sum(together, []) == sum(whole, [])
+    together = [[*chain(*parts)] for parts in zip(*shares, strict=True)]
+    assert [*chain(*together)] == [*chain(*whole)]
     assert together[:-1] == whole[: len(together) - 1]
 
 

@@ -13,7 +13,8 @@ from vaelab.errors import UserError
 class Grey:
     """Random grey images, numbered by their labels."""
 
-    name, classes = "grey", ("one",)
+    name = "grey"
+    classes: tuple[str, ...] = ("one",)
 
     def prepare(self) -> None:
         pass
@@ -88,5 +89,4 @@ def test_only_dynamic_training_images_change() -> None:
 )
 def test_impossible_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        module = ImageDataModule(Grey(), **{"image_shape": [1, 8, 8], "validation": 10, **options})
-        module.setup()
+        ImageDataModule(Grey(), **{"image_shape": [1, 8, 8], "validation": 10, **options}).setup()

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from vaelab.data import digits
-from vaelab.data.digits import FACTOR_RANGES, FACTORS, DigitImages, load_digits, render_digits
+from vaelab.data.digits import FACTOR_RANGES, FACTORS, DigitImages, Digits, load_digits, render_digits
 
 Split = Literal["train", "test"]
 Floats = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Originals over reconstructions, and samples from one fixed batch of latents, while training goes on and at its end."""
+"""Originals over reconstructions, and samples of one fixed batch of latents, during training and at its end."""
 
 from pathlib import Path
 from typing import Any

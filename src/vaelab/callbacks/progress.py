@@ -5,8 +5,16 @@ from typing import Any
 
 import lightning as L
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar
-from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
 
 
 class Progress(L.Callback):

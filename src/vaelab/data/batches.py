@@ -22,8 +22,8 @@ def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
         generator: on the images' device.
 
     Returns:
-        Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254, ``grey``
-        are less than ``grey``.
+        Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254,
+        ``grey`` are less than ``grey``.
     """
     drawn = torch.empty_like(images).random_(0, 255, generator=generator)
     return (drawn < images).mul(255).to(torch.uint8)
@@ -33,7 +33,7 @@ class Batches:
     """An iterable of ``(x, y)``: images as floats in [0, 1], shape (B, C, H, W), and labels, shape (B,).
 
     Everything random follows from the seed and the number of the epoch; an iteration interrupted in the middle of an
-    epoch is continued by ``load_state_dict``. With several processes each one takes its share of every global batch of
+    epoch is continued by ``resume``. With several processes each one takes its share of every global batch of
     ``batch_size * world_size`` images: none is left out, none is taken twice.
 
     Args:
@@ -104,11 +104,11 @@ class Batches:
                 x = binarize(x, self._generator)
             yield x.float().div_(255), y
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Where the iteration stands."""
         return {"epoch": self.epoch, "next": self._next, "generator": self._generator.get_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Lets the next iteration go on from there."""
         self.epoch, self._next = state["epoch"], state["next"]
         self._resumed = state["generator"] if 0 < self._next < len(self) else None

@@ -73,6 +73,8 @@ class ImageDataModule(L.LightningDataModule):
         self.validation, self.binarization, self.limit = validation, binarize, limit
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
         self.splits: dict[str, Images] = {}
+        self._training: Batches | None = None
+        self._resumed: dict[str, Any] | None = None
 
     @property
     def is_binary(self) -> bool:
@@ -100,8 +102,8 @@ class ImageDataModule(L.LightningDataModule):
             count = len(train.images) - self.validation
             if count < 1:
                 raise UserError(
-                    f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} training "
-                    f"images: type e.g. data.validation={len(train.images) // 10}"
+                    f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} "
+                    f"training images: type e.g. data.validation={len(train.images) // 10}"
                 )
             train, val = train.part(slice(count)), train.part(slice(count, None))
         splits = {"train": train, "val": val, "test": test}
@@ -132,7 +134,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Batches of training images."""
-        return self._batches(
+        self._training = self._batches(
             "train",
             batch_size=self.batch_size,
             shuffle=self.shuffle,
@@ -140,6 +142,10 @@ class ImageDataModule(L.LightningDataModule):
             dynamic=self.binarization == "dynamic",
             seed=self.seed,
         )
+        if self._resumed is not None:
+            self._training.resume(self._resumed)
+            self._resumed = None
+        return self._training
 
     def val_dataloader(self) -> Batches:
         """Batches of validation images, in order."""
@@ -148,3 +154,13 @@ class ImageDataModule(L.LightningDataModule):
     def test_dataloader(self) -> Batches:
         """Batches of test images, in order."""
         return self._batches("test", batch_size=self.eval_batch_size)
+
+    # Lightning would keep the state of the batches by itself, but restores it only in the middle of an epoch.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training batches stand, for the checkpoint."""
+        return {} if self._training is None else {"training": self._training.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lets the training batches go on from there."""
+        self._resumed = state_dict.get("training")

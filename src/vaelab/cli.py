@@ -1,0 +1,368 @@
+"""The command line of train.py, evaluate.py and generate.py: Hydra, with one readable line for every mistake.
+
+A mistake a user can make ends in one line on stderr (what was wrong, where, what to type instead) and exit code 1; a
+bug keeps its traceback; Ctrl-C is one line and 130. ``HYDRA_FULL_ERROR=1`` gives tracebacks for everything. In a sweep
+(``-m``) a failing job prints its line and the others go on; the last line counts the failures.
+
+Imports stay light: ``--help`` and a mistyped option answer before torch could have been loaded.
+"""
+
+import contextlib
+import difflib
+import functools
+import io
+import logging
+import os
+import re
+import sys
+import textwrap
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from dotenv import load_dotenv
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError, InterpolationResolutionError, MissingMandatoryValue
+
+from vaelab.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+WIDTH = 99  # of --help
+
+# What to type for a setting that the configs leave open (`???`).
+MANDATORY = {"run": "run=latest or run=<a run folder or checkpoint>"}
+
+Task = Callable[[DictConfig], Any]
+
+
+def _options(*groups: str) -> str:
+    """The help's table of config groups: one group a line, its options after it."""
+    indent = max(map(len, groups)) + 4
+    lines = []
+    for group in groups:
+        names = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+        first = f"  {group}".ljust(indent)
+        lines.append(textwrap.fill(names, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("options", _options, replace=True)
+
+
+def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
+    """Makes ``main(cfg)`` a command that composes ``configs/<config_name>.yaml`` with what was typed.
+
+    The variables of ``.env`` in the project root are set first, but for those that are set already.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def main() -> None:
+            load_dotenv(ROOT / ".env")
+            _Command(config_name, task).run()
+
+        return main
+
+    return decorate
+
+
+class _Jobs:
+    """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail and remembers them.
+
+    Launchers send it to other processes: the class is importable there, whatever holds the task.
+    """
+
+    def __init__(self, task: Task) -> None:
+        functools.update_wrapper(self, task)  # Hydra looks for the script there
+        self.task = task
+        self.started = 0
+        self.failures: list[str] = []
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        self.started += 1
+        logging.captureWarnings(True)  # in the log file too
+        try:
+            return self.task(cfg)
+        except Exception as error:
+            self._report(error)
+            raise
+
+    def _report(self, error: Exception) -> None:
+        line = explain(error)
+        _log_to_file(line or "".join(traceback.format_exception(error)))
+        config = HydraConfig.get()
+        if config.mode != RunMode.MULTIRUN:
+            return  # _Command does, for nothing comes after it
+        if line is None or _full_error():
+            traceback.print_exception(error)
+        job = f"{config.job.num} ({' '.join(config.overrides.task)})"
+        line = line or f"{type(error).__name__}: {_first_line(error)}"
+        print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
+        self.failures.append(f"{job}: {line}")
+
+
+class _Command:
+    """One call of an entry point: checks what was typed, hands it to Hydra, and tells what went wrong."""
+
+    def __init__(self, config_name: str, task: Task) -> None:
+        self.config_name = config_name
+        self.jobs = _Jobs(task)
+        self.overrides: list[str] = []
+
+    def run(self) -> None:
+        if _full_error():
+            self._run()
+            return
+        # Hydra then raises what it would otherwise print and turn into an exit code. The second variable tells a
+        # child process (DDP, a launcher's worker), which inherits both, that it was not the user who asked.
+        os.environ.update(HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")
+        try:
+            try:
+                self._run()
+            finally:
+                sys.stdout.flush()  # a closed pipe is noticed here rather than while Python shuts down
+        except BrokenPipeError:
+            # `| head` has read enough. Python flushes once more on its way out, and must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except KeyboardInterrupt:
+            _quit("interrupted", code=130)
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's way of ending a fit
+                _quit("interrupted", code=130)
+            raise
+        except Exception as error:
+            if self.jobs.failures:
+                failed = f"{len(self.jobs.failures)} of {self.jobs.started} jobs failed"
+                _quit(f"{failed}: {'; '.join(self.jobs.failures)}")
+            line = self._explain(error)
+            if line is None:
+                raise
+            _quit(f"error: {line}")
+
+    def _run(self) -> None:
+        args = _parse_args()
+        self.overrides = args.overrides
+        self.config_name = args.config_name or self.config_name
+        if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+            self._check(args)
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
+
+    def _check(self, args: Namespace) -> None:
+        """Refuses, before a folder is made, what Hydra would let pass: settings left open, and settings nobody reads."""
+        if args.config_dir or args.config_path or args.experimental_rerun:
+            return  # not composed from configs/ alone
+        sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
+        cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
+        values = _plain(cfg)
+        declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
+        for key, value in values.items():
+            if key not in declared and key not in cfg.hydra.runtime.choices:
+                typed = next((text for text in self.overrides if _key(text).split(".")[0] == key), key)
+                raise UserError(f"nothing reads {_key(typed)}; {self._hint(typed)}")
+            if isinstance(declared.get(key), dict) and not isinstance(value, dict):
+                raise UserError(f"{key}={value}: {key} is a group of settings; --cfg job -p {key} prints them")
+        for key, value in _settings(values):
+            if value == "???":
+                raise UserError(f"{key} is missing; type {MANDATORY.get(key, f'{key}=...')}")
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=self.config_name):
+            return hydra.compose(self.config_name, list(overrides), return_hydra_config=True)
+
+    def _explain(self, error: Exception) -> str | None:
+        text = str(error)
+        unknown = re.match(r"Could not (?:override|delete from config\.) '(.+?)'(?:\.\n| does not exist)", text)
+        if isinstance(error, HydraException) and unknown:
+            typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
+            return f"there is no setting {unknown[1]}; {self._hint(typed)}"
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(_cause(error)))
+        for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, and whatever is built does not know it
+            if refused and typed.startswith("+") and _last(_key(typed)) == refused[1]:
+                return f"nothing reads {_key(typed)}; {self._hint(typed)}"
+        line = explain(error)
+        if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
+            return _first_line(error)  # no job has run: Hydra refuses what was typed
+        return line
+
+    def _hint(self, typed: str) -> str:
+        """What to type instead of a setting that does not exist, from the settings of the same command without it."""
+        try:
+            cfg = self._compose([text for text in self.overrides if text != typed])
+        except Exception:  # another mistake, which can wait for its turn
+            cfg = self._compose([])
+        key, equals, value = _key(typed), *typed.partition("=")[1:]
+        groups = [group for group in cfg.hydra.runtime.choices if not group.startswith("hydra")]
+        settings = [setting for setting, _ in _settings(_plain(cfg))]
+        near = _nearest(key, [*groups, *settings])
+        if near:
+            return f"did you mean {' or '.join(setting + equals + value for setting in near)}?"
+        parent = key.rpartition(".")[0]
+        siblings = [setting for setting in settings if parent and setting.startswith(f"{parent}.")]
+        return f"--cfg job{f' -p {parent}' if siblings else ''} prints all there are"
+
+
+def explain(error: BaseException) -> str | None:
+    """The line that tells a user their mistake, or None where the mistake is ours."""
+    match error:
+        case UserError():
+            return " ".join(str(error).split())
+        case InstantiationException():
+            return _explain_instantiation(error)
+        case OverrideParseException():
+            return _explain_override(error.override)
+        case MissingConfigException() if error.options is not None:
+            return _explain_option(error)
+        case HydraException():
+            return _explain_composition(error)
+        case InterpolationResolutionError() | MissingMandatoryValue() | GrammarParseError():
+            key = re.search(r"full_key: (\S+)", str(error))
+            return f"{key[1]}: {_first_line(error)}" if key else _first_line(error)
+    if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
+        hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
+        hint = "; type accelerator=auto for what this machine has" if hardware else ""
+        return _first_line(error).rstrip(".") + hint
+    return None
+
+
+def _explain_instantiation(error: InstantiationException) -> str | None:
+    cause = _cause(error)
+    line = _first_line(cause) if isinstance(cause, InstantiationException) else explain(cause)
+    if line is None and isinstance(cause, ValueError | TypeError | ImportError):
+        line = _first_line(cause)
+    key = re.search(r"full_key: (\S+)", str(error))
+    return f"{key[1]}: {line}" if line and key else line
+
+
+def _explain_override(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not re.fullmatch(r"[\w.+~/@:-]+", key) or not equals or value.startswith("="):
+        return f"cannot read {text}; type key=value without blanks around =, as in latent_dim=20"
+    if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}", "()")):
+        return f"cannot read {text}; a bracket is not closed"
+    return f"cannot read {text}; quote the value: '{key}=\"{value}\"'"
+
+
+def _explain_option(group: str, name: str, source: str = "") -> str:
+    options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f"did you mean {group}={near[0]}? " if near else ""
+    return f"there is no {group}={name}{source}; {hint}{group} is one of {', '.join(options)}"
+
+
+def _explain_composition(error: HydraException) -> str:
+    text = str(error)
+    sweep = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '((.+?)=(.+))'", text)
+    if sweep:
+        return f"{sweep[1]} is several values; type -m to run each of them, or {sweep[2]}=[{sweep[3]}] for a list"
+    cause = error.__cause__
+    line = _first_line(error).rstrip(".")
+    return f"{line}: {_first_line(cause)}" if cause is not None and str(cause) else line
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The full keys of a nested dict and their values, without what is instantiate's (``_target_``)."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}", value
+
+
+def _nearest(key: str, known: Sequence[str]) -> list[str]:
+    """The known keys that a mistyped one may have meant: of the same name elsewhere, or spelt alike."""
+
+    def last(k: str) -> str:
+        return k.rpartition(".")[2]
+
+    name = last(key)
+    initials = "".join(word[:1] for word in name.split("_"))  # learning_rate is lr
+    for wanted in (name, initials):
+        same = [k for k in known if last(k) == wanted]
+        if same:
+            return difflib.get_close_matches(key, same, n=2, cutoff=0)
+    alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    return (
+        alike
+        or [
+            k
+            for n in difflib.get_close_matches(name, map(last, known), n=1, cutoff=0.75)
+            for k in known
+            if last(k) == n
+        ][:2]
+    )
+
+
+def _first_job(overrides: list[str]) -> Iterator[str]:
+    """The overrides of a sweep's first job, as far as they can be told without the sweeper."""
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if not override.is_sweep_override():
+            yield str(override.input_line)
+        elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
+            yield f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+
+
+def _parse_args() -> Namespace:
+    """The command line as Hydra will parse it; argparse's two lines about a mistake become one."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return get_args_parser().parse_args()
+    except SystemExit as end:
+        if not end.code:
+            raise
+        line = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise UserError(f"{line}; options such as -m or --cfg job go before all settings, --help lists them") from None
+
+
+def _log_to_file(message: str) -> None:
+    """Puts an error into the log file alone, for the terminal shows it on stderr."""
+    record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _full_error() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and "VAELAB_ONE_LINE_ERRORS" not in os.environ
+
+
+def _quit(line: str, code: int = 1) -> NoReturn:
+    print(line, file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+def _raise_quietly(job: JobReturn) -> Any:
+    if job.status is JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+# As in Hydra, less the line "Error executing job with overrides: ...", a second one about the same error.
+JobReturn.return_value = JobReturn.return_value.getter(_raise_quietly)

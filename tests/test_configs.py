@@ -1,0 +1,119 @@
+"""Every file of the configuration tree composes, builds and, wherever two choices can meet, takes a step."""
+
+import itertools
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT, composed
+from vaelab.module import VAEModule
+
+CONFIGS = ROOT / "configs"
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
+
+
+@cache
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+ALL = [(group, option) for group in GROUPS for option in options(group)]
+MODELS = ("model", "loss", "prior", "posterior", "objective")
+
+
+def _override(group: str, option: str) -> str:
+    """Groups that are empty by default are added to the defaults' null."""
+    return f"{group}={option}"
+
+
+def _module(*overrides: str) -> VAEModule:
+    module = instantiate(composed("train", "run_dir=/nowhere", *overrides).module, _convert_="all")
+    assert isinstance(module, VAEModule)
+    return module
+
+
+def test_there_is_what_the_readme_promises() -> None:
+    promised = {
+        "model": {"mlp", "conv"},
+        "loss": {"bce", "mse"},
+        "objective": {"elbo"},
+        "prior": {"standard_normal"},
+        "posterior": {"diagonal_gaussian"},
+        "data": {"digits", "mnist", "fashion_mnist"},
+        "optimizer": {"adam", "adamw", "sgd", "rmsprop"},
+        "scheduler": {"none", "cosine", "plateau"},
+        "accelerator": {
+            *("auto", "cpu", "cpu_bf16", "gpu", "gpu_bf16", "gpu_fp16", "multi_gpu", "multi_gpu_bf16", "ddp_cpu")
+        },
+        "logger": {"wandb", "csv", "tensorboard", "many", "none"},
+        "callbacks": {"default", "early_stopping", "none"},
+    }
+    for group, names in promised.items():
+        assert names <= set(options(group)), group
+
+
+@pytest.mark.parametrize(("group", "option"), ALL, ids=[f"{group}={option}" for group, option in ALL])
+def test_every_file_composes_and_builds(group: str, option: str, tmp_path: Path) -> None:
+    cfg = composed("train", f"run_dir={tmp_path}", _override(group, option))
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(instantiate(cfg.module, _convert_="all"), VAEModule)
+    instantiate(cfg.data, _convert_="all")
+    for node in (*cfg.callbacks.values(), *cfg.logger.values()):
+        if node:
+            instantiate(node, _convert_="all")
+    if "gpu" not in plain["trainer"]["accelerator"]:
+        instantiate(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False, _convert_="all")
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "data"), list(itertools.product(options("model"), options("loss"), options("data")))
+)
+def test_every_model_learns_every_data_set_by_every_loss(model: str, loss: str, data: str) -> None:
+    """On tiny images of odd size and several channels, so that no size is taken for granted."""
+    module = _module(f"model={model}", f"loss={loss}", f"data={data}", "data.image_shape=[3,13,9]", "latent_dim=5")
+    terms = module.objective(module.vae, torch.rand(4, 3, 13, 9))
+    terms["loss"].backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert module.optimizer is not None
+    module.optimizer(module.parameters()).step()
+    assert module.objective(module.vae, torch.rand(4, 3, 13, 9))["loss"].isfinite()
+
+
+PAIRS = [
+    (f"{first}={a}", f"{second}={b}")
+    for first, second in itertools.combinations(MODELS, 2)
+    for a, b in itertools.product(options(first), options(second))
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=" ".join)
+def test_every_pair_of_choices_takes_a_step(first: str, second: str) -> None:
+    module = _module(first, second, "data.image_shape=[2,7,11]", "latent_dim=3")
+    loss = module.objective(module.vae, torch.rand(4, 2, 7, 11).round())["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_every_optimizer_learns_one_batch(optimizer: str) -> None:
+    module = _module("model=mlp", f"optimizer={optimizer}", "data.image_shape=[1,6,6]", "latent_dim=4")
+    x = torch.rand(8, 1, 6, 6)
+    assert module.optimizer is not None
+    steps = module.optimizer(module.parameters())
+    losses = []
+    for _ in range(100):
+        steps.zero_grad()
+        loss = module.objective(module.vae, x)["loss"]
+        loss.backward()
+        steps.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < sum(losses[:10])

@@ -1,0 +1,192 @@
+"""Trainings from their configuration to their figures, in this process."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import composed
+from vaelab.errors import UserError
+from vaelab.evaluation import evaluate
+from vaelab.training import train
+
+
+def _train(run_dir: Path, *overrides: str) -> dict[str, Any]:
+    return train(composed("train", f"run_dir={run_dir}", *overrides))
+
+
+def _weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def _rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_folder_holds_everything(tmp_path: Path, tiny_data: list[str]) -> None:
+    figures = _train(tmp_path, *tiny_data)
+    for file in (
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "pictures/reconstructions.png",
+        "pictures/samples.png",
+    ):
+        assert (tmp_path / file).is_file(), file
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored == figures
+    for name in ("test/elbo", "test/reconstruction", "test/kl", "val/elbo", "parameters", "epochs", "seconds"):
+        assert isinstance(stored[name], (int, float)), name
+    assert stored["test/elbo"] == pytest.approx(-(stored["test/reconstruction"] + stored["test/kl"]), rel=1e-5)
+    assert stored["unit"] == "no likelihood"  # bce on grey pixels
+    assert stored["images_per_second"] > 0
+    columns = set(_rows(tmp_path)[0])
+    terms = {
+        f"{split}/{term}" for split in ("train", "val", "test") for term in ("loss", "elbo", "reconstruction", "kl")
+    }
+    assert terms | {"lr", "epoch", "step"} == columns
+
+
+def test_training_figures_are_means_over_all_steps(tmp_path: Path, tiny_data: list[str]) -> None:
+    """With a learning rate of zero every epoch's mean is that of the same model, and every step counts once."""
+    _train(tmp_path, *tiny_data, "optimizer=sgd", "optimizer.lr=0", "trainer.log_every_n_steps=3")
+    losses = [(int(row["step"]), float(row["train/kl"])) for row in _rows(tmp_path) if row["train/kl"]]
+    assert [step for step, _ in losses] == [2, 3, 6, 7]  # three steps and one, in each of two epochs
+    means = [(3 * losses[i][1] + losses[i + 1][1]) / 4 for i in (0, 2)]
+    assert means[0] == pytest.approx(means[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_one_seed_one_result(tmp_path: Path, tiny_data: list[str], seed: int) -> None:
+    figures = [_train(tmp_path / name, *tiny_data, f"seed={seed}") for name in ("a", "b")]
+    assert _same(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+    assert figures[0]["test/elbo"] == figures[1]["test/elbo"]
+    _train(tmp_path / "c", *tiny_data, f"seed={seed + 1}")
+    assert not _same(_weights(tmp_path / "a"), _weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_resuming_is_as_if_it_had_never_stopped(tmp_path: Path, tiny_data: list[str], binarize: str) -> None:
+    options = [*tiny_data, f"data.binarize={binarize}"]
+    whole = _train(tmp_path / "whole", *options, "trainer.max_epochs=4")
+    _train(tmp_path / "first", *options)
+    resumed = _train(tmp_path / "second", *options, "trainer.max_epochs=4", f"ckpt_path={tmp_path / 'first'}")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+    assert resumed["epochs"] == 4
+    assert resumed["val/elbo"] == whole["val/elbo"]
+    assert resumed["unit"] == ("no likelihood" if binarize == "none" else "nats")
+
+
+def test_the_best_epoch_is_tested_unless_validation_is_the_test(tmp_path: Path, tiny_data: list[str]) -> None:
+    """A learning rate that destroys the model makes the first epoch the best."""
+    options = [
+        *tiny_data,
+        "optimizer=sgd",
+        "optimizer.lr=3e-3",
+        "trainer.max_epochs=3",
+        "trainer.gradient_clip_val=1e4",
+    ]
+    figures = _train(tmp_path / "carved", *options)
+    validated = [float(row["val/elbo"]) for row in _rows(tmp_path / "carved") if row["val/elbo"]]
+    assert figures["val/elbo"] == pytest.approx(max(validated), rel=1e-6)
+    assert figures["tested"] == "the best epoch on validation images"
+    figures = _train(tmp_path / "official", *options, "data.validation=test")
+    validated = [float(row["val/elbo"]) for row in _rows(tmp_path / "official") if row["val/elbo"]]
+    assert figures["tested"] == "the last epoch"
+    assert figures["val/elbo"] == pytest.approx(validated[-1], rel=1e-6)
+    assert figures["test/elbo"] == pytest.approx(validated[-1], rel=1e-6)
+
+
+def test_evaluation_gives_the_figures_of_the_end_of_training(tmp_path: Path, tiny_data: list[str]) -> None:
+    trained = _train(tmp_path, *tiny_data, "data.binarize=threshold")
+    evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={tmp_path / 'evaluation'}"))
+    for name in ("test/loss", "test/elbo", "test/reconstruction", "test/kl"):
+        assert evaluated[name] == trained[name]
+    assert evaluated["unit"] == "nats"
+    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == evaluated
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["scheduler=cosine", "scheduler.warmup=0.2"],
+        ["scheduler=plateau", "scheduler.patience=0"],
+        ["callbacks=early_stopping", "callbacks.early_stopping.patience=1"],
+        ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"],
+        ["accelerator=cpu_bf16"],
+        ["trainer.max_epochs=-1", "trainer.max_steps=5"],
+        ["logger=none", "callbacks=none"],
+        ["logger=tensorboard"],
+        ["debug=fast"],
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_what_a_training_can_be_told(tmp_path: Path, tiny_data: list[str], options: list[str]) -> None:
+    figures = _train(tmp_path, *tiny_data, *options)
+    assert -600 < figures["test/elbo"] < 0
+
+
+def test_cosine_schedule_ends_at_zero(tmp_path: Path, tiny_data: list[str]) -> None:
+    _train(tmp_path, *tiny_data, "scheduler=cosine", "scheduler.warmup=0.25", "trainer.log_every_n_steps=1")
+    rates = [float(row["lr"]) for row in _rows(tmp_path) if row["lr"]]
+    assert len(rates) == 8
+    assert rates[0] < max(rates)  # warm-up
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_early_stopping_stops(tmp_path: Path, tiny_data: list[str]) -> None:
+    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0", "optimizer=sgd"]
+    assert _train(tmp_path, *tiny_data, *stop, "trainer.max_epochs=20")["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["latent_dim=-1"], "latent_dim=-1: it must be a positive integer"),
+        (["latent_dim=two"], "latent_dim=two"),
+        (["seed=-1"], "seed=-1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
+        (["trainer.max_epochs=-1"], "both unlimited"),
+        (["trainer.precision=16-mixed"], "needs a GPU.*accelerator=cpu_bf16"),
+        (["data.batch_size=0"], "data.batch_size"),
+        (["ckpt_path=/no/such/file.ckpt"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, tiny_data: list[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        _train(tmp_path, *tiny_data, *options)
+    cause = caught.value.__cause__ if "instantiation" in type(caught.value).__name__.lower() else caught.value
+    assert isinstance(cause, UserError)
+    assert "\n" not in str(cause)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, tiny_data: list[str]) -> None:
+    _train(tmp_path / "a", *tiny_data)
+    before = _weights(tmp_path / "a")
+    with pytest.raises(UserError, match="holds another model.*latent_dim=2") as caught:
+        _train(tmp_path / "b", *tiny_data, "latent_dim=3", f"ckpt_path={tmp_path / 'a'}")
+    assert "\n" not in str(caught.value)
+    assert _same(before, _weights(tmp_path / "a"))
+
+
+def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [*tiny_data, "data.binarize=dynamic", "+callbacks.last.every_n_train_steps=3", "data.limit=80"]
+    _train(tmp_path / "whole", *options, "trainer.max_epochs=3")
+    _train(tmp_path / "first", *options, "trainer.max_steps=8")
+    checkpoint = torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6  # the second of five steps of the second epoch
+    _train(tmp_path / "second", *options, "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'first'}")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
