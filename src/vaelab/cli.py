@@ -51,14 +51,18 @@ MANDATORY = {"run": "run=latest or run=<a run folder or checkpoint>"}
 Task = Callable[[DictConfig], Any]
 
 
+def _files(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
 def _options(*groups: str) -> str:
     """The help's table of config groups: one group a line, its options after it."""
     indent = max(map(len, groups)) + 4
     lines = []
     for group in groups:
-        names = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
         first = f"  {group}".ljust(indent)
-        lines.append(textwrap.fill(names, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+        options = ", ".join(_files(group))
+        lines.append(textwrap.fill(options, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
     return "\n".join(lines)
 
 
@@ -139,9 +143,12 @@ class _Command:
             finally:
                 sys.stdout.flush()  # a closed pipe is noticed here rather than while Python shuts down
         except BrokenPipeError:
-            # `| head` has read enough. Python flushes once more on its way out, and must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            try:
+                sys.stdout.flush()
+            except BrokenPipeError:  # `| head` has read enough; Python's flush on its way out must not fail again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            raise  # another pipe: a bug
         except KeyboardInterrupt:
             _quit("interrupted", code=130)
         except SystemExit as end:
@@ -161,12 +168,15 @@ class _Command:
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
-        if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+        if args.help:  # as Hydra does it, less its catalogue of all groups, which takes longer than all the rest
+            print(self._compose(self.overrides).hydra.help.template)
+            return
+        if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             self._check(args)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
 
     def _check(self, args: Namespace) -> None:
-        """Refuses, before a folder is made, what Hydra would let pass: settings left open, and settings nobody reads."""
+        """Refuses, before a folder is made, what Hydra lets pass: settings left open, and settings nobody reads."""
         if args.config_dir or args.config_path or args.experimental_rerun:
             return  # not composed from configs/ alone
         sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
@@ -199,7 +209,11 @@ class _Command:
                 return f"nothing reads {_key(typed)}; {self._hint(typed)}"
         line = explain(error)
         if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
-            return _first_line(error)  # no job has run: Hydra refuses what was typed
+            for typed in self.overrides:  # model=3 and model=null, of which Hydra tells only the type
+                group, _, name = typed.partition("=")
+                if (CONFIGS / group).is_dir() and name not in _files(group):
+                    return _no_such_option(group, name, _files(group))
+            return _first_line(error)  # no job has begun: it is what was typed that Hydra refuses
         return line
 
     def _hint(self, typed: str) -> str:
@@ -228,7 +242,7 @@ def explain(error: BaseException) -> str | None:
             return _explain_instantiation(error)
         case OverrideParseException():
             return _explain_override(error.override)
-        case MissingConfigException() if error.options is not None:
+        case MissingConfigException() if "/" in str(error.missing_cfg_file):
             return _explain_option(error)
         case HydraException():
             return _explain_composition(error)
@@ -260,21 +274,37 @@ def _explain_override(text: str) -> str:
     return f"cannot read {text}; quote the value: '{key}=\"{value}\"'"
 
 
-def _explain_option(group: str, name: str, source: str = "") -> str:
-    options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+def _explain_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group: what was typed is asked for by none
+    where = f" (asked for by {source[1]}.yaml)" if source and not group.startswith("hydra/") else ""
+    return _no_such_option(group, name + where, list(error.options or _files(group)))
+
+
+def _no_such_option(group: str, name: str, options: list[str]) -> str:
     near = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {group}={near[0]}? " if near else ""
-    return f"there is no {group}={name}{source}; {hint}{group} is one of {', '.join(options)}"
+    return f"there is no {group}={name}; {hint}{group} is one of {', '.join(options)}"
 
 
 def _explain_composition(error: HydraException) -> str:
     text = str(error)
-    sweep = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '((.+?)=(.+))'", text)
-    if sweep:
-        return f"{sweep[1]} is several values; type -m to run each of them, or {sweep[2]}=[{sweep[3]}] for a list"
-    cause = error.__cause__
+    if typed := re.match(r"Ambiguous value for argument '((.+?)=(.+))'", text):
+        return f"{typed[1]} is several values; type -m to run each of them, or {typed[2]}=[{typed[3]}] for a list"
+    if typed := re.match(r"Sweep parameters '(.+)' requires", text):
+        return f"{typed[1]} is several values; type -m to run each of them"
+    if typed := re.match(r"Could not append to config. An item is already at '(.+)'", text):
+        return f"there is a setting {typed[1]} already; leave out the +"
     line = _first_line(error).rstrip(".")
+    cause = error.__cause__
     return f"{line}: {_first_line(cause)}" if cause is not None and str(cause) else line
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the constructor that `instantiate` called; the error itself where it was not that."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(error: BaseException) -> str:
@@ -286,37 +316,37 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    """A config as a dict, its interpolations as they are written, without Hydra's part."""
+    values: Any = OmegaConf.to_container(cfg)
+    values.pop("hydra", None)
+    return values
+
+
+def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The full keys of a nested dict and their values, without what is instantiate's (``_target_``)."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{prefix}{key}.")
-        elif not str(key).startswith("_"):
+        elif not key.startswith("_"):
             yield f"{prefix}{key}", value
 
 
 def _nearest(key: str, known: Sequence[str]) -> list[str]:
     """The known keys that a mistyped one may have meant: of the same name elsewhere, or spelt alike."""
-
-    def last(k: str) -> str:
-        return k.rpartition(".")[2]
-
-    name = last(key)
+    name = _last(key)
     initials = "".join(word[:1] for word in name.split("_"))  # learning_rate is lr
     for wanted in (name, initials):
-        same = [k for k in known if last(k) == wanted]
+        same = [other for other in known if _last(other) == wanted]
         if same:
             return difflib.get_close_matches(key, same, n=2, cutoff=0)
     alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    return (
-        alike
-        or [
-            k
-            for n in difflib.get_close_matches(name, map(last, known), n=1, cutoff=0.75)
-            for k in known
-            if last(k) == n
-        ][:2]
-    )
+    alike_names = difflib.get_close_matches(name, map(_last, known), n=1, cutoff=0.75)
+    return alike or [other for other in known if _last(other) in alike_names][:2]
 
 
 def _first_job(overrides: list[str]) -> Iterator[str]:
@@ -333,12 +363,17 @@ def _parse_args() -> Namespace:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return get_args_parser().parse_args()
+            args = get_args_parser().parse_args()
     except SystemExit as end:
         if not end.code:
             raise
         line = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        raise UserError(f"{line}; options such as -m or --cfg job go before all settings, --help lists them") from None
+        hint = "type -m before all settings" if re.search(r"unrecognized.*\w=", line) else "--hydra-help lists them"
+        raise UserError(f"{line}; {hint}") from None
+    for override in args.overrides:
+        if override.startswith("="):  # to Hydra, the option of a group without a name
+            raise UserError(_explain_override(override))
+    return args
 
 
 def _log_to_file(message: str) -> None:
@@ -365,4 +400,4 @@ def _raise_quietly(job: JobReturn) -> Any:
 
 
 # As in Hydra, less the line "Error executing job with overrides: ...", a second one about the same error.
-JobReturn.return_value = JobReturn.return_value.getter(_raise_quietly)
+JobReturn.return_value = JobReturn.return_value.getter(_raise_quietly)  # type: ignore[method-assign, attr-defined]

@@ -20,7 +20,8 @@ class Images(NamedTuple):
 
     def part(self, which: slice) -> "Images":
         """Some of the images."""
-        return Images(*(values if values is None else values[which] for values in self))
+        factors = None if self.factors is None else self.factors[which]
+        return Images(self.images[which], self.labels[which], factors)
 
 
 class Source(Protocol):

@@ -77,10 +77,10 @@ class Upsample2d(nn.Module):
         self.out_size = out_size
         # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
         # more at the end than at the beginning, is cropped afterwards.
-        first = [s // 2 if padding == "same" else math.ceil(s / 2) for s in surplus]
-        back = [max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True)]
+        first = tuple(s // 2 if padding == "same" else math.ceil(s / 2) for s in surplus)
+        back = tuple(max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True))
         self.convolution = nn.ConvTranspose2d(
-            in_channels, out_channels, kernel, stride, padding=tuple(first), output_padding=tuple(back)
+            in_channels, out_channels, kernel, stride, padding=(first[0], first[1]), output_padding=(back[0], back[1])
         )
 
     def forward(self, x: Tensor) -> Tensor:

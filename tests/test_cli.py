@@ -1,0 +1,430 @@
+"""The command line: what a user reads after a mistake, a failed sweep, Ctrl-C, `--help`."""
+
+import importlib.util
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab import cli
+from vaelab.errors import UserError
+
+SRC = cli.ROOT / "src"
+HEAVY = {"torch", "torchvision", "lightning", "wandb"}
+
+# A command, what is typed, and what the line says.
+MISTAKES = [
+    # groups and their options
+    ("train", "modle=conv", ["no setting modle", "did you mean model=conv?"]),
+    ("train", "model=cnov", ["no model=cnov", "did you mean model=conv?", "conv, ", "mlp"]),
+    ("train", "data=minst", ["no data=minst", "did you mean data=mnist?"]),
+    ("train", "model=3", ["no model=3", "model is one of"]),
+    ("train", "logger=null", ["no logger=null", "none"]),
+    ("train", "model=[conv,nope]", ["no model=nope"]),
+    ("train", "model=", ["no model=;", "model is one of"]),
+    ("train", "experiment=nope", ["no experiment=nope"]),
+    ("train", "optimizer@x=adam", ["did you mean optimizer=adam?"]),
+    ("train", "modle@x=conv", ["'modle' does not exist"]),
+    ("train", "hydra/launcher=nope", ["no hydra/launcher=nope", "basic"]),
+    ("train", "trainer=gpu", ["trainer is a group of settings"]),
+    ("evaluate", "run=latest model=conv", ["no setting model"]),
+    # settings
+    ("train", "latent_dm=3", ["no setting latent_dm", "did you mean latent_dim=3?"]),
+    ("train", "trainer.max_epoch=3", ["did you mean trainer.max_epochs=3?"]),
+    ("train", "optimizer.learning_rate=1", ["did you mean optimizer.lr=1?"]),
+    ("train", "lr=1e-3", ["did you mean optimizer.lr=1e-3?"]),
+    ("train", "batch_size=64", ["did you mean data.batch_size=64?"]),
+    ("train", "epochs=3", ["did you mean trainer.max_epochs=3?"]),
+    ("train", "optimizer=sgd momentun=0.5", ["did you mean optimizer.momentum=0.5?"]),
+    ("train", "model.encoder.activation=ReLU", ["did you mean module.vae.encoder.activation=ReLU"]),
+    ("train", "lr=1 latent_dm=3", ["no setting lr", "did you mean optimizer.lr=1?"]),
+    ("train", "trainer.qqqqq=1", ["no setting trainer.qqqqq", "--cfg job -p trainer"]),
+    ("train", "qqqqq=1", ["no setting qqqqq", "--cfg job prints all"]),
+    ("train", "latent_dim.x=3", ["no setting latent_dim.x"]),
+    ("train", "~latent_dm", ["no setting latent_dm", "did you mean latent_dim?"]),
+    ("train", "+latent_dm=3", ["nothing reads latent_dm", "did you mean latent_dim=3?"]),
+    ("train", "++latent_dm=3", ["nothing reads latent_dm", "did you mean latent_dim=3?"]),
+    ("train", "+modle=conv", ["nothing reads modle", "did you mean model=conv?"]),
+    ("train", "+mine.own=1", ["nothing reads mine.own"]),
+    ("train", "+latent_dim=3", ["a setting latent_dim already", "leave out the +"]),
+    ("train", "data.image_shape.7=3", ["data.image_shape.7=3", "out of range"]),
+    ("train", "hydra.job.num=a", ["hydra.job.num=a", "could not be converted to Integer"]),
+    ("generate", "run=latest cuont=3", ["no setting cuont", "did you mean count=3?"]),
+    # what is left open
+    ("evaluate", "", ["run is missing", "run=latest", "a run folder or checkpoint"]),
+    ("generate", "count=3", ["run is missing", "run=latest"]),
+    ("generate", "-m count=3,4", ["run is missing", "run=latest"]),
+    # what cannot be read
+    ("train", "latent_dim", ["cannot read latent_dim;", "latent_dim=20"]),
+    ("train", "latent_dim==3", ["cannot read latent_dim==3", "latent_dim=20"]),
+    ("train", "=3", ["cannot read =3", "key=value"]),
+    ("train", "model:conv", ["cannot read model:conv", "key=value"]),
+    ("train", "data.image_shape=[1,28", ["a bracket is not closed"]),
+    ("train", "ckpt_path=epoch=3.ckpt", ["quote the value: 'ckpt_path=\"epoch=3.ckpt\"'"]),
+    ("train", "latent_dim=2,8", ["several values", "-m", "latent_dim=[2,8]"]),
+    ("train", "latent_dim=range(2,8)", ["several values", "-m"]),
+    # Hydra's options
+    ("train", "--nope", ["unrecognized arguments: --nope", "--hydra-help"]),
+    ("train", "model=conv -m latent_dim=2,8", ["unrecognized arguments", "-m before all settings"]),
+    ("train", "--cfg nope", ["invalid choice: 'nope'"]),
+    ("train", "--cfg job --info", ["Only one of"]),
+    ("train", "--config-name nope", ["Cannot find primary config 'nope'"]),
+    ("train", "--config-dir /nope", ["'/nope' not found"]),
+    ("train", "--cfg=job modle=conv", ["did you mean model=conv?"]),
+    ("train", "--help modle=conv", ["unrecognized arguments: modle=conv"]),
+    ("train", "modle=conv --help", ["did you mean model=conv?"]),
+    # sweeps, refused before the first job
+    ("train", "-m latent_dm=2,8", ["no setting latent_dm", "did you mean latent_dim=2,8?"]),
+    ("train", "-m model=conv,cnov", ["no model=cnov", "did you mean model=conv?"]),
+    ("train", "-m model=glob(*) lr=1,2", ["did you mean optimizer.lr=1,2?"]),
+    ("train", "-m latent_dim=interval(1,2)", ["does not support sweep type"]),
+    ("train", "-m +latent_dm=2,8", ["nothing reads latent_dm", "did you mean latent_dim=2,8?"]),
+    ("train", "-m hydra.job.chdir=true,false", ["Sweeping over Hydra's configuration is not supported"]),
+]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], int]:
+    """Calls an entry point's main as `python src/<name>.py <typed>` would, and returns the exit code."""
+
+    def call(name: str, typed: str) -> int:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setenv("VAELAB_ONE_LINE_ERRORS", "")
+        monkeypatch.delenv("VAELAB_ONE_LINE_ERRORS")
+        monkeypatch.setattr(cli, "load_dotenv", lambda path: None)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *typed.split()])
+        spec = importlib.util.spec_from_file_location(f"entry_{name}", SRC / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        try:
+            module.main()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return 0
+
+    return call
+
+
+@pytest.mark.parametrize(("name", "typed", "said"), MISTAKES, ids=[f"{name} {typed}" for name, typed, _ in MISTAKES])
+def test_a_mistake_is_one_line(
+    name: str,
+    typed: str,
+    said: list[str],
+    command: Callable[[str, str], int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    if typed.startswith("-m"):
+        typed += f" hydra.sweep.dir={tmp_path}"  # where Hydra notes down the sweep before it looks at its jobs
+    assert command(name, typed) == 1
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+    for fragment in said:
+        assert fragment in err
+
+
+def test_an_unknown_option_in_a_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /model: cnov\n")
+    run = python(SRC / "train.py", "--config-dir", tmp_path, "experiment=mine")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "no model=cnov" in line
+    assert "did you mean model=conv?" in line
+
+
+# --- help ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train", ["model=mlp", "data=mnist", "trainer.max_epochs=", "optimizer.lr=", "-m latent_dim=2,8,20", "ckpt_path="]),
+        ("evaluate", ["run=latest", "accelerator=gpu", "data_dir="]),
+        ("generate", ["run=latest", "what=[samples]", "count=", "seed="]),
+    ],
+)  # fmt: skip
+def test_help_teaches(
+    name: str, said: list[str], command: Callable[[str, str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(name, "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for fragment in [f"Usage: python src/{name}.py", "--cfg job", f"logs/{name}/runs/", *said]:
+        assert fragment in out
+    assert max(map(len, out.splitlines())) < 100
+    with initialize_config_dir(str(cli.CONFIGS), version_base="1.3"):
+        choices = compose(name, return_hydra_config=True).hydra.runtime.choices
+    for group in choices:
+        listed = [line.split()[1:] for line in out.splitlines() if line.startswith(f"  {group} ")]
+        if group.startswith("hydra"):
+            assert not listed
+        else:
+            assert " ".join(listed[0]).startswith(sorted(path.stem for path in (cli.CONFIGS / group).iterdir())[0])
+
+
+def test_options_that_do_not_fit_are_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for group in ("model", "objective"):
+        (tmp_path / group).mkdir()
+    for n in range(20):
+        (tmp_path / "model" / f"architecture_{n}.yaml").touch()
+    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    lines = cli._options("model", "objective").splitlines()
+    assert max(map(len, lines)) < 100
+    assert lines[0].startswith("  model      architecture_0, ")
+    assert lines[1].startswith("             architecture_")
+
+
+@pytest.mark.parametrize("typed", [["--help"], ["model=cnov"], ["lr=1"]])
+def test_torch_is_not_imported_to_answer(typed: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "watch.py"
+    script.write_text(f"import runpy, sys\ntry: runpy.run_path({str(SRC / 'train.py')!r}, run_name='__main__')\n")
+    with script.open("a") as file:
+        file.write(f"finally: print('loaded:', sorted({HEAVY!r} & set(sys.modules)))\n")
+    assert python(script, *typed).stdout.endswith("loaded: []\n")
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def python(script: Path, *typed: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script as a user would, from a folder that is not the project's."""
+    words = [sys.executable, str(script), *map(str, typed)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=script.parent, env=environment(**env), timeout=60)
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The variables of a child process."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("HYDRA_FULL_ERROR", "VAELAB_ONE_LINE_ERRORS")}
+    return {**inherited, "PYTHONPATH": str(SRC), **env}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A command whose job fails, or not, in the way its latent_dim says."""
+    path = tmp_path / "command.py"
+    path.write_text(
+        dedent(
+            f"""
+            import logging, os, sys, time, warnings
+            from hydra.core.hydra_config import HydraConfig
+            from hydra.utils import instantiate
+            from vaelab.cli import entry_point
+            from vaelab.errors import UserError
+
+            @entry_point("train")
+            def main(cfg):
+                logging.getLogger("mine").info("begun")
+                if cfg.latent_dim == -1:
+                    raise UserError("latent_dim=-1 is negative:\\n  type latent_dim=20")
+                if cfg.latent_dim == -2:
+                    [][0]
+                if cfg.latent_dim == -3:
+                    instantiate(cfg.trainer, _target_="collections.Counter")
+                if cfg.latent_dim == -4:
+                    cfg.seed
+                if cfg.latent_dim == -5:
+                    print("ready", flush=True)
+                    time.sleep(60)
+                if cfg.latent_dim == -6:  # as Lightning ends a fit
+                    try:
+                        raise KeyboardInterrupt
+                    except KeyboardInterrupt:
+                        sys.exit(1)
+                if cfg.latent_dim == -7:
+                    warnings.warn("a warning")
+                if cfg.latent_dim == -8:
+                    os.kill(os.getpid(), 0)
+                    raise BrokenPipeError("not of stdout")
+
+            if __name__ == "__main__":
+                sys.argv += ["hydra.run.dir={tmp_path}/run", "hydra.sweep.dir={tmp_path}/sweep"]
+                main()
+            """
+        )
+    )
+    return path
+
+
+def test_a_users_error_in_a_job_is_one_line_also_in_its_log(script: Path) -> None:
+    run = python(script, "latent_dim=-1")
+    assert run.returncode == 1
+    assert run.stderr == "error: latent_dim=-1 is negative: type latent_dim=20\n"
+    log = (script.parent / "run" / "train.log").read_text()
+    assert "[INFO][mine] begun" in log
+    assert "[ERROR][vaelab.cli] latent_dim=-1 is negative: type latent_dim=20" in log
+    assert run.stdout.split() == ["INFO", "begun"]
+
+
+def test_a_bug_keeps_its_traceback(script: Path) -> None:
+    run = python(script, "latent_dim=-2")
+    assert run.returncode == 1
+    assert run.stderr.startswith("Traceback")
+    assert "[][0]" in run.stderr
+    assert run.stderr.endswith("IndexError: list index out of range\n")
+    assert "IndexError: list index out of range" in (script.parent / "run" / "train.log").read_text()
+    assert python(script, "latent_dim=-8").stderr.endswith("BrokenPipeError: not of stdout\n")
+
+
+def test_hydra_full_error_gives_tracebacks_for_everything(script: Path) -> None:
+    for typed, error in (("latent_dim=-1", "UserError"), ("latent_dm=3", "ConfigCompositionException")):
+        run = python(script, typed, HYDRA_FULL_ERROR="1")
+        assert run.returncode == 1
+        assert run.stderr.startswith("Traceback")
+        assert error in run.stderr
+    inherited = python(script, "latent_dim=-1", HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")  # by a DDP rank
+    assert inherited.stderr == "error: latent_dim=-1 is negative: type latent_dim=20\n"
+
+
+def test_interpolations_and_appended_settings_nobody_takes(script: Path) -> None:
+    run = python(script, "latent_dim=-4", "seed=${nope}")
+    assert run.stderr == "error: seed: Interpolation key 'nope' not found\n"
+    run = python(
+        SRC / "train.py", "+trainer.max_epoch=3", "debug=fast", f"hydra.run.dir={script.parent}", "logger=none"
+    )
+    assert run.stderr == "error: nothing reads trainer.max_epoch; did you mean trainer.max_epochs=3?\n"
+
+
+def test_a_sweep_outlives_its_failures(script: Path) -> None:
+    run = python(script, "-m", "latent_dim=-1,2,-2,8", "loss=mse")
+    assert run.returncode == 1
+    assert "#3 : latent_dim=8 loss=mse" in run.stdout
+    lines = run.stderr.splitlines()
+    first = "0 (latent_dim=-1 loss=mse)"
+    second = "2 (latent_dim=-2 loss=mse)"
+    assert lines[0] == f"job {first} failed: latent_dim=-1 is negative: type latent_dim=20"
+    assert lines[1].startswith("Traceback")
+    assert lines[-2] == f"job {second} failed: IndexError: list index out of range"
+    assert lines[-1] == (
+        f"2 of 4 jobs failed: {first}: latent_dim=-1 is negative: type latent_dim=20; "
+        f"{second}: IndexError: list index out of range"
+    )
+    assert run.stderr.count("Traceback") == 1
+    assert "Error executing job" not in run.stderr
+    assert "negative" in (script.parent / "sweep" / "0" / "train.log").read_text()
+
+
+def test_a_run_that_works_is_quiet_and_its_warnings_reach_the_log(script: Path) -> None:
+    run = python(script, "latent_dim=-7")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "[WARNING][py.warnings]" in (script.parent / "run" / "train.log").read_text()
+
+
+def test_ctrl_c_is_one_line(script: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(script), "latent_dim=-5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as child:
+        assert child.stdout is not None
+        while child.stdout.readline().strip() != "ready":
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert (child.returncode, err) == (130, "interrupted\n")
+    run = python(script, "latent_dim=-6")
+    assert (run.returncode, run.stderr) == (130, "interrupted\n")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, str(SRC / "train.py"), "--help"]
+    run = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (1, "")
+
+
+# --- one error at a time -------------------------------------------------------------------------------------------
+
+
+class MisconfigurationException(Exception):  # noqa: N818
+    """Recognised by its name, as Lightning's is."""
+
+
+def _fail(error: str) -> None:
+    raise {"value": ValueError, "type": TypeError, "user": UserError, "import": ImportError}.get(error, KeyError)(
+        "no good\nat all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("value", "module.vae: no good"),
+        ("type", "module.vae: no good"),
+        ("import", "module.vae: no good"),
+        ("user", "module.vae: no good at all"),
+        ("bug", None),
+    ],
+)
+def test_what_a_constructor_refuses_is_told_with_its_key(error: str, line: str | None) -> None:
+    cfg = OmegaConf.create({"module": {"vae": {"_target_": f"{__name__}._fail", "error": error}}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(cfg.module)
+    assert cli.explain(caught.value) == line
+
+
+def test_a_target_that_is_not_there_is_told_with_its_key() -> None:
+    cfg = OmegaConf.create({"module": {"vae": {"_target_": "vaelab.nope.Nope"}}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(cfg.module)
+    assert cli.explain(caught.value) == "module.vae: Error loading 'vaelab.nope.Nope':"
+
+
+def test_lightnings_own_refusals() -> None:
+    hint = "; type accelerator=auto for what this machine has"
+    assert cli.explain(MisconfigurationException("No supported gpu backend found!")) == (
+        f"No supported gpu backend found!{hint}"
+    )
+    assert cli.explain(MisconfigurationException("No `val_dataloader`.\nMore.")) == "No `val_dataloader`"
+    assert cli.explain(KeyError("a bug")) is None
+
+
+# --- folders and variables -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate"])
+def test_each_run_has_a_folder_of_its_own(name: str) -> None:
+    with initialize_config_dir(str(cli.CONFIGS), version_base="1.3"):
+        first, second = (compose(name, return_hydra_config=True) for _ in range(2))
+    for cfg in (first, second):
+        assert cfg.hydra.run.dir == cfg.hydra.run.dir  # read several times in a run
+    assert first.hydra.run.dir != second.hydra.run.dir
+    assert Path(first.hydra.run.dir).parent == cli.ROOT / "logs" / name / "runs"
+    assert Path(first.hydra.sweep.dir).parent == cli.ROOT / "logs" / name / "multiruns"
+
+
+def test_variables_of_the_env_file_do_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("VAELAB_TEST_SET=file\nVAELAB_TEST_UNSET=file\n")
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(cli._Command, "run", lambda self: None)
+    monkeypatch.setenv("VAELAB_TEST_SET", "environment")
+    monkeypatch.setenv("VAELAB_TEST_UNSET", "")
+    monkeypatch.delenv("VAELAB_TEST_UNSET")
+    cli.entry_point("train")(_task)()
+    assert (os.environ["VAELAB_TEST_SET"], os.environ["VAELAB_TEST_UNSET"]) == ("environment", "file")
+
+
+def _task(cfg: DictConfig) -> int:
+    return int(cfg.latent_dim)
+
+
+def test_jobs_can_be_sent_to_another_process() -> None:
+    jobs = pickle.loads(pickle.dumps(cli._Jobs(_task)))
+    assert jobs(OmegaConf.create({"latent_dim": 3})) == 3

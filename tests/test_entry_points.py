@@ -1,0 +1,191 @@
+"""The commands as a user types them, each in a process of its own, from a folder that is not the project's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+TINY = [
+    "model=mlp",
+    "data.limit=64",
+    "data.batch_size=16",
+    "trainer.max_epochs=2",
+    "callbacks.pictures.every_n_epochs=1",
+]
+
+
+def run(script: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``python src/<script>.py`` without an install, a key or a home for W&B."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA", "PYTHON"))
+    }
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src" / f"{script}.py"), *arguments],
+        cwd=cwd,
+        env={**environment, "HOME": str(cwd), **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    """What the one offline W&B run of a run folder holds."""
+    files = list(run_dir.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 1
+    wandb = Path(sys.executable).with_name("wandb")
+    printed = subprocess.run(
+        [str(wandb), "leet", "inspect", "--json", str(files[0])], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def history(of: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Every value that was logged, by name."""
+    values: dict[str, list[Any]] = {}
+    for record in of:
+        if record["type"] == "history":
+            for name, value in record["history"]["item"].items():
+                values.setdefault(name, []).append(value)
+    return values
+
+
+def is_picture(path: Path) -> bool:
+    """Neither black, nor one colour, nor a few stray pixels."""
+    pixels = np.asarray(Image.open(path).convert("L"))
+    return bool(pixels.std() > 10 and pixels.max() > 128)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run folder with everything that the defaults leave in it."""
+    home = tmp_path_factory.mktemp("home")
+    run_dir = home / "run"
+    return run_dir, run("train", *TINY, f"hydra.run.dir={run_dir}", "latent_dim=3", cwd=home)
+
+
+def test_train_ends_with_a_table_and_the_run_folder(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    run_dir, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr.lower()
+    assert "latent_dim=3" in done.stdout
+    assert "left" in done.stdout  # the time left, epoch by epoch
+    assert "test/elbo" in done.stdout
+    assert done.stdout.strip().splitlines()[-1].startswith("run folder:")
+    for file in ("config.yaml", "train.log", "metrics.csv", "metrics.json", "checkpoints/best.ckpt"):
+        assert (run_dir / file).is_file(), file
+    for picture in (run_dir / "pictures").glob("*.png"):
+        assert is_picture(picture), picture
+
+
+def test_wandb_has_the_figures_the_choices_and_pictures_that_are_not_black(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run_dir, _ = trained
+    logged = records(run_dir)
+    values = history(logged)
+    figures = json.loads((run_dir / "metrics.json").read_text())
+    for split in ("train", "val", "test"):
+        for term in ("loss", "elbo", "reconstruction", "kl"):
+            assert all(np.isfinite(values[f"{split}/{term}"])), f"{split}/{term}"
+    assert len(values["val/elbo"]) == 2
+    assert values["test/elbo"][-1] == pytest.approx(figures["test/elbo"])
+    config = next(record["config"]["update"] for record in logged if "latent_dim" in str(record.get("config")))
+    chosen = {name: config[name] for name in ("model", "loss", "data", "prior", "latent_dim", "seed")}
+    assert chosen == {
+        "model": "mlp",
+        "loss": "bce",
+        "data": "digits",
+        "prior": "standard_normal",
+        "latent_dim": 3,
+        "seed": 0,
+    }
+    assert config["config"]["trainer"]["max_epochs"] == 2
+    for name in ("val/reconstructions", "val/samples", "test/reconstructions", "test/samples"):
+        for files in values[f"{name}.filenames"]:
+            for file in files:
+                assert is_picture(next(run_dir.glob(f"wandb/offline-run-*/files/{file}"))), file
+    assert next(record["exit"]["exit_code"] for record in logged if record["type"] == "exit") == 0
+
+
+def test_evaluate_gives_the_same_figures(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    done = run("evaluate", f"run={run_dir}", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained_figures = json.loads((run_dir / "metrics.json").read_text())
+    evaluated = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    for name in ("test/elbo", "test/reconstruction", "test/kl"):
+        assert evaluated[name] == trained_figures[name]
+        assert name in done.stdout
+
+
+def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    run_dir, _ = trained
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    done = run("generate", f"run={checkpoint}", "count=9", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("samples", "reconstructions", "interpolations"):
+        assert is_picture(tmp_path / "out" / f"{name}.png")
+
+
+def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    done = run(
+        "train",
+        "-m",
+        *TINY,
+        "callbacks.pictures.count=4",
+        "latent_dim=2,-1,3",
+        f"hydra.sweep.dir={sweep}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "1 of 3 jobs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    ids, groups = set(), set()
+    for number, latent_dim in ((0, 2), (2, 3)):
+        run_dir = sweep / str(number)
+        assert json.loads((run_dir / "metrics.json").read_text())["epochs"] == 2
+        logged = records(run_dir)
+        described = next(record["run"] for record in logged if record["type"] == "run")
+        ids.add(described["run_id"])
+        groups.add(described["run_group"])
+        assert len(history(logged)["test/elbo"]) == 1
+        assert f"'latent_dim': {latent_dim}" in str(logged)
+    assert len(ids) == 2
+    assert groups == {"sweep"}
+    assert not (sweep / "1" / "metrics.json").exists()
+
+
+def test_a_crash_ends_its_wandb_run(tmp_path: Path) -> None:
+    """A logger that fails in the middle of the training is as good as any crash."""
+    crash = "callbacks.pictures.folder=/proc/nowhere"  # cannot be written
+    done = run("train", *TINY, crash, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert done.returncode != 0
+    logged = records(tmp_path / "run")
+    assert next(record["exit"]["exit_code"] for record in logged if record["type"] == "exit") == 1
+
+
+def test_wandb_online_without_a_key_says_what_to_do(tmp_path: Path) -> None:
+    done = run("train", *TINY, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path, WANDB_MODE="online")
+    assert done.returncode != 0
+    assert "WANDB_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_train_as_one_run(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    done = run("train", *TINY, "accelerator=ddp_cpu", "logger=csv", f"hydra.run.dir={run_dir}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder:") == 1
+    assert json.loads((run_dir / "metrics.json").read_text())["steps"] == 4  # 64 images, 16 in each of two processes
