@@ -81,8 +81,7 @@ MISTAKES = [
     ("train", "--config-name nope", ["Cannot find primary config 'nope'"]),
     ("train", "--config-dir /nope", ["'/nope' not found"]),
     ("train", "--cfg=job modle=conv", ["did you mean model=conv?"]),
-    ("train", "--help modle=conv", ["unrecognized arguments: modle=conv"]),
-    ("train", "modle=conv --help", ["did you mean model=conv?"]),
+    ("train", "--help modle=conv", ["did you mean model=conv?"]),
     # sweeps, refused before the first job
     ("train", "-m latent_dm=2,8", ["no setting latent_dm", "did you mean latent_dim=2,8?"]),
     ("train", "-m model=conv,cnov", ["no model=cnov", "did you mean model=conv?"]),
@@ -104,7 +103,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], int]:
         monkeypatch.setattr(cli, "load_dotenv", lambda path: None)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *typed.split()])
         spec = importlib.util.spec_from_file_location(f"entry_{name}", SRC / f"{name}.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         try:
@@ -136,14 +136,20 @@ def test_a_mistake_is_one_line(
         assert fragment in err
 
 
-def test_an_unknown_option_in_a_file_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("default", "line"),
+    [
+        ("override /model: cnov", "error: there is no model=cnov; did you mean model=conv? "),
+        ("/model@other: cnov", "error: experiment/mine.yaml: there is no model=cnov; did you mean model=conv? "),
+    ],
+)
+def test_an_unknown_option_in_a_file(default: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /model: cnov\n")
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {default}\n")
     run = python(SRC / "train.py", "--config-dir", tmp_path, "experiment=mine")
     assert run.returncode == 1
-    (line,) = run.stderr.splitlines()
-    assert "no model=cnov" in line
-    assert "did you mean model=conv?" in line
+    assert run.stderr.startswith(line)
+    assert run.stderr.count("\n") == 1
 
 
 # --- help ----------------------------------------------------------------------------------------------------------
@@ -152,11 +158,11 @@ def test_an_unknown_option_in_a_file_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("train", ["model=mlp", "data=mnist", "trainer.max_epochs=", "optimizer.lr=", "-m latent_dim=2,8,20", "ckpt_path="]),
+        ("train", ["model=mlp", "data=mnist", "trainer.max_epochs=", "optimizer.lr=", "-m latent_dim=", "ckpt_path="]),
         ("evaluate", ["run=latest", "accelerator=gpu", "data_dir="]),
         ("generate", ["run=latest", "what=[samples]", "count=", "seed="]),
     ],
-)  # fmt: skip
+)
 def test_help_teaches(
     name: str, said: list[str], command: Callable[[str, str], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,7 +225,7 @@ def script(tmp_path: Path) -> Path:
     path.write_text(
         dedent(
             f"""
-            import logging, os, sys, time, warnings
+            import logging, sys, time, warnings
             from hydra.core.hydra_config import HydraConfig
             from hydra.utils import instantiate
             from vaelab.cli import entry_point
@@ -233,7 +239,7 @@ def script(tmp_path: Path) -> Path:
                 if cfg.latent_dim == -2:
                     [][0]
                 if cfg.latent_dim == -3:
-                    instantiate(cfg.trainer, _target_="collections.Counter")
+                    instantiate(dict(_target_="fractions.Fraction", max_epoch=cfg.trainer.max_epoch))
                 if cfg.latent_dim == -4:
                     cfg.seed
                 if cfg.latent_dim == -5:
@@ -247,7 +253,6 @@ def script(tmp_path: Path) -> Path:
                 if cfg.latent_dim == -7:
                     warnings.warn("a warning")
                 if cfg.latent_dim == -8:
-                    os.kill(os.getpid(), 0)
                     raise BrokenPipeError("not of stdout")
 
             if __name__ == "__main__":
@@ -292,9 +297,7 @@ def test_hydra_full_error_gives_tracebacks_for_everything(script: Path) -> None:
 def test_interpolations_and_appended_settings_nobody_takes(script: Path) -> None:
     run = python(script, "latent_dim=-4", "seed=${nope}")
     assert run.stderr == "error: seed: Interpolation key 'nope' not found\n"
-    run = python(
-        SRC / "train.py", "+trainer.max_epoch=3", "debug=fast", f"hydra.run.dir={script.parent}", "logger=none"
-    )
+    run = python(script, "latent_dim=-3", "+trainer.max_epoch=3")
     assert run.stderr == "error: nothing reads trainer.max_epoch; did you mean trainer.max_epochs=3?\n"
 
 
@@ -384,7 +387,10 @@ def test_a_target_that_is_not_there_is_told_with_its_key() -> None:
     cfg = OmegaConf.create({"module": {"vae": {"_target_": "vaelab.nope.Nope"}}})
     with pytest.raises(InstantiationException) as caught:
         instantiate(cfg.module)
-    assert cli.explain(caught.value) == "module.vae: Error loading 'vaelab.nope.Nope':"
+    line = cli.explain(caught.value)
+    assert line is not None
+    assert line.startswith("module.vae: Error loading 'vaelab.nope.Nope': ")
+    assert "No module named 'vaelab.nope'" in line
 
 
 def test_lightnings_own_refusals() -> None:

@@ -5,7 +5,7 @@ from torch.distributions import kl_divergence
 
 from tests.conftest import tiny_vae
 from vaelab.likelihoods import Bernoulli
-from vaelab.objectives import ELBO
+from vaelab.objectives import ELBO, SampledELBO
 from vaelab.vae import VAE
 
 
@@ -72,3 +72,18 @@ def test_one_batch_can_be_overfitted() -> None:
         last = loss.item()
     assert first > 10  # about 16 pixels at ln 2 each
     assert last < 5  # four images need no more than ln 4 = 1.4 nats, and what their code costs in noise
+
+
+def test_the_sampled_bound_tends_to_the_analytic_one() -> None:
+    vae, x = tiny_vae(Bernoulli()), torch.rand(3, 1, 4, 4).round()
+    analytic, sampled = ELBO(50_000)(vae, x), SampledELBO(50_000)(vae, x)
+    torch.testing.assert_close(sampled["kl"], analytic["kl"], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(sampled["elbo"], analytic["elbo"], atol=0.1, rtol=0.01)
+
+
+def test_the_sampled_bound_is_the_mean_log_weight_of_its_samples(linear_vae: VAE) -> None:
+    x = torch.randn(5, 1, 3, 2)
+    torch.manual_seed(1)
+    terms = SampledELBO(7)(linear_vae, x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(terms["elbo"], linear_vae.log_weights(x, 7).mean(0))

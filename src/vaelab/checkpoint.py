@@ -1,8 +1,8 @@
 """Checkpoints: where they are, what is in them, and how a model is built again from one alone.
 
 A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only. Reading one
-runs nothing: it is loaded with ``weights_only``, and of its configuration only classes of this package that are models,
-objectives or data sets are built.
+runs nothing: it is loaded with ``weights_only``, and of its configuration nothing is built but this package's own
+models, objectives and data sets.
 """
 
 import importlib
@@ -21,7 +21,9 @@ from vaelab.cli import ROOT
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
 
-_TARGET = re.compile(r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Z]\w*)")
+_TARGET = re.compile(
+    r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Za-z]\w*)"
+)
 
 
 def find(run: str | Path, prefer: str = "best") -> Path:
@@ -86,7 +88,7 @@ def _build(config: dict[str, Any], path: Path) -> Any:
             continue
         match = _TARGET.fullmatch(str(node["_target_"]))
         kind = getattr(importlib.import_module(match[1]), match[2], None) if match else None
-        if match is None or not isinstance(kind, type) or kind.__module__ != match[1]:
+        if match is None or getattr(kind, "__module__", None) != match[1]:  # what a module imports is not its own
             raise UserError(f"{path} was refused: its configuration names {node['_target_']!r}, no model or data set")
     return instantiate(config, _convert_="all")
 

@@ -144,7 +144,7 @@ class _Command:
                 sys.stdout.flush()  # a closed pipe is noticed here rather than while Python shuts down
         except BrokenPipeError:
             try:
-                sys.stdout.flush()
+                print(flush=True)
             except BrokenPipeError:  # `| head` has read enough; Python's flush on its way out must not fail again
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
@@ -199,7 +199,9 @@ class _Command:
 
     def _explain(self, error: Exception) -> str | None:
         text = str(error)
-        unknown = re.match(r"Could not (?:override|delete from config\.) '(.+?)'(?:\.\n| does not exist)", text)
+        unknown = re.match(
+            r"Could not (?:override|delete from config\.) '(.+?)'(?:\.\n|\. No match| does not exist)", text
+        )
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
@@ -276,9 +278,9 @@ def _explain_override(text: str) -> str:
 
 def _explain_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group: what was typed is asked for by none
-    where = f" (asked for by {source[1]}.yaml)" if source and not group.startswith("hydra/") else ""
-    return _no_such_option(group, name + where, list(error.options or _files(group)))
+    line = _no_such_option(group, name, list(error.options or _files(group)))
+    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group asks for it, which is no override
+    return f"{source[1]}.yaml: {line}" if source and not group.startswith("hydra/") else line
 
 
 def _no_such_option(group: str, name: str, options: list[str]) -> str:
@@ -308,8 +310,8 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _key(override: str) -> str:
@@ -332,7 +334,7 @@ def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{prefix}{key}.")
-        elif not key.startswith("_"):
+        elif not str(key).startswith("_"):
             yield f"{prefix}{key}", value
 
 

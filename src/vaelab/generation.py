@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from rich import get_console
 from torch import Tensor
 
 from vaelab import checkpoint, reporting
@@ -80,5 +79,5 @@ def generate(cfg: DictConfig) -> list[Path]:
     for name in wanted:
         torch.manual_seed(cfg.seed)
         files.append(save_png(PICTURES[name](module.vae, images, cfg), Path(cfg.run_dir) / f"{name}.png"))
-        get_console().print(f"{name}: {reporting.shown_path(files[-1])}", highlight=False)
+        reporting.say(f"{name}: {reporting.shown_path(files[-1])}")
     return files

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from vaelab.errors import UserError
 from vaelab.vae import VAE
 
 # Validation and test draw their latent samples from this seed, so that a figure is the same whenever it is computed
@@ -117,11 +118,18 @@ class VAEModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and the scheduler with the number of steps it has."""
         assert self.optimizer is not None
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (ValueError, TypeError) as error:  # here rather than where it was configured: it waits for parameters
+            raise UserError(f"optimizer: {error}; --cfg job -p optimizer prints its settings") from error
         if self.scheduler is None:
             return optimizer
         total_steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, total_steps)}  # type: ignore[return-value]
+        try:
+            scheduler = self.scheduler(optimizer, total_steps)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"scheduler: {error}; --cfg job -p scheduler prints its settings") from error
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the model, and the state of the random generators, in plain containers."""

@@ -15,7 +15,7 @@ Terms are summed over pixels and latent dimensions. They are nats where the like
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from vaelab.vae import VAE
 
@@ -34,15 +34,35 @@ class ELBO(nn.Module):
 
     def __init__(self, samples: int = 1) -> None:
         super().__init__()
-        if not isinstance(samples, int) or samples < 1:
+        if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
             raise ValueError(f"an objective's samples must be a positive integer, not {samples!r}")
         self.samples = samples
 
     def forward(self, vae: VAE, x: Tensor) -> dict[str, Tensor]:
         """The terms of images (B, C, H, W), see the module's description."""
-        q_z = vae.encode(x)
+        q_z, p_z = vae.encode(x), vae.prior()
         z = q_z.rsample(torch.Size((self.samples,)))  # (K, B, latent_dim)
         reconstruction = -vae.decode(z).log_prob(x).mean(0)
-        kl = kl_divergence(q_z, vae.prior())
+        kl = self.divergence(q_z, p_z, z)
         elbo = -(reconstruction + kl)
         return {"loss": -elbo.mean(), "elbo": elbo, "reconstruction": reconstruction, "kl": kl}
+
+    def divergence(self, q_z: Distribution, p_z: Distribution, z: Tensor) -> Tensor:
+        """KL(q(z|x) || p(z)) per image, shape (B,), in nats; samples z (K, B, latent_dim) of q are at hand."""
+        return kl_divergence(q_z, p_z)
+
+
+class SampledELBO(ELBO):
+    r"""The evidence lower bound with the KL divergence estimated by the same samples (arXiv 1312.6114, estimator A).
+
+    .. math:: \frac1K \sum_{k=1}^K \log p(x|z_k) + \log p(z_k) - \log q(z_k|x), \qquad z_k \sim q(z|x)
+
+    Needs no closed form, so that every posterior goes with every prior; where there is one, it is the same bound with
+    more noise. The estimate of the divergence can be negative for a single image.
+
+    Args:
+        samples: K, the number of latent samples per image.
+    """
+
+    def divergence(self, q_z: Distribution, p_z: Distribution, z: Tensor) -> Tensor:
+        return (q_z.log_prob(z) - p_z.log_prob(z)).mean(0)

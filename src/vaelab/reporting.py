@@ -15,6 +15,11 @@ def unit(normalized: bool) -> str:
     return "nats" if normalized else "no likelihood"
 
 
+def say(text: str) -> None:
+    """Prints a line for people, in one piece: a path that is broken in two cannot be copied."""
+    get_console().print(text, highlight=False, soft_wrap=True)
+
+
 def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> None:
     """Prints a table of the figures that are numbers; the terms of the bound carry their unit.
 
@@ -34,11 +39,10 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
         # The KL divergence is in nats whatever the likelihood is; what is summed with a mere loss is not.
         label = "" if not is_term else "nats" if name.endswith("/kl") else unit(normalized)
         table.add_row(name, f"{value:,.3f}" if is_term else f"{value:,}", label)
-    console = get_console()
-    console.print(title, style="bold", highlight=False)
-    console.print(table)
+    say(f"[bold]{title}[/bold]")
+    get_console().print(table)
     if not normalized:
-        console.print("No likelihood of these images: compare these figures within this loss only.", style="dim")
+        say("[dim]No likelihood of these images: compare these figures within this loss only.[/dim]")
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,6 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
-from rich import get_console
 
 from vaelab import checkpoint, loggers, reporting
 from vaelab.cli import ROOT
@@ -71,6 +70,11 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
+    if _is_sweep() and (cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1):
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run on one device each; type "
+            "accelerator=auto with -m, or leave -m out"
+        )
     on_cpu = cfg.trainer.accelerator == "cpu" or (
         cfg.trainer.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
@@ -98,9 +102,13 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
 
 
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _group_sweep(cfg: DictConfig) -> None:
     """Under ``-m`` the runs of a sweep are one W&B group, unless the user has named one."""
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if _is_sweep():
         wandb = cfg.logger.get("wandb")
         sweep = Path(HydraConfig.get().sweep.dir).name
         if wandb is not None:
@@ -193,7 +201,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             reporting.write_json(figures, run_dir / "metrics.json")
             title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
             reporting.print_figures(title, figures, normalized)
-            get_console().print(f"run folder: {reporting.shown_path(run_dir)}", highlight=False)
+            reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
         status = "success"
         return figures
     finally:
@@ -238,11 +246,10 @@ def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, 
     what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
     device = trainer.strategy.root_device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    get_console().print(
+    reporting.say(
         f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {trainer.world_size} {where} "
         f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "
-        f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}",
-        highlight=False,
+        f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}"
     )
 
 

@@ -29,6 +29,7 @@ class VAE(nn.Module):
         likelihood: a :class:`~vaelab.likelihoods.Likelihood`.
         prior: ``prior(latent_dim=...)``, see :mod:`vaelab.priors`.
         posterior: ``posterior(in_features=..., latent_dim=...)``, see :mod:`vaelab.posteriors`.
+        initialize: called with every module once, to set its first weights; ``None`` for torch's own.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -43,6 +44,7 @@ class VAE(nn.Module):
         likelihood: Likelihood,
         prior: Callable[..., nn.Module],
         posterior: Callable[..., nn.Module],
+        initialize: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -59,6 +61,8 @@ class VAE(nn.Module):
         self.decoder = decoder(
             in_features=latent_dim, image_shape=(channels * likelihood.parameters_per_channel, height, width)
         )
+        if initialize is not None:
+            self.apply(initialize)
 
     def encode(self, x: Tensor) -> Distribution:
         """q(z|x) of images (B, C, H, W): batch shape (B,), event shape (latent_dim,)."""

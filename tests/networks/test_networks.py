@@ -27,6 +27,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "conv cheap": partial(ConvDecoder, hidden_sizes=[8], channels=[4], strides=2, kernel_sizes=4),
     "conv same": partial(ConvDecoder, padding="same"),
     "conv transposed stem": partial(ConvDecoder, stem="transposed", padding="same"),
+    "conv valid": partial(ConvDecoder, padding="valid", channels=[4], strides=[1, 2], kernel_sizes=[3, 4]),
     "conv odd": partial(ConvDecoder, channels=[4, 4], strides=[3, 2, 1], kernel_sizes=[5, 2, 3]),
 }
 SHAPES = [(1, 28, 28), (3, 32, 32), (2, 7, 12), (1, 5, 5), (4, 13, 9)]
@@ -103,3 +104,15 @@ def test_impossible_networks_are_refused() -> None:
     for name in ("relu", "Linear", "functional", ""):
         with pytest.raises(ValueError, match="unknown activation"):
             activation(name)
+
+
+def test_valid_upsampling_mirrors_valid_downsampling() -> None:
+    """The Wolfram project's way: 28, 13, 11, 9 pixels down, and the same sizes up."""
+    decoder = ConvDecoder(8, (1, 28, 28), kernel_sizes=[3, 3, 4], strides=[1, 1, 2], padding="valid")
+    sizes = []
+    z = decoder.stem(decoder.dense(torch.randn(1, 8)))
+    for layer in decoder.convolutions:
+        sizes.append(z.shape[-1])
+        z = layer(z)
+    assert sorted(set(sizes)) == [9, 11, 13]
+    assert z.shape[-1] == 28

@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from rich import get_console
 
 from vaelab import checkpoint, reporting
 
@@ -59,5 +58,5 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run_dir.mkdir(parents=True, exist_ok=True)
     reporting.write_json(figures, run_dir / "evaluation.json")
     reporting.print_figures(reporting.shown_path(path), figures, normalized)
-    get_console().print(f"written to {reporting.shown_path(run_dir / 'evaluation.json')}", highlight=False)
+    reporting.say(f"written to {reporting.shown_path(run_dir / 'evaluation.json')}")
     return figures

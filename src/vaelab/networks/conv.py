@@ -8,7 +8,7 @@ Padding, for an image side n, a kernel k and a stride s:
 - ``half``: k // 2 pixels on both sides, as usual in torch; the output has ceil(n / s) pixels (odd kernels);
 - ``same``: the output has ceil(n / s) pixels, padded as little as needed and more at the end than at the beginning, as
   in TensorFlow, Keras and MATLAB; a transposed convolution has exactly n * s;
-- ``valid``: none; the output has floor((n - k) / s) + 1 pixels.
+- ``valid``: none; the output has floor((n - k) / s) + 1 pixels, that of a transposed convolution (n - 1) * s + k.
 """
 
 import math
@@ -34,6 +34,11 @@ def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]
     return spread
 
 
+def _check_padding(padding: str) -> None:
+    if padding not in ("half", "same", "valid"):
+        raise ValueError(f"padding is half, same or valid, not {padding!r}")
+
+
 class SamePad2d(nn.Module):
     """Zeros around images (B, C, H, W) as TensorFlow's "same" puts them, for one kernel and stride."""
 
@@ -53,8 +58,9 @@ class Upsample2d(nn.Module):
 
     Args:
         in_channels, out_channels, kernel, stride: of the convolution.
-        in_size, out_size: (H, W) before and after; ceil(out / stride) must equal in.
-        padding: which edge the surplus is cropped from: the beginning first (``half``) or the end first (``same``).
+        in_size, out_size: (H, W) before and after; the convolution must reach at least ``out_size``.
+        padding: which edge the surplus is cropped from: the beginning first (``half``), the end first (``same``), or
+            the end alone (``valid``).
     """
 
     def __init__(
@@ -77,7 +83,8 @@ class Upsample2d(nn.Module):
         self.out_size = out_size
         # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
         # more at the end than at the beginning, is cropped afterwards.
-        first = tuple(s // 2 if padding == "same" else math.ceil(s / 2) for s in surplus)
+        share = {"half": lambda s: math.ceil(s / 2), "same": lambda s: s // 2, "valid": lambda s: 0}[padding]
+        first = tuple(share(s) for s in surplus)
         back = tuple(max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True))
         self.convolution = nn.ConvTranspose2d(
             in_channels, out_channels, kernel, stride, padding=(first[0], first[1]), output_padding=(back[0], back[1])
@@ -115,8 +122,7 @@ class ConvEncoder(nn.Module):
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        if padding not in ("half", "same", "valid"):
-            raise ValueError(f"padding is half, same or valid, not {padding!r}")
+        _check_padding(padding)
         channels = _per_layer(channels, len(channels), "channels")
         kernels = _per_layer(kernel_sizes, len(channels), "kernel_sizes")
         steps = _per_layer(strides, len(channels), "strides")
@@ -149,8 +155,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """From the latent vector to a first feature map (the stem), then transposed convolutions up to the image.
 
-    Sizes are worked out from the image backwards: the stem's map has ceil(side / product of strides) pixels a side, and
-    every layer ends at exactly the size it should, whatever the image's.
+    Sizes are worked out from the image backwards, so that every layer ends at exactly the size it should, whatever the
+    image's: with ``half`` or ``same`` padding the stem's map has ceil(side / product of strides) pixels a side.
 
     Args:
         in_features: the size of a latent vector.
@@ -163,7 +169,7 @@ class ConvDecoder(nn.Module):
         channels: output channels of each transposed convolution but the last, whose are the image's.
         kernel_sizes: of each transposed convolution, the last one's included, or one for all.
         strides: likewise.
-        padding: ``half`` or ``same``, see the module's description.
+        padding: ``half``, ``same`` or ``valid``, see the module's description.
         activation: after every layer but the last.
 
     Raises:
@@ -187,14 +193,15 @@ class ConvDecoder(nn.Module):
         super().__init__()
         if stem not in ("dense", "transposed"):
             raise ValueError(f"stem is dense or transposed, not {stem!r}")
-        if padding not in ("half", "same"):
-            raise ValueError(f"a decoder's padding is half or same, not {padding!r}")
+        _check_padding(padding)
         outputs = [*_per_layer(channels, len(channels), "channels"), image_shape[0]]
         kernels = _per_layer(kernel_sizes, len(outputs), "kernel_sizes (one more than channels)")
         steps = _per_layer(strides, len(outputs), "strides (one more than channels)")
         sizes = [(image_shape[1], image_shape[2])]
-        for stride in reversed(steps):
-            sizes.insert(0, (math.ceil(sizes[0][0] / stride), math.ceil(sizes[0][1] / stride)))
+        for kernel, stride in zip(reversed(kernels), reversed(steps), strict=True):
+            covered = kernel if padding == "valid" else stride  # what one pixel of the map before makes of itself
+            height, width = (max(math.ceil((side - covered) / stride), 0) + 1 for side in sizes[0])
+            sizes.insert(0, (height, width))
 
         self.dense = dense([in_features, *hidden_sizes], activation)
         features = hidden_sizes[-1] if hidden_sizes else in_features

@@ -1,4 +1,4 @@
-"""What the network families share: activations by name, and stacks of dense layers."""
+"""What the network families share: activations by name, stacks of dense layers, initialisation."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,6 +16,17 @@ def activation(name: str) -> nn.Module:
     if not (isinstance(kind, type) and (kind is nn.Identity or kind.__module__ == "torch.nn.modules.activation")):
         raise ValueError(f"unknown activation {name!r}: write the name of its class in torch.nn, e.g. ReLU, SiLU, Tanh")
     return kind()
+
+
+def glorot(module: nn.Module) -> None:
+    """Initialises a layer as Keras and MATLAB do: uniform weights (Glorot and Bengio 2010), biases zero.
+
+    To be applied to every module of a network; those that are neither dense nor convolutional are left alone.
+    """
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def dense(sizes: Sequence[int], activation_name: str) -> nn.Sequential:
