@@ -1,15 +1,72 @@
 """Loggers, and what every one of them is told about a run."""
 
-import logging
+import csv
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
 
-log = logging.getLogger(__name__)
+
+class CSVLogger(Logger):
+    """Figures over time in one CSV file, a row each time some are logged, safely on disk as soon as they are.
+
+    A training that goes on in its run folder goes on in its file, see :meth:`go_on`. (Lightning's logger of this name
+    starts the file anew, and leaves the last rows in memory for a while.)
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: they are in the run folder's ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"step": step, **metrics}
+        if not set(row) <= set(self._columns):
+            self._rewrite(self._read(), row)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    @rank_zero_only
+    def go_on(self, step: int) -> None:
+        """Drops the rows from ``step`` on, which a training that goes on there will log again."""
+        if self.path.is_file():
+            self._rewrite([row for row in self._read() if int(row["step"]) < step], ())
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
+        names = {*columns, *(rows[0] if rows else ())}
+        self._columns = sorted(names, key=lambda name: (name not in ("epoch", "step"), name))
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.path)
 
 
 def wandb_logger(

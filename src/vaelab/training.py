@@ -102,6 +102,11 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
 
 
+def _is_child() -> bool:
+    """Whether this is a further process of a training that another one started."""
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
+
+
 def _is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
@@ -137,7 +142,7 @@ def _quieten() -> None:
     for message in (
         ".*smaller than the logging interval.*",  # training figures are logged at the end of an epoch, however short
         ".*The dirpath has changed from.*",  # a training continued in a new run folder keeps its checkpoints there
-        ".*Experiment logs directory .* exists and is not empty.*",  # the run folder holds more than metrics.csv
+        ".*Checkpoint directory .* exists and is not empty.*",  # a training continued in its run folder
         ".*your dataloader is not resumable.*",  # it is, by the data module's state
         ".*treespec, LeafSpec.*",  # Lightning, of torch's pytree
     ):
@@ -160,20 +165,29 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     _quieten()
     check(cfg)
     resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
+    run_dir = Path(cfg.run_dir).resolve()
+    if resume is None and list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
+        raise UserError(
+            f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
+            "trainer.max_epochs), or choose another folder"
+        )
     _group_sweep(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
     module.config = _plain(cfg)
-    if resume is not None:
-        checkpoint.load_weights(module, checkpoint.read(resume), resume)
     stopwatch = _Stopwatch()
     trainer = _trainer(cfg, stopwatch)
+    if resume is not None:
+        contents = checkpoint.read(resume)
+        checkpoint.load_weights(module, contents, resume)  # for its message; the trainer loads them again
+        for logger in trainer.loggers:
+            if isinstance(logger, loggers.CSVLogger):
+                logger.go_on(contents["global_step"])
     datamodule.prepare_data()
     datamodule.setup()
 
-    run_dir = Path(cfg.run_dir).resolve()
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     status = "failed"
     try:
