@@ -5,14 +5,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format clean
+.PHONY: help train test check format reproduce clean
 
 help:
-	@echo "make train    train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
-	@echo "make test     run the tests"
-	@echo "make check    lint, formatting and types"
-	@echo "make format   put the formatting right"
-	@echo "make clean    remove the virtual environment and caches; runs and data stay"
+	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
+	@echo "make test       run the tests"
+	@echo "make check      lint, formatting and types"
+	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
+	@echo "make format     put the formatting right"
+	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ check: $(BIN)/.installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+reproduce: $(BIN)/.installed
+	@$(BIN)/python benchmarks/reproduce.py $(ARGS)
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix

@@ -41,17 +41,17 @@ def test_there_is_what_the_readme_promises() -> None:
     promised = {
         "model": {"mlp", "conv"},
         "loss": {"bce", "mse"},
-        "objective": {"elbo"},
+        "objective": {"elbo", "elbo_sampled", "autoencoder"},
         "prior": {"standard_normal"},
         "posterior": {"diagonal_gaussian"},
-        "data": {"digits", "mnist", "fashion_mnist"},
+        "data": {"digits", "mnist", "fashion_mnist", "cifar10", "image_folder"},
         "optimizer": {"adam", "adamw", "sgd", "rmsprop"},
         "scheduler": {"none", "cosine", "plateau"},
         "accelerator": {
             *("auto", "cpu", "cpu_bf16", "gpu", "gpu_bf16", "gpu_fp16", "multi_gpu", "multi_gpu_bf16", "ddp_cpu")
         },
         "logger": {"wandb", "csv", "tensorboard", "many", "none"},
-        "callbacks": {"default", "early_stopping", "none"},
+        "callbacks": {"default", "early_stopping", "gallery", "none"},
     }
     for group, names in promised.items():
         assert names <= set(options(group)), group

@@ -168,8 +168,8 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path
 
 
 def test_a_crash_ends_its_wandb_run(tmp_path: Path) -> None:
-    """A logger that fails in the middle of the training is as good as any crash."""
-    crash = "callbacks.pictures.folder=/proc/nowhere"  # cannot be written
+    """Whatever ends the training, its run is closed, and marked as failed."""
+    crash = "optimizer.lr=-1"  # noticed when the training begins, after its W&B run has
     done = run("train", *TINY, crash, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert done.returncode != 0
     logged = records(tmp_path / "run")

@@ -5,7 +5,7 @@ from torch.distributions import kl_divergence
 
 from tests.conftest import tiny_vae
 from vaelab.likelihoods import Bernoulli
-from vaelab.objectives import ELBO, SampledELBO
+from vaelab.objectives import ELBO, Autoencoder, SampledELBO
 from vaelab.vae import VAE
 
 
@@ -87,3 +87,18 @@ def test_the_sampled_bound_is_the_mean_log_weight_of_its_samples(linear_vae: VAE
     terms = SampledELBO(7)(linear_vae, x)
     torch.manual_seed(1)
     torch.testing.assert_close(terms["elbo"], linear_vae.log_weights(x, 7).mean(0))
+
+
+def test_the_autoencoder_reconstructs_from_the_mean_and_reports_the_bound() -> None:
+    vae, x = tiny_vae(Bernoulli()), torch.rand(5, 1, 4, 4).round()
+    torch.manual_seed(2)
+    terms = Autoencoder()(vae, x)
+    torch.manual_seed(2)
+    bound = ELBO()(vae, x)
+    torch.testing.assert_close(terms["elbo"], bound["elbo"])
+    torch.testing.assert_close(terms["loss"], -vae.decode(vae.encode(x).mean).log_prob(x).mean())
+    terms["loss"].backward()
+    gradient = vae.get_parameter("posterior.head.weight").grad
+    assert gradient is not None
+    assert gradient[:3].abs().sum() > 0
+    assert not gradient[3:].any()  # the scale is not trained

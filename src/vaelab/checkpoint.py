@@ -21,6 +21,9 @@ from vaelab.cli import ROOT
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
 
+# How sources call the folder that holds their data, in the order of how much it is theirs.
+DATA_PATHS = ("folder", "data_dir", "cache_dir")
+
 _TARGET = re.compile(
     r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Za-z]\w*)"
 )
@@ -119,11 +122,10 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
         path: the checkpoint, for messages.
         data_dir: where the data set's files are now, if they have moved.
     """
-    data = {**config["data"], "source": dict(config["data"]["source"])}
+    source = dict(config["data"]["source"])
     if data_dir is not None:
-        for key in {"data_dir", "cache_dir"} & set(data["source"]):
-            data["source"][key] = data_dir
-    return _build(data, path)
+        source[next(key for key in DATA_PATHS if key in source)] = data_dir
+    return _build({**config["data"], "source": source}, path)
 
 
 def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:

@@ -133,7 +133,8 @@ class VAEModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the model, and the state of the random generators, in plain containers."""
-        checkpoint["vaelab"] = {"format": 1, "config": self.config}
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        checkpoint["vaelab"] = {"format": 1, "config": self.config, "metrics": metrics}
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)

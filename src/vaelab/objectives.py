@@ -66,3 +66,21 @@ class SampledELBO(ELBO):
 
     def divergence(self, q_z: Distribution, p_z: Distribution, z: Tensor) -> Tensor:
         return (q_z.log_prob(z) - p_z.log_prob(z)).mean(0)
+
+
+class Autoencoder(ELBO):
+    r"""A plain autoencoder: the latent code is the posterior's mean, and nothing keeps it near the prior.
+
+    .. math:: \log p(x|\mathbb{E}_q[z])
+
+    For comparison with a variational one: codes reconstruct better, but what lies between them decodes to nothing. The
+    reported terms are those of the bound, which this does not maximise: the posterior's scale is never trained.
+
+    Args:
+        samples: K, the number of latent samples per image in the reported terms.
+    """
+
+    def forward(self, vae: VAE, x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            terms = super().forward(vae, x)
+        return {**terms, "loss": -vae.decode(vae.encode(x).mean).log_prob(x).mean()}

@@ -19,6 +19,7 @@ from vaelab import checkpoint, loggers, reporting
 from vaelab.cli import ROOT
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
+from vaelab.memory import keep_freed_memory
 from vaelab.module import VAEModule
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,10 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     """The configuration with everything resolved, in plain containers, and the choices that led to it."""
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    source = plain["data"]["source"]
+    for key in checkpoint.DATA_PATHS:  # a checkpoint is used from anywhere
+        if source.get(key) is not None:
+            source[key] = str(Path(source[key]).expanduser().absolute())
     return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
 
 
@@ -164,6 +169,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     started = time.perf_counter()
     _quieten()
     check(cfg)
+    if cfg.keep_freed_memory:
+        keep_freed_memory()
     resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
     run_dir = Path(cfg.run_dir).resolve()
     if resume is None and list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
@@ -214,7 +221,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if trainer.is_global_zero:
             reporting.write_json(figures, run_dir / "metrics.json")
             title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
-            reporting.print_figures(title, figures, normalized)
+            shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
+            reporting.print_figures(title, shown, normalized)
             reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
         status = "success"
         return figures
@@ -228,7 +236,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
     return instantiate(
         cfg.trainer,
-        callbacks=[*configured, *callbacks],
+        callbacks=[*callbacks, *configured],
         logger=run_loggers or False,
         enable_progress_bar=False,
         _convert_="all",
@@ -245,11 +253,15 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
     best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
     if datamodule.validation == "test":
         best = None
-    validated = best.best_model_score if best else trainer.callback_metrics.get("val/elbo")
+    validated = (
+        checkpoint.read(Path(best.best_model_path))["vaelab"]["metrics"]
+        if best
+        else {name: float(value) for name, value in trainer.callback_metrics.items()}
+    )
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
     return {
         **{name: float(value) for name, value in tested[0].items()},
-        "val/elbo": None if validated is None else float(validated),
+        **{name: value for name, value in validated.items() if name.startswith("val/")},
         "tested": "the best epoch on validation images" if best else "the last epoch",
     }
 

@@ -46,6 +46,11 @@ def test_validation_on_test_images_trains_on_all_training_images() -> None:
         assert torch.equal(splits["val"].images, splits["test"].images)
 
 
+def test_validation_can_be_a_fraction() -> None:
+    assert len(_module(validation=0.25).splits["val"].labels) == 15
+    assert len(_module(validation=0.001).splits["val"].labels) == 1
+
+
 def test_limit() -> None:
     assert [len(split.labels) for split in _module(limit=7).splits.values()] == [7, 7, 7]
 
@@ -82,6 +87,7 @@ def test_only_dynamic_training_images_change() -> None:
         ({"batch_size": "many"}, "data.batch_size must be a positive integer"),
         ({"limit": 0}, "data.limit must be a positive integer"),
         ({"validation": 0}, "data.validation must be"),
+        ({"validation": 1.0}, "data.validation must be"),
         ({"validation": 60}, "leaves none of grey's 60 training images"),
         ({"binarize": "sometimes"}, "choose from none, threshold, dynamic, static"),
         ({"image_shape": [1, 28, 28]}, r"type data.image_shape=\[1, 8, 8\]"),

@@ -1,14 +1,14 @@
 """Originals over reconstructions, and samples of one fixed batch of latents, during training and at its end."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from vaelab.figures import Picture, image_grid, reconstruction_grid, save_png
-from vaelab.module import VAEModule, evaluation_noise
+from vaelab.callbacks.drawing import at_rest, excused, keep, pixels
+from vaelab.figures import image_grid, reconstruction_grid
+from vaelab.module import VAEModule
 
 
 class Pictures(L.Callback):
@@ -20,7 +20,7 @@ class Pictures(L.Callback):
     Args:
         folder: where the files go.
         every_n_epochs: how often while training; 0 for never.
-        count: images reconstructed, and samples drawn.
+        count: images reconstructed, and samples drawn; a square number of samples, as 25 or 64, makes a square.
         scale: pixels on the screen per pixel of an image.
     """
 
@@ -34,26 +34,16 @@ class Pictures(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._draw(trainer, pl_module, "test")
 
-    @torch.no_grad()
     def _draw(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, VAEModule)
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        images = datamodule.splits[split].images[: self.count].to(module.device).float() / 255
-        with evaluation_noise(module.device):
-            pictures = {
-                "reconstructions": reconstruction_grid(images, module.vae.reconstruct(images), scale=self.scale),
-                "samples": image_grid(module.vae.sample(self.count), columns=8, scale=self.scale),
-            }
-        for name, picture in pictures.items():
-            save_png(picture, self.folder / f"{name}.png")
-            _log_picture(trainer, f"{split}/{name}", picture)
-
-
-def _log_picture(trainer: L.Trainer, name: str, picture: Picture) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(name, [picture], step=trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+        with excused("reconstructions"), at_rest(module):
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            images = pixels(datamodule.splits[split].images[: self.count], next(module.parameters()))
+            grid = reconstruction_grid(images, module.vae.reconstruct(images), scale=self.scale)
+            keep(trainer, self.folder, "reconstructions", grid, split)
+        with excused("samples"), at_rest(module):
+            columns = None if math.isqrt(self.count) ** 2 == self.count else 8
+            grid = image_grid(module.vae.sample(self.count), columns, self.scale)
+            keep(trainer, self.folder, "samples", grid, split)

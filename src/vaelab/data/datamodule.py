@@ -28,8 +28,8 @@ class ImageDataModule(L.LightningDataModule):
         image_shape: (C, H, W) that its images must have.
         batch_size: training images per step and process.
         eval_batch_size: validation and test images per batch and process.
-        validation: how many training images to validate on; or ``test``, to train on the whole training split and
-            validate on the test split, as some published protocols do.
+        validation: how many training images to validate on, or which fraction of them; or ``test``, to train on the
+            whole training split and validate on the test split, as some published protocols do.
         binarize: ``none``; ``threshold``, grey > 0.5; ``dynamic``, training images are drawn anew at every visit, each
             pixel with its grey value as the probability, validation and test images once (Salakhutdinov and Murray
             2008); ``static``, all are drawn once, from a fixed seed (not Larochelle's draw, which is a download).
@@ -48,7 +48,7 @@ class ImageDataModule(L.LightningDataModule):
         image_shape: list[int],
         batch_size: int = 128,
         eval_batch_size: int = 500,
-        validation: int | Literal["test"] = 5000,
+        validation: int | float | Literal["test"] = 5000,
         binarize: Binarization = "none",
         limit: int | None = None,
         shuffle: bool = True,
@@ -61,10 +61,12 @@ class ImageDataModule(L.LightningDataModule):
                 name == "limit" and value is None
             ):
                 raise UserError(f"data.{name} must be a positive integer, not {value!r}: type e.g. data.{name}=128")
-        if validation != "test" and not (isinstance(validation, int) and validation > 0):
+        is_number = isinstance(validation, int) and validation > 0 and validation is not True
+        is_fraction = isinstance(validation, float) and 0 < validation < 1
+        if not (validation == "test" or is_number or is_fraction):
             raise UserError(
-                f"data.validation must be a positive number of training images or test, not {validation!r}: "
-                "type e.g. data.validation=5000"
+                "data.validation must be a number of training images, a fraction of them, or test, not "
+                f"{validation!r}: type e.g. data.validation=5000"
             )
         if binarize not in ("none", "threshold", "dynamic", "static"):
             raise UserError(f"data.binarize={binarize}: no such way; choose from none, threshold, dynamic, static")
@@ -99,7 +101,10 @@ class ImageDataModule(L.LightningDataModule):
         if self.validation == "test":
             val = test
         else:
-            count = len(train.images) - self.validation
+            number = self.validation
+            count = len(train.images) - (
+                round(number * len(train.images)) or 1 if isinstance(number, float) else number
+            )
             if count < 1:
                 raise UserError(
                     f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} "

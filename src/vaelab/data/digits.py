@@ -138,6 +138,7 @@ class Digits:
 
     name = "Digits"
     classes = tuple("0123456789")
+    factor_names = FACTORS
 
     def __init__(self, cache_dir: str | Path | None, seed: int = 0) -> None:
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()

@@ -1,16 +1,13 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), read through torchvision."""
 
 import logging
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 import torchvision.datasets
 
+from vaelab.data.download import DOWNLOAD_ERRORS, downloading, first_line
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 
@@ -18,17 +15,6 @@ log = logging.getLogger(__name__)
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-
-
-@contextmanager
-def _connection_timeout(seconds: float) -> Iterator[None]:
-    """torchvision's downloads have no time-out of their own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 class MNIST:
@@ -61,12 +47,12 @@ class MNIST:
             return
         log.info("%s is not in %s: downloading it", self.name, folder)
         try:
-            with _connection_timeout(20), redirect_stdout(StringIO()):
+            with downloading():
                 self._dataset(str(self.data_dir), download=True)
-        except (OSError, RuntimeError) as error:
+        except DOWNLOAD_ERRORS as error:
             raise UserError(
                 f"{self.name} is not in {folder.absolute()} (looked for {', '.join(_FILES)}) and could not be "
-                f"downloaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}): "
+                f"downloaded ({type(error).__name__}: {first_line(error)}): "
                 "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files"
             ) from error
 
@@ -78,7 +64,7 @@ class MNIST:
         except Exception as error:  # torchvision's reader asserts, unpacks and reshapes what it is given
             raise UserError(
                 f"the {'training' if train else 'test'} files of {self.name} in {folder.absolute()} cannot be read "
-                f"({type(error).__name__}: {error}): delete them to download them again"
+                f"({type(error).__name__}: {first_line(error)}): delete them to download them again"
             ) from error
         images, labels = dataset.data, dataset.targets
         if len(images) != len(labels) or images.shape[1:] != (28, 28):

@@ -25,7 +25,11 @@ class Images(NamedTuple):
 
 
 class Source(Protocol):
-    """A data set with an official train and test split."""
+    """A data set with an official train and test split.
+
+    ``classes`` are the classes' names, for sources that have to look once they are prepared or loaded. A source whose
+    images were generated from known factors names them in ``factor_names``, in the order of their columns.
+    """
 
     name: str
     classes: tuple[str, ...]

@@ -1,0 +1,133 @@
+"""Trains the documents' experiments at full length, and puts their figures beside ours.
+
+    make reproduce                                              all of them, three seeds each
+    make reproduce ARGS="--seeds 1 tensorflow_mnist"            some of them, once
+
+A run that is complete is not repeated and one that was interrupted goes on where it stopped, so the command can be
+stopped and started at will. After every run the table in ``benchmarks/results/reproduce.md`` is brought up to date.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "logs" / "reproduce"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclass
+class Document:
+    """What an experiment answers to: figures of the test images that the document prints, by epoch."""
+
+    name: str
+    figure: str  # the column of metrics.csv
+    epochs: dict[int, str]  # epoch (0 for the end) to what the document says, "" for nothing
+
+
+DOCUMENTS = {
+    "mathworks_mnist": Document("MathWorks, MNIST", "val/loss", {1: "28.01", 10: "19.68", 50: "18.508"}),
+    "mathworks_digits": Document("MathWorks, Digits", "val/loss", {0: ""}),
+    "wolfram_mnist": Document("Wolfram, MNIST", "val/loss", {0: ""}),
+    "tensorflow_mnist": Document(
+        "TensorFlow, MNIST", "val/elbo", {1: "-177.4, -182.1 (Keras, two runs)", 10: "-156.41"}
+    ),
+    "keras_fashion": Document("Keras, Fashion-MNIST", "val/elbo", {1: "", 10: ""}),
+    "pytorch_mnist": Document("PyTorch example, MNIST", "val/loss", {1: "128.4", 2: "116.3", 3: "112.2", 10: ""}),
+}
+
+
+def run(experiment: str, seed: int) -> Path | None:
+    """Trains one experiment with one seed, or what is left of it; its run folder, or None if it failed."""
+    folder = RUNS / experiment / f"seed{seed}"
+    if (folder / "metrics.json").is_file():
+        return folder
+    command = [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={experiment}", f"seed={seed}"]
+    command += [f"hydra.run.dir={folder}", "logger=csv"]
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        command.append(f"ckpt_path={folder}")
+    return folder if subprocess.run(command, cwd=ROOT).returncode == 0 else None
+
+
+def figures(experiment: str, folder: Path) -> dict[int, float]:
+    """The figures of one run at the epochs that its document speaks of."""
+    document = DOCUMENTS[experiment]
+    with (folder / "metrics.csv").open(newline="") as file:
+        values = [float(row[document.figure]) for row in csv.DictReader(file) if row.get(document.figure)]
+    found = {epoch: values[epoch - 1] for epoch in document.epochs if 0 < epoch <= len(values)}
+    if 0 in document.epochs:
+        final = json.loads((folder / "metrics.json").read_text())
+        found[0] = final[document.figure.replace("val/", "test/")]
+    return found
+
+
+def table(finished: dict[str, dict[int, Path]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "# The documents and their experiments",
+        "",
+        f"Written by `make reproduce` on {date.today()}: torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the "
+        "test images, summed over pixels and latents, averaged over images; ours are the mean and, over several seeds, "
+        "the lowest and highest. Losses of grey pixels are no likelihoods.",
+        "",
+        "| document | command: `python src/train.py ...` | figure | epoch | document | ours | seeds | images/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for experiment, folders in finished.items():
+        document = DOCUMENTS[experiment]
+        found = [figures(experiment, folder) for folder in folders.values()]
+        speeds = [json.loads((folder / "metrics.json").read_text())["images_per_second"] for folder in folders.values()]
+        for epoch, expected in document.epochs.items():
+            ours = [values[epoch] for values in found if epoch in values]
+            if not ours:
+                continue
+            spread = f" ({min(ours):.2f} to {max(ours):.2f})" if len(ours) > 1 else ""
+            lines.append(
+                f"| {document.name} | `experiment={experiment}` | {document.figure.replace('val/', 'test ')} "
+                f"| {epoch or 'last'} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
+                f"| {len(ours)} | {statistics.median(speeds):,.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Runs what was asked for; the exit code says whether all of it succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(DOCUMENTS)}; all by default")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds each (default: 3)")
+    options = parser.parse_args()
+    unknown = set(options.experiments) - set(DOCUMENTS)
+    if unknown or options.seeds < 1:
+        parser.error(f"no experiment {', '.join(unknown)}" if unknown else "--seeds must be at least 1")
+    wanted = [(e, s) for s in range(options.seeds) for e in options.experiments or DOCUMENTS]
+    finished: dict[str, dict[int, Path]] = {}
+    failed = []
+    started = time.monotonic()
+    for number, (experiment, seed) in enumerate(wanted, 1):
+        minutes = (time.monotonic() - started) / 60
+        print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] experiment={experiment} seed={seed}", flush=True)
+        folder = run(experiment, seed)
+        if folder is None:
+            failed.append(f"experiment={experiment} seed={seed}")
+            continue
+        finished.setdefault(experiment, {})[seed] = folder
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "reproduce.md").write_text(table(finished))
+    print((RESULTS / "reproduce.md").read_text() if finished else "nothing finished")
+    for what in failed:
+        print(f"failed: {what}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

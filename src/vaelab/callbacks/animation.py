@@ -1,0 +1,138 @@
+"""A training as an animation: the same latents, decoded again and again."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from vaelab.callbacks.drawing import CannotDraw, at_rest, excused, show_gif
+from vaelab.figures import Picture, captioned, image_grid, manifold_latents, save_gif, save_png
+from vaelab.module import VAEModule
+from vaelab.vae import VAE
+
+
+def samples(vae: VAE, count: int = 16, scale: int = 3) -> Picture:
+    """Images decoded from latents of the prior."""
+    return image_grid(vae.sample(count), scale=scale)
+
+
+def manifold(vae: VAE, count: int = 20, scale: int = 1) -> Picture:
+    """Images decoded from a one- or two-dimensional latent space, see :func:`vaelab.figures.manifold_latents`."""
+    if vae.latent_dim > 2:
+        raise CannotDraw(f"latent_dim is {vae.latent_dim}, not 2")
+    like: Tensor = next(vae.parameters())
+    z = manifold_latents(count, vae.latent_dim, range(vae.latent_dim)).to(like)
+    return image_grid(vae.decode(z).mean, columns=count, scale=scale, gap=0)
+
+
+class Animation(L.Callback):
+    """Draws a frame before the training and after every epoch, and in the end ``<name>.gif`` of all of them.
+
+    The frames lie in ``frames/<name>/<number>.png``, so that a resumed training adds to those that are there. Frame 0
+    is the model before training; each moment at which there could be a frame has the next number. When there are too
+    many, every second is dropped and from then on only every second is drawn.
+
+    Args:
+        folder: where the files go.
+        name: of the animation.
+        scene: what is drawn of the model; its random numbers are the same for every frame.
+        every_n_batches: draw a frame also after so many batches of the first epoch; 0 for not.
+        max_frames: of an animation, not counting the first and the last.
+        frame_ms: how long a frame is shown, milliseconds.
+        hold_ms: how long the last one is.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        name: str,
+        scene: Callable[[VAE], Picture],
+        every_n_batches: int = 0,
+        max_frames: int = 100,
+        frame_ms: int = 200,
+        hold_ms: int = 2000,
+    ) -> None:
+        self.folder, self.name, self.scene = Path(folder), name, scene
+        self.frames = self.folder / "frames" / name
+        self.every_n_batches, self.max_frames = every_n_batches, max_frames
+        self.frame_ms, self.hold_ms = frame_ms, hold_ms
+        self._epochs = 0
+        self._failed = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epochs, self._failed = trainer.current_epoch, False
+        if trainer.is_global_zero:
+            with excused(f"{self.name}.gif"):
+                # Of another training that was here, or of epochs that are trained again.
+                for number, frame in self._drawn().items():
+                    if number > self._number(trainer) or trainer.global_step == 0:
+                        frame.unlink()
+        self._draw(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        every = self.every_n_batches
+        if every and trainer.current_epoch == 0 and (batch_idx + 1) % every == 0 and not trainer.is_last_batch:
+            self._draw(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epochs = trainer.current_epoch + 1
+        self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._draw(trainer, pl_module, last=True)
+        self._join(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._join(trainer)
+
+    def _number(self, trainer: L.Trainer) -> int:
+        """Moments for a frame until now, the one before the training not counted."""
+        return self._epochs + (self._batches(trainer) // self.every_n_batches if self.every_n_batches else 0)
+
+    def _batches(self, trainer: L.Trainer) -> int:
+        """Batches of the first epoch that were trained on; its last one counts as the epoch's end."""
+        return int(min(trainer.fit_loop.epoch_loop.total_batch_idx + 1, trainer.num_training_batches - 1))
+
+    def _drawn(self) -> dict[int, Path]:
+        return {int(path.stem): path for path in sorted(self.frames.glob("[0-9]*.png"))}
+
+    def _draw(self, trainer: L.Trainer, module: L.LightningModule, last: bool = False) -> None:
+        if not trainer.is_global_zero or self._failed:
+            return
+        number = self._number(trainer)
+        stride = 2 ** max(0, math.ceil(math.log2(max(number, 1) / self.max_frames)))
+        path = self.frames / f"{number:06d}.png"
+        if (number % stride and not last) or path.exists():
+            return
+        assert isinstance(module, VAEModule)
+        self._failed = True
+        with excused(f"{self.name}.gif"):
+            with at_rest(module):
+                picture = self.scene(module.vae)
+            save_png(captioned(picture, self._caption(trainer)), path)
+            for other, frame in self._drawn().items():
+                if other % stride and other != number:
+                    frame.unlink()
+            self._failed = False
+
+    def _caption(self, trainer: L.Trainer) -> str:
+        if self._epochs:
+            return f"epoch {self._epochs}"
+        batches = self._batches(trainer)
+        return f"epoch 1, batch {batches}" if batches else "before training"
+
+    def _join(self, trainer: L.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        with excused(f"{self.name}.gif"):
+            pictures = [np.asarray(Image.open(path)) for path in self._drawn().values()]
+            if pictures:
+                path = save_gif(pictures, self.folder / f"{self.name}.gif", self.frame_ms, self.hold_ms)
+                show_gif(trainer, f"train/{self.name}", path)

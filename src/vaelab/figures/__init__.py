@@ -1,0 +1,38 @@
+"""Pictures as functions of arrays: the same ones are drawn by callbacks, evaluation and generation.
+
+Images come in as floats in [0, 1], shape (N, C, H, W), with one or three channels; a picture is a uint8 array
+(height, width, 3). Grids are the images' own pixels; names and charts are drawn by Matplotlib, which is imported when
+the first is drawn and whose global state is left alone.
+"""
+
+from vaelab.figures.charts import compare, error_histogram, latent_scatter, loss_curves
+from vaelab.figures.files import save_gif, save_png
+from vaelab.figures.grids import (
+    captioned,
+    class_reconstructions,
+    image_grid,
+    labelled_grid,
+    manifold,
+    reconstruction_grid,
+)
+from vaelab.figures.latents import manifold_latents, pca, straight_path
+from vaelab.figures.style import Picture
+
+__all__ = [
+    "Picture",
+    "captioned",
+    "class_reconstructions",
+    "compare",
+    "error_histogram",
+    "image_grid",
+    "labelled_grid",
+    "latent_scatter",
+    "loss_curves",
+    "manifold",
+    "manifold_latents",
+    "pca",
+    "reconstruction_grid",
+    "save_gif",
+    "save_png",
+    "straight_path",
+]

@@ -1,0 +1,40 @@
+"""Pictures as files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vaelab.figures.style import Picture
+
+
+def save_png(picture: Picture, path: Path) -> Path:
+    """Writes a picture, whole or not at all, and returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    Image.fromarray(picture).save(partial, format="PNG")
+    os.replace(partial, path)
+    return path
+
+
+def save_gif(pictures: Sequence[Picture], path: Path, frame_ms: int = 200, hold_ms: int = 2000) -> Path:
+    """Writes pictures of one size as an animation without end, and returns its path.
+
+    Args:
+        pictures: the frames, at least one; equal neighbours become one longer frame.
+        path: of the GIF, which is written whole or not at all.
+        frame_ms: how long a frame is shown, milliseconds, in tens.
+        hold_ms: the same of the last one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One palette for all, of all: colours that change from frame to frame would flicker.
+    every = max(1, len(pictures) // 16)
+    palette = Image.fromarray(np.concatenate(pictures[::-every])).quantize(256)
+    frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    frames[0].save(partial, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    os.replace(partial, path)
+    return path

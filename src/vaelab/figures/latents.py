@@ -1,0 +1,47 @@
+"""Which latents are looked at, and from where."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def pca(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The first two principal components of points (N, D): coordinates (N, 2), and the parts of the variance (2,).
+
+    The sign of an axis is such that its largest loading is positive. One dimension gives coordinates (N, 1).
+    """
+    centred = (points - points.mean(0)).double().cpu()
+    _, singular, axes = torch.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    return centred @ axes.T, singular[:2].square() / singular.square().sum().clamp_min(1e-30)
+
+
+def manifold_latents(count: int, latent_dim: int, dims: Sequence[int]) -> Tensor:
+    """Latents on a grid of standard normal quantiles, 0.05 to 0.95, in the order of the images of a grid.
+
+    Args:
+        count: quantiles.
+        latent_dim: D.
+        dims: the dimension that grows to the right, and the one that grows upwards; one alone makes one row. The other
+            dimensions are 0.
+
+    Returns:
+        Shape (count ** len(dims), D), row after row from the top.
+    """
+    quantiles = torch.special.ndtri(torch.linspace(0.05, 0.95, count, dtype=torch.float64)).float()
+    if len(dims) == 1:
+        axes = quantiles[:, None]
+    else:
+        up, right = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+        axes = torch.stack([right, up], -1).flatten(0, 1)
+    z = torch.zeros(len(axes), latent_dim)
+    z[:, list(dims)] = axes
+    return z
+
+
+def straight_path(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Points (steps, D) on the straight line between two latents (D,), both ends included."""
+    way = torch.linspace(0, 1, steps, device=start.device, dtype=start.dtype)[:, None]
+    return start * (1 - way) + end * way
