@@ -82,6 +82,18 @@ def _nodes(node: Any) -> Iterator[Any]:
         yield from _nodes(child)
 
 
+def _is_ours(target: str) -> bool:
+    """Whether a name is that of a class or function which one of this package's modules defines, not just imports."""
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        return False
+    try:
+        part = getattr(importlib.import_module(match[1]), match[2], None)
+    except ImportError:
+        return False
+    return getattr(part, "__module__", None) == match[1]
+
+
 def _build(config: dict[str, Any], path: Path) -> Any:
     """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
     for node in _nodes(config):
@@ -89,9 +101,7 @@ def _build(config: dict[str, Any], path: Path) -> Any:
             raise UserError(f"{path} was refused: its configuration contains an interpolation, {node!r}")
         if not (isinstance(node, dict) and "_target_" in node):
             continue
-        match = _TARGET.fullmatch(str(node["_target_"]))
-        kind = getattr(importlib.import_module(match[1]), match[2], None) if match else None
-        if match is None or getattr(kind, "__module__", None) != match[1]:  # what a module imports is not its own
+        if not _is_ours(str(node["_target_"])):
             raise UserError(f"{path} was refused: its configuration names {node['_target_']!r}, no model or data set")
     return instantiate(config, _convert_="all")
 
@@ -103,8 +113,8 @@ def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
         UserError: see :func:`read`; or the configuration names what it must not, or does not fit the weights.
     """
     checkpoint = read(path)
-    config = checkpoint["vaelab"]["config"]
     try:
+        config = checkpoint["vaelab"]["config"]
         parts = config["module"]
         module = VAEModule(vae=_build(parts["vae"], path), objective=_build(parts["objective"], path))
     except (KeyError, TypeError) as error:

@@ -1,0 +1,146 @@
+"""Checkpoints are found, rebuild their model alone, and run nothing that they bring along."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import composed
+from vaelab import checkpoint
+from vaelab.errors import UserError
+from vaelab.training import train
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    train(composed("train", f"run_dir={folder}", *tiny_data, "callbacks=none", "logger=none"))
+    return folder
+
+
+def test_a_run_a_checkpoint_and_a_preference(run_dir: Path) -> None:
+    assert checkpoint.find(run_dir).name == "best.ckpt"
+    assert checkpoint.find(str(run_dir), prefer="last").name == "last.ckpt"
+    assert checkpoint.find(run_dir / "checkpoints" / "last.ckpt").name == "last.ckpt"
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="does not exist: type a run folder"):
+        checkpoint.find(tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds no checkpoints/best.ckpt"):
+        checkpoint.find(tmp_path)
+    monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="no run has been started yet"):
+        checkpoint.find("latest")
+
+
+def test_the_model_is_rebuilt_from_the_checkpoint_alone(run_dir: Path) -> None:
+    path = checkpoint.find(run_dir)
+    module, config = checkpoint.rebuild(path)
+    assert not module.training
+    assert config["latent_dim"] == 2
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[name], value) for name, value in module.state_dict().items())
+    assert module.vae.sample(3).shape == (3, 1, 28, 28)
+    datamodule = checkpoint.rebuild_data(config, path)
+    datamodule.setup()
+    assert len(datamodule.splits["test"].images) == 64
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickled_payload_does_not_run(run_dir: Path, tmp_path: Path) -> None:
+    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    contents["surprise"] = Payload(tmp_path / "executed")
+    torch.save(contents, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match="was not loaded, because it holds more than tensors") as caught:
+        checkpoint.rebuild(tmp_path / "foreign.ckpt")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+TARGETS = [
+    "os.system",
+    "builtins.eval",
+    "torch.hub.load",
+    "vaelab.cli.os.system",
+    "vaelab.checkpoint.importlib.import_module",
+    "vaelab.data.digits.np.load",
+    "vaelab.data.mnist.Path",
+    "vaelab.networks.mlp.dense",  # another module's
+    "vaelab.training.train",
+    "vaelab.networks.conv.ConvEncoder.__init__",
+    "vaelab.networks.nothing.Encoder",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("where", ["encoder", "likelihood", "data"])
+def test_targets_outside_the_package_are_not_built(run_dir: Path, tmp_path: Path, target: str, where: str) -> None:
+    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    config = contents["vaelab"]["config"]
+    part = config["data"]["source"] if where == "data" else config["module"]["vae"][where]
+    part["_target_"] = target
+    path = tmp_path / "foreign.ckpt"
+    torch.save(contents, path)
+    refused = pytest.raises(UserError, match="was refused: its configuration names")
+    if where == "data":
+        with refused:
+            checkpoint.rebuild_data(config, path)
+    else:
+        with refused:
+            checkpoint.rebuild(path)
+
+
+def test_interpolations_are_not_resolved(run_dir: Path, tmp_path: Path) -> None:
+    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    contents["vaelab"]["config"]["module"]["vae"]["latent_dim"] = "${oc.env:WANDB_API_KEY}"
+    torch.save(contents, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match="contains an interpolation"):
+        checkpoint.rebuild(tmp_path / "foreign.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "cannot be read as a checkpoint|was not loaded"),
+        (lambda data: b"", "cannot be read as a checkpoint|was not loaded"),
+        (lambda data: b"hello" * 1000, "cannot be read as a checkpoint|was not loaded"),
+    ],
+)
+def test_damaged_files_are_refused(
+    run_dir: Path, tmp_path: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "damaged.ckpt"
+    path.write_bytes(damage(checkpoint.find(run_dir).read_bytes()))
+    with pytest.raises(UserError, match=message) as caught:
+        checkpoint.rebuild(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "contents", [{}, [1, 2], {"state_dict": {}}, {"state_dict": {}, "vaelab": {"format": 1}}, torch.zeros(3)]
+)
+def test_other_files_of_torch_are_refused(tmp_path: Path, contents: Any) -> None:
+    torch.save(contents, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        checkpoint.rebuild(tmp_path / "other.ckpt")
+
+
+def test_newer_formats_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "vaelab": {"format": 2}}, tmp_path / "newer.ckpt")
+    with pytest.raises(UserError, match="another version of this project"):
+        checkpoint.rebuild(tmp_path / "newer.ckpt")
