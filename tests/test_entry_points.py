@@ -82,6 +82,9 @@ def test_train_ends_with_a_table_and_the_run_folder(trained: tuple[Path, subproc
     assert done.stdout.strip().splitlines()[-1].startswith("run folder:")
     for file in ("config.yaml", "train.log", "metrics.csv", "metrics.json", "checkpoints/best.ckpt"):
         assert (run_dir / file).is_file(), file
+    log = (run_dir / "train.log").read_text()
+    for said in ("latent_dim=3", "epoch 2/2: val/elbo", "test/elbo", "run folder:"):
+        assert said in log, said
     for picture in (run_dir / "pictures").glob("*.png"):
         assert is_picture(picture), picture
 

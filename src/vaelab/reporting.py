@@ -1,6 +1,7 @@
 """How figures are named, labelled with their unit, printed and written."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from rich import get_console
 from rich.table import Table
+from rich.text import Text
 
 
 def unit(normalized: bool) -> str:
@@ -15,9 +17,19 @@ def unit(normalized: bool) -> str:
     return "nats" if normalized else "no likelihood"
 
 
+# What was said, for the run's log file alone: configs/hydra/base.yaml gives this logger no other handler.
+_said = logging.getLogger("vaelab.said")
+
+
 def say(text: str) -> None:
-    """Prints a line for people, in one piece: a path that is broken in two cannot be copied."""
+    """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it."""
     get_console().print(text, highlight=False, soft_wrap=True)
+    note(Text.from_markup(text).plain)
+
+
+def note(text: str) -> None:
+    """Puts a line into the run's log file."""
+    _said.info(text)
 
 
 def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> None:
@@ -32,14 +44,18 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
+    rows = []
     for name, value in figures.items():
         if not isinstance(value, (int, float)):
             continue
         is_term = name.startswith(("val/", "test/"))
         # The KL divergence is in nats whatever the likelihood is; what is summed with a mere loss is not.
         label = "" if not is_term else "nats" if name.endswith("/kl") else unit(normalized)
-        table.add_row(name, f"{value:,.3f}" if is_term else f"{value:,}", label)
+        rows.append((name, f"{value:,.3f}" if is_term else f"{value:,}", label))
     say(f"[bold]{title}[/bold]")
+    for row in rows:
+        table.add_row(*row)
+        note(" ".join(row).rstrip())
     get_console().print(table)
     if not normalized:
         say("[dim]No likelihood of these images: compare these figures within this loss only.[/dim]")

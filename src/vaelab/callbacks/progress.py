@@ -16,6 +16,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from vaelab.reporting import note, say
+
 
 class Progress(L.Callback):
     """Shows epochs, steps, the latest validation ELBO, the time passed and the time left."""
@@ -71,11 +73,12 @@ class Progress(L.Callback):
         figures = f"val/elbo {float(elbo):.2f}" if elbo is not None else ""
         if self._bar is not None:
             self._bar.update(self._task, figures=figures)
+            note(f"{_epoch(trainer)}: {figures}")
         elif self._steps:
             passed = time.monotonic() - self._started
             left = passed / self._steps * max(self._total - self._done_before - self._steps, 0) if self._total else None
             remaining = f", {left:.0f} s left" if left is not None else ""
-            get_console().print(f"{_epoch(trainer)}: {figures}, {passed:.0f} s passed{remaining}", highlight=False)
+            say(f"{_epoch(trainer)}: {figures}, {passed:.0f} s passed{remaining}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()
