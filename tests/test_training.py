@@ -190,3 +190,22 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, tiny_data: list[str]
     assert checkpoint["global_step"] == 6  # the second of five steps of the second epoch
     _train(tmp_path / "second", *options, "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'first'}")
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+
+
+def test_evaluation_scores_images_against_another_data_set(tmp_path: Path, tiny_data: list[str]) -> None:
+    _train(tmp_path, *tiny_data, "data.limit=500", "trainer.max_epochs=8", "data.binarize=threshold", "callbacks=none")
+    against = [
+        "data@against=digits",
+        f"against.source.cache_dir={tmp_path}",
+        "+against.source.seed=1",
+        "scores.limit=100",
+    ]
+    out = tmp_path / "evaluation"
+    figures = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={out}", "scores.limit=100", *against))
+    assert 0.3 < figures["score/auroc"] < 0.7  # other handwriting, the same kind
+    assert figures["score/images"] == 100
+    with (out / "scores.csv").open() as file:
+        scores = [float(row["score"]) for row in csv.DictReader(file)]
+    assert sum(scores) / 100 == pytest.approx(figures["score/mean"], rel=1e-5)
+    assert figures["score/mean"] > figures["test/elbo"] - 5  # a tighter bound, of some of the images
+    assert (out / "extremes.png").stat().st_size > 1000

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.memory import keep_freed_memory
 from vaelab.module import VAEModule
+from vaelab.quiet import quieten
 
 log = logging.getLogger(__name__)
 
@@ -140,20 +140,6 @@ def _point_latest(run_dir: Path) -> None:
         log.warning("%s could not be pointed at this run: %s", home / "latest", error)
 
 
-def _quieten() -> None:
-    """Leaves out what Lightning says about itself and what does not apply here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*smaller than the logging interval.*",  # training figures are logged at the end of an epoch, however short
-        ".*The dirpath has changed from.*",  # a training continued in a new run folder keeps its checkpoints there
-        ".*Checkpoint directory .* exists and is not empty.*",  # a training continued in its run folder
-        ".*your dataloader is not resumable.*",  # it is, by the data module's state
-        ".*treespec, LeafSpec.*",  # Lightning, of torch's pytree
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, validates, tests the best checkpoint, and leaves everything in the run folder.
 
@@ -167,7 +153,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         UserError: the configuration asks for what cannot be.
     """
     started = time.perf_counter()
-    _quieten()
+    quieten()
     check(cfg)
     if cfg.keep_freed_memory:
         keep_freed_memory()
