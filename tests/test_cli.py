@@ -16,10 +16,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab import cli
+from vaelab import cli, paths
 from vaelab.errors import UserError
+from vaelab.mistakes import explain
+from vaelab.paths import CONFIGS, ROOT
 
-SRC = cli.ROOT / "src"
+SRC = ROOT / "src"
 HEAVY = {"torch", "torchvision", "lightning", "wandb"}
 
 # A command, what is typed, and what the line says.
@@ -172,14 +174,16 @@ def test_help_teaches(
     for fragment in [f"Usage: python src/{name}.py", "--cfg job", f"logs/{name}/runs/", *said]:
         assert fragment in out
     assert max(map(len, out.splitlines())) < 100
-    with initialize_config_dir(str(cli.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         choices = compose(name, return_hydra_config=True).hydra.runtime.choices
     for group in choices:
         listed = [line.split()[1:] for line in out.splitlines() if line.startswith(f"  {group} ")]
         if group.startswith("hydra"):
             assert not listed
+        elif "@" in group:
+            assert f" {group}=" in out  # a group's options in a second place: an example says it
         else:
-            assert " ".join(listed[0]).startswith(sorted(path.stem for path in (cli.CONFIGS / group).iterdir())[0])
+            assert " ".join(listed[0]).startswith(sorted(path.stem for path in (CONFIGS / group).iterdir())[0])
 
 
 def test_options_that_do_not_fit_are_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_options_that_do_not_fit_are_wrapped(monkeypatch: pytest.MonkeyPatch, tm
         (tmp_path / group).mkdir()
     for n in range(20):
         (tmp_path / "model" / f"architecture_{n}.yaml").touch()
-    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    monkeypatch.setattr(paths, "CONFIGS", tmp_path)
     lines = cli._options("model", "objective").splitlines()
     assert max(map(len, lines)) < 100
     assert lines[0].startswith("  model      architecture_0, ")
@@ -380,14 +384,14 @@ def test_what_a_constructor_refuses_is_told_with_its_key(error: str, line: str |
     cfg = OmegaConf.create({"module": {"vae": {"_target_": f"{__name__}._fail", "error": error}}})
     with pytest.raises(InstantiationException) as caught:
         instantiate(cfg.module)
-    assert cli.explain(caught.value) == line
+    assert explain(caught.value) == line
 
 
 def test_a_target_that_is_not_there_is_told_with_its_key() -> None:
     cfg = OmegaConf.create({"module": {"vae": {"_target_": "vaelab.nope.Nope"}}})
     with pytest.raises(InstantiationException) as caught:
         instantiate(cfg.module)
-    line = cli.explain(caught.value)
+    line = explain(caught.value)
     assert line is not None
     assert line.startswith("module.vae: Error loading 'vaelab.nope.Nope': ")
     assert "No module named 'vaelab.nope'" in line
@@ -395,11 +399,11 @@ def test_a_target_that_is_not_there_is_told_with_its_key() -> None:
 
 def test_lightnings_own_refusals() -> None:
     hint = "; type accelerator=auto for what this machine has"
-    assert cli.explain(MisconfigurationException("No supported gpu backend found!")) == (
+    assert explain(MisconfigurationException("No supported gpu backend found!")) == (
         f"No supported gpu backend found!{hint}"
     )
-    assert cli.explain(MisconfigurationException("No `val_dataloader`.\nMore.")) == "No `val_dataloader`"
-    assert cli.explain(KeyError("a bug")) is None
+    assert explain(MisconfigurationException("No `val_dataloader`.\nMore.")) == "No `val_dataloader`"
+    assert explain(KeyError("a bug")) is None
 
 
 # --- folders and variables -----------------------------------------------------------------------------------------
@@ -407,13 +411,13 @@ def test_lightnings_own_refusals() -> None:
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "generate"])
 def test_each_run_has_a_folder_of_its_own(name: str) -> None:
-    with initialize_config_dir(str(cli.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         first, second = (compose(name, return_hydra_config=True) for _ in range(2))
     for cfg in (first, second):
         assert cfg.hydra.run.dir == cfg.hydra.run.dir  # read several times in a run
     assert first.hydra.run.dir != second.hydra.run.dir
-    assert Path(first.hydra.run.dir).parent == cli.ROOT / "logs" / name / "runs"
-    assert Path(first.hydra.sweep.dir).parent == cli.ROOT / "logs" / name / "multiruns"
+    assert Path(first.hydra.run.dir).parent == ROOT / "logs" / name / "runs"
+    assert Path(first.hydra.sweep.dir).parent == ROOT / "logs" / name / "multiruns"
 
 
 def test_variables_of_the_env_file_do_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from vaelab.cli import ROOT
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
+from vaelab.paths import ROOT
 
 # How sources call the folder that holds their data, in the order of how much it is theirs.
 DATA_PATHS = ("folder", "data_dir", "cache_dir")

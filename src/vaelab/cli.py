@@ -8,7 +8,6 @@ Imports stay light: ``--help`` and a mistyped option answer before torch could h
 """
 
 import contextlib
-import difflib
 import functools
 import io
 import logging
@@ -19,7 +18,6 @@ import textwrap
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -31,18 +29,14 @@ from hydra.core.override_parser.types import ValueType
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import (
     HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import GrammarParseError, InterpolationResolutionError, MissingMandatoryValue
 
 from vaelab.errors import UserError
+from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option
+from vaelab.paths import CONFIGS, ROOT, options_of
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 WIDTH = 99  # of --help
 
 # What to type for a setting that the configs leave open (`???`).
@@ -51,17 +45,13 @@ MANDATORY = {"run": "run=latest or run=<a run folder or checkpoint>"}
 Task = Callable[[DictConfig], Any]
 
 
-def _files(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
 def _options(*groups: str) -> str:
     """The help's table of config groups: one group a line, its options after it."""
     indent = max(map(len, groups)) + 4
     lines = []
     for group in groups:
         first = f"  {group}".ljust(indent)
-        options = ", ".join(_files(group))
+        options = ", ".join(options_of(group))
         lines.append(textwrap.fill(options, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
     return "\n".join(lines)
 
@@ -117,7 +107,7 @@ class _Jobs:
         if line is None or _full_error():
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
-        line = line or f"{type(error).__name__}: {_first_line(error)}"
+        line = line or f"{type(error).__name__}: {first_line(error)}"
         print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
         self.failures.append(f"{job}: {line}")
 
@@ -205,17 +195,17 @@ class _Command:
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
-        refused = re.search(r"unexpected keyword argument '(\w+)'", str(_cause(error)))
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(cause_of(error)))
         for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, and whatever is built does not know it
-            if refused and typed.startswith("+") and _last(_key(typed)) == refused[1]:
+            if refused and typed.startswith("+") and last_part(_key(typed)) == refused[1]:
                 return f"nothing reads {_key(typed)}; {self._hint(typed)}"
         line = explain(error)
         if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
             for typed in self.overrides:  # model=3 and model=null, of which Hydra tells only the type
                 group, _, name = typed.partition("=")
-                if (CONFIGS / group).is_dir() and name not in _files(group):
-                    return _no_such_option(group, name, _files(group))
-            return _first_line(error)  # no job has begun: it is what was typed that Hydra refuses
+                if (CONFIGS / group).is_dir() and name not in options_of(group):
+                    return no_such_option(group, name, options_of(group))
+            return first_line(error)  # no job has begun: it is what was typed that Hydra refuses
         return line
 
     def _hint(self, typed: str) -> str:
@@ -227,7 +217,7 @@ class _Command:
         key, equals, value = _key(typed), *typed.partition("=")[1:]
         groups = [group for group in cfg.hydra.runtime.choices if not group.startswith("hydra")]
         settings = [setting for setting, _ in _settings(_plain(cfg))]
-        near = _nearest(key, [*groups, *settings])
+        near = nearest(key, [*groups, *settings])
         if near:
             return f"did you mean {' or '.join(setting + equals + value for setting in near)}?"
         parent = key.rpartition(".")[0]
@@ -235,91 +225,8 @@ class _Command:
         return f"--cfg job{f' -p {parent}' if siblings else ''} prints all there are"
 
 
-def explain(error: BaseException) -> str | None:
-    """The line that tells a user their mistake, or None where the mistake is ours."""
-    match error:
-        case UserError():
-            return " ".join(str(error).split())
-        case InstantiationException():
-            return _explain_instantiation(error)
-        case OverrideParseException():
-            return _explain_override(error.override)
-        case MissingConfigException() if "/" in str(error.missing_cfg_file):
-            return _explain_option(error)
-        case HydraException():
-            return _explain_composition(error)
-        case InterpolationResolutionError() | MissingMandatoryValue() | GrammarParseError():
-            key = re.search(r"full_key: (\S+)", str(error))
-            return f"{key[1]}: {_first_line(error)}" if key else _first_line(error)
-    if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
-        hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
-        hint = "; type accelerator=auto for what this machine has" if hardware else ""
-        return _first_line(error).rstrip(".") + hint
-    return None
-
-
-def _explain_instantiation(error: InstantiationException) -> str | None:
-    cause = _cause(error)
-    line = _first_line(cause) if isinstance(cause, InstantiationException) else explain(cause)
-    if line is None and isinstance(cause, ValueError | TypeError | ImportError):
-        line = _first_line(cause)
-    key = re.search(r"full_key: (\S+)", str(error))
-    return f"{key[1]}: {line}" if line and key else line
-
-
-def _explain_override(text: str) -> str:
-    key, equals, value = text.partition("=")
-    if not re.fullmatch(r"[\w.+~/@:-]+", key) or not equals or value.startswith("="):
-        return f"cannot read {text}; type key=value without blanks around =, as in latent_dim=20"
-    if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}", "()")):
-        return f"cannot read {text}; a bracket is not closed"
-    return f"cannot read {text}; quote the value: '{key}=\"{value}\"'"
-
-
-def _explain_option(error: MissingConfigException) -> str:
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    line = _no_such_option(group, name, list(error.options or _files(group)))
-    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group asks for it, which is no override
-    return f"{source[1]}.yaml: {line}" if source and not group.startswith("hydra/") else line
-
-
-def _no_such_option(group: str, name: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {group}={near[0]}? " if near else ""
-    return f"there is no {group}={name}; {hint}{group} is one of {', '.join(options)}"
-
-
-def _explain_composition(error: HydraException) -> str:
-    text = str(error)
-    if typed := re.match(r"Ambiguous value for argument '((.+?)=(.+))'", text):
-        return f"{typed[1]} is several values; type -m to run each of them, or {typed[2]}=[{typed[3]}] for a list"
-    if typed := re.match(r"Sweep parameters '(.+)' requires", text):
-        return f"{typed[1]} is several values; type -m to run each of them"
-    if typed := re.match(r"Could not append to config. An item is already at '(.+)'", text):
-        return f"there is a setting {typed[1]} already; leave out the +"
-    line = _first_line(error).rstrip(".")
-    cause = error.__cause__
-    return f"{line}: {_first_line(cause)}" if cause is not None and str(cause) else line
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong in the constructor that `instantiate` called; the error itself where it was not that."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-
-
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
@@ -336,19 +243,6 @@ def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _settings(value, f"{prefix}{key}.")
         elif not str(key).startswith("_"):
             yield f"{prefix}{key}", value
-
-
-def _nearest(key: str, known: Sequence[str]) -> list[str]:
-    """The known keys that a mistyped one may have meant: of the same name elsewhere, or spelt alike."""
-    name = _last(key)
-    initials = "".join(word[:1] for word in name.split("_"))  # learning_rate is lr
-    for wanted in (name, initials):
-        same = [other for other in known if _last(other) == wanted]
-        if same:
-            return difflib.get_close_matches(key, same, n=2, cutoff=0)
-    alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    alike_names = difflib.get_close_matches(name, map(_last, known), n=1, cutoff=0.75)
-    return alike or [other for other in known if _last(other) in alike_names][:2]
 
 
 def _first_job(overrides: list[str]) -> Iterator[str]:
@@ -374,7 +268,7 @@ def _parse_args() -> Namespace:
         raise UserError(f"{line}; {hint}") from None
     for override in args.overrides:
         if override.startswith("="):  # to Hydra, the option of a group without a name
-            raise UserError(_explain_override(override))
+            raise UserError(explain_override(override))
     return args
 
 

@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting
-from vaelab.cli import ROOT
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.memory import keep_freed_memory
 from vaelab.module import VAEModule
+from vaelab.paths import ROOT
 from vaelab.quiet import quieten
 
 log = logging.getLogger(__name__)
