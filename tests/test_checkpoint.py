@@ -34,7 +34,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="holds no checkpoints/best.ckpt"):
         checkpoint.find(tmp_path)
     monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
-    with pytest.raises(UserError, match="no run has been started yet"):
+    with pytest.raises(UserError, match="no run has finished an epoch yet"):
         checkpoint.find("latest")
 
 
@@ -102,6 +102,15 @@ def test_targets_outside_the_package_are_not_built(run_dir: Path, tmp_path: Path
     else:
         with refused:
             checkpoint.rebuild(path)
+
+
+@pytest.mark.parametrize("hidden", [({"_target_": "os.system"},), {1: {"_target_": "os.system"}}, torch.Size([1])])
+def test_nothing_hides_in_other_containers(run_dir: Path, tmp_path: Path, hidden: Any) -> None:
+    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    contents["vaelab"]["config"]["module"]["vae"]["image_shape"] = hidden
+    torch.save(contents, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match="was refused: its configuration contains a"):
+        checkpoint.rebuild(tmp_path / "foreign.ckpt")
 
 
 def test_interpolations_are_not_resolved(run_dir: Path, tmp_path: Path) -> None:

@@ -63,3 +63,12 @@ def test_unknown_wandb_modes_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(UserError, match="set it to offline, online or disabled"):
         wandb_logger(str(tmp_path), "project")
+
+
+@pytest.mark.parametrize("torn", ["7", "7,", "\0\0\0\0", "7,0.5"])
+def test_a_torn_last_row_is_left_out(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "metrics.csv").write_text(f"step,a\n5,1.0\n{torn}")
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.go_on(7)
+    logger.log_metrics({"a": 2.0}, step=7)
+    assert [(row["step"], row["a"]) for row in _rows(logger.path)] == [("5", "1.0"), ("7", "2.0")]

@@ -9,7 +9,6 @@ import importlib
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +38,16 @@ def find(run: str | Path, prefer: str = "best") -> Path:
     Raises:
         UserError: there is none.
     """
-    path = ROOT / "logs" / "train" / "latest" if str(run) == "latest" else Path(run).expanduser()
+    path = (ROOT / "logs" / "train" / "latest" if str(run) == "latest" else Path(run).expanduser()).resolve()
     if path.is_file():
         return path
     if not path.exists():
-        what = "no run has been started yet" if str(run) == "latest" else f"{path} does not exist"
+        what = "no run has finished an epoch yet" if str(run) == "latest" else f"{path} does not exist"
         raise UserError(f"{what}: type a run folder (logs/train/runs/...), a checkpoint, or latest")
     for name in (prefer, "best", "last"):
         if (path / "checkpoints" / f"{name}.ckpt").is_file():
             return path / "checkpoints" / f"{name}.ckpt"
-    raise UserError(f"{path.resolve()} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
+    raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -76,12 +75,6 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _nodes(node: Any) -> Iterator[Any]:
-    yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _nodes(child)
-
-
 def _is_ours(target: str) -> bool:
     """Whether a name is that of a class or function which one of this package's modules defines, not just imports."""
     match = _TARGET.fullmatch(target)
@@ -94,16 +87,27 @@ def _is_ours(target: str) -> bool:
     return getattr(part, "__module__", None) == match[1]
 
 
-def _build(config: dict[str, Any], path: Path) -> Any:
-    """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
-    for node in _nodes(config):
-        if isinstance(node, str) and "${" in node:
-            raise UserError(f"{path} was refused: its configuration contains an interpolation, {node!r}")
-        if not (isinstance(node, dict) and "_target_" in node):
-            continue
-        if not _is_ours(str(node["_target_"])):
+def _checked(node: Any, path: Path) -> Any:
+    """A copy of a part of a checkpoint's configuration, if there is nothing in it but what belongs into one.
+
+    What is not known to be harmless is refused, whatever it is: Hydra would look into containers of other kinds too.
+    """
+    if type(node) is list:
+        return [_checked(child, path) for child in node]
+    if type(node) is dict and all(type(key) is str for key in node):
+        if "_target_" in node and not (type(node["_target_"]) is str and _is_ours(node["_target_"])):
             raise UserError(f"{path} was refused: its configuration names {node['_target_']!r}, no model or data set")
-    return instantiate(config, _convert_="all")
+        return {key: _checked(child, path) for key, child in node.items()}
+    if type(node) is str and "${" in node:
+        raise UserError(f"{path} was refused: its configuration contains an interpolation, {node!r}")
+    if node is None or type(node) in (str, int, float, bool):
+        return node
+    raise UserError(f"{path} was refused: its configuration contains a {type(node).__name__}, no plain value")
+
+
+def _build(config: Any, path: Path) -> Any:
+    """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
+    return instantiate(_checked(config, path), _convert_="all")
 
 
 def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
@@ -147,10 +151,9 @@ def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> N
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         raise UserError(
-            f"{path} holds another model than this configuration ({details[0].rstrip('.')}): train with the options it "
-            f"was trained with, {_options(checkpoint)}"
+            f"{path} holds another model than this configuration: type the options it was trained with, "
+            f"{_options(checkpoint)}"
         ) from error
 
 

@@ -1,10 +1,11 @@
 """Loggers, and what every one of them is told about a run."""
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -41,10 +42,11 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **metrics}
-        if not set(row) <= set(self._columns):
+        if not set(row) <= set(self._columns):  # also at first: whatever is there already is read, and made whole
             self._rewrite(self._read(), row)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
+            _to_disk(file)
 
     @rank_zero_only
     def go_on(self, step: int) -> None:
@@ -55,8 +57,10 @@ class CSVLogger(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        # A power cut or a full disk can tear the last row: without its end of line it is left out.
+        text = self.path.read_text(errors="replace").replace("\0", "")
+        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+        return [row for row in rows if None not in row and (row.get("step") or "").isdecimal()]
 
     def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
         names = {*columns, *(rows[0] if rows else ())}
@@ -66,7 +70,13 @@ class CSVLogger(Logger):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
+            _to_disk(file)
         os.replace(partial, self.path)
+
+
+def _to_disk(file: TextIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def wandb_logger(

@@ -22,6 +22,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    kept = bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
+    mapped = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # as much as some versions take
+    trimmed = mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    kept = bool(mapped and trimmed)
     log.debug("freed memory is %s", "kept" if kept else "not kept: glibc refuses")
     return kept

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -20,16 +21,37 @@ EVALUATION_SEED = 20131220
 @contextmanager
 def evaluation_noise(device: torch.device) -> Iterator[None]:
     """Fixes the random numbers of what is evaluated inside, and leaves those of the training as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-        torch.manual_seed(EVALUATION_SEED)
+    before = _random_state(device)
+    torch.manual_seed(EVALUATION_SEED)
+    try:
         yield
+    finally:
+        _set_random_state(before, device)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the random generators that a model on this device draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    if "mps" in state and device.type == "mps":
+        torch.mps.set_rng_state(state["mps"].cpu())
 
 
 class VAEModule(L.LightningModule):
     """Trains a VAE by an objective.
 
     Logged for each of ``train``, ``val`` and ``test``, averaged over images: the objective's ``loss`` and its terms
-    (``elbo``, ``reconstruction``, ``kl``, ...). Training figures are means over the steps since the last were logged,
+    (``elbo``, ``reconstruction``, ``kl``, ...). Training figures are means over the images since the last were logged,
     every ``trainer.log_every_n_steps`` steps and at the end of an epoch; they are gathered on the device, because
     reading a number off it at every step would cost more than the step.
 
@@ -55,19 +77,21 @@ class VAEModule(L.LightningModule):
         self.config: dict[str, Any] = {}  # the resolved configuration, stored in every checkpoint
         self.training_figures: dict[str, float] = {}  # the last that were logged
         self._names: list[str] = []
-        self._sum: Tensor | None = None
-        self._steps = 0
+        self._sum: Tensor | None = None  # of each term over images, and last the number of images
         self._rate = 0.0
         self._noise: Any = None
-        self._random_state: dict[str, Tensor] | None = None
+        self._plateau: dict[str, Any] | None = None
+        self._restored: dict[str, Any] | None = None
+        self.validated_at = -1  # the step of the last validation
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""
         terms = self.objective(self.vae, batch[0])
         self._names = list(terms)
-        means = torch.stack([value.detach().mean() for value in terms.values()])
-        self._sum = means if self._sum is None else self._sum + means
-        self._steps += 1
+        count = len(batch[0])
+        sums = torch.stack([value.detach().mean() * count for value in terms.values()])
+        sums = torch.cat([sums, sums.new_full((1,), count)])
+        self._sum = sums if self._sum is None else self._sum + sums
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
         return terms["loss"]
 
@@ -79,13 +103,18 @@ class VAEModule(L.LightningModule):
 
     def _log_training(self) -> None:
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
-        assert self._sum is not None
-        means = self.trainer.strategy.reduce(self._sum / self._steps, reduce_op="mean").tolist()
-        self.training_figures = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
-        self._sum, self._steps = None, 0
+        if self._sum is None:
+            return
+        *sums, count = self.trainer.strategy.reduce(self._sum, reduce_op="sum").tolist()
+        self.training_figures = {f"train/{name}": value / count for name, value in zip(self._names, sums, strict=True)}
+        self._sum = None
         for logger in self.trainer.loggers:
             # Lightning logs validation figures at the number of the last step, counted from zero: so is this.
             logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
+
+    def on_train_end(self) -> None:
+        """Logs what is left, where the training ends in the middle of an epoch."""
+        self._log_training()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to the validation figures."""
@@ -113,7 +142,20 @@ class VAEModule(L.LightningModule):
         self._noise.__exit__(None, None, None)
 
     on_validation_epoch_start = on_test_epoch_start = _fix_noise
-    on_validation_epoch_end = on_test_epoch_end = _free_noise
+    on_test_epoch_end = _free_noise
+
+    def on_validation_epoch_end(self) -> None:
+        """Gives the training its random numbers back."""
+        self._free_noise()
+        self.validated_at = self.global_step
+
+    def on_train_epoch_end(self) -> None:
+        """Moves a schedule that watches a figure, before the epoch's checkpoint is written.
+
+        Lightning does so afterwards, and not at all in a training that goes on from that checkpoint.
+        """
+        if self._plateau is not None and self.validated_at == self.global_step:
+            self._plateau["scheduler"].step(self.trainer.callback_metrics[self._plateau["monitor"]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and the scheduler with the number of steps it has."""
@@ -124,30 +166,53 @@ class VAEModule(L.LightningModule):
             raise UserError(f"optimizer: {error}; --cfg job -p optimizer prints its settings") from error
         if self.scheduler is None:
             return optimizer
-        total_steps = int(self.trainer.estimated_stepping_batches)
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise UserError("scheduler: it has to know how long the training is; type trainer.max_epochs=... as well")
         try:
-            scheduler = self.scheduler(optimizer, total_steps)
+            scheduler = self.scheduler(optimizer, int(total_steps))
         except (ValueError, TypeError) as error:
             raise UserError(f"scheduler: {error}; --cfg job -p scheduler prints its settings") from error
+        if "monitor" in scheduler:
+            self._plateau = scheduler
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model, and the state of the random generators, in plain containers."""
+        """Adds what rebuilds the model, and what goes on where it stopped, in plain containers."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        checkpoint["vaelab"] = {"format": 1, "config": self.config, "metrics": metrics}
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["vaelab"] = {
+            "format": 1,
+            "config": self.config,
+            "metrics": metrics,
+            "random_states": self._of_all_processes(_random_state(self.device)),
+            "training_sum": self._sum,
+            "plateau": None if self._plateau is None else self._plateau["scheduler"].state_dict(),
+        }
+
+    def _of_all_processes(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of their ranks."""
+        if self.trainer.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remembers the state of the random generators, to be set when training goes on."""
-        self._random_state = checkpoint.get("random_state")
+        """Remembers what is to be set when the training goes on."""
+        self._restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
-        """Sets the random generators of a resumed training as they were."""
-        state = self._random_state
-        if state is not None:
-            torch.set_rng_state(state["cpu"].cpu())
-            if "cuda" in state and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
-            self._random_state = None
+        """Gives every process random numbers of its own; those that it had, where the training goes on."""
+        restored, self._restored = self._restored, None
+        states = restored["random_states"] if restored else []
+        rank = self.global_rank
+        if len(states) == self.trainer.world_size:
+            _set_random_state(states[rank], self.device)
+        elif rank or restored:  # the same noise on different images would be less noise than it should be
+            seed = [torch.initial_seed() % 2**32, rank, self.global_step]
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0]))
+        if restored and restored["training_sum"] is not None and rank == 0:
+            self._sum = restored["training_sum"].to(self.device)
+        if restored and restored["plateau"] is not None and self._plateau is not None:
+            self._plateau["scheduler"].load_state_dict(restored["plateau"])

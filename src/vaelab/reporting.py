@@ -14,7 +14,7 @@ from rich.text import Text
 
 def unit(normalized: bool) -> str:
     """What the terms of a bound are counted in, per image."""
-    return "nats" if normalized else "no likelihood"
+    return "nats" if normalized else "not nats"
 
 
 # What was said, for the run's log file alone: configs/hydra/base.yaml gives this logger no other handler.
@@ -58,7 +58,7 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
         note(" ".join(row).rstrip())
     get_console().print(table)
     if not normalized:
-        say("[dim]No likelihood of these images: compare these figures within this loss only.[/dim]")
+        say("[dim]Not nats: this loss is no likelihood of these images. Compare its figures with its own alone.[/dim]")
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaelab import checkpoint, loggers, reporting
+from vaelab import checkpoint, loggers, reporting, resuming
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.memory import keep_freed_memory
@@ -26,13 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class _Stopwatch(L.Callback):
-    """Counts training images and the seconds that they took, validation and its pictures left out."""
+    """Counts training images and the seconds they took, without validation and its pictures; points ``latest`` here."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
         self.images, self.seconds, self._started = 0, 0.0, 0.0
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.perf_counter()
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._started = self._started or time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -42,11 +45,10 @@ class _Stopwatch(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.perf_counter()
-
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()
+        if trainer.is_global_zero:
+            _point_latest(self.run_dir)  # there is a checkpoint in a moment
 
     def _pause(self) -> None:
         if self._started:
@@ -71,7 +73,7 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
-    if _is_sweep() and (cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1):
+    if _is_sweep() and _devices(cfg) * cfg.trainer.num_nodes != 1:
         raise UserError(
             f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run on one device each; type "
             "accelerator=auto with -m, or leave -m out"
@@ -84,6 +86,16 @@ def check(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
+
+
+def _devices(cfg: DictConfig) -> int:
+    """How many devices are asked for, as far as that can be told before there is a trainer."""
+    devices = cfg.trainer.devices
+    if isinstance(devices, ListConfig):
+        return len(devices)
+    if devices in ("auto", -1, "-1"):
+        return max(torch.cuda.device_count(), 1) if cfg.trainer.accelerator != "cpu" else 1
+    return int(devices)
 
 
 def choices() -> dict[str, str]:
@@ -166,18 +178,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
     _group_sweep(cfg)
 
+    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
+        log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
+        cfg.optimizer.fused = False
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
     module.config = _plain(cfg)
-    stopwatch = _Stopwatch()
+    stopwatch = _Stopwatch(run_dir)
     trainer = _trainer(cfg, stopwatch)
     if resume is not None:
         contents = checkpoint.read(resume)
+        resuming.check(contents, module.config, resume)
         checkpoint.load_weights(module, contents, resume)  # for its message; the trainer loads them again
-        for logger in trainer.loggers:
-            if isinstance(logger, loggers.CSVLogger):
-                logger.go_on(contents["global_step"])
+        reporting.say(f"continuing {reporting.shown_path(resume)} after step {contents['global_step']:,}")
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.CSVLogger):
+            logger.go_on(contents["global_step"] if resume is not None else 0)
     datamodule.prepare_data()
     datamodule.setup()
 
@@ -187,13 +204,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if trainer.is_global_zero:
             run_dir.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
-            _point_latest(run_dir)
             flat = {**choices(), "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
             loggers.log_configuration(trainer.loggers, flat, module.config)
             _announce(cfg, datamodule, trainer, parameters)
         trainer.fit(module, datamodule, ckpt_path=resume)
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if module.validated_at != trainer.global_step:  # it ended in the middle of an epoch
+            trainer.validate(module, datamodule, verbose=False)
         normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
         figures = {
             **_test(trainer, module, datamodule),
@@ -212,6 +230,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
         status = "success"
         return figures
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
+        if trainer.is_global_zero:
+            last = (run_dir / "checkpoints" / "last.ckpt").is_file()
+            how = (
+                f"ckpt_path={reporting.shown_path(run_dir)} with the same settings continues after its last whole epoch"
+            )
+            reporting.say(how if last else "no epoch was complete: there is nothing to continue")
+        raise
     finally:
         loggers.finish(trainer.loggers, status)
 
@@ -219,6 +245,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     """The trainer with its configured callbacks and loggers, and these."""
     configured = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    if cfg.data.validation == "test":  # no epoch is chosen by test images: the last one is tested
+        configured = [c for c in configured if not (isinstance(c, ModelCheckpoint) and c.monitor)]
     run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
     return instantiate(
         cfg.trainer,
@@ -230,15 +258,9 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
 
 
 def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
-    """The test figures of the best checkpoint, and its validation ELBO.
-
-    Where the validation images are the test images (``data.validation=test``) the best epoch is not chosen by them,
-    because that would be choosing on the test set: the last weights are tested.
-    """
+    """The test and validation figures of the best checkpoint, or of the last weights where there is none."""
     watched = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
-    if datamodule.validation == "test":
-        best = None
     validated = (
         checkpoint.read(Path(best.best_model_path))["vaelab"]["metrics"]
         if best

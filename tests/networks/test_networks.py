@@ -26,6 +26,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "conv": ConvDecoder,
     "conv cheap": partial(ConvDecoder, hidden_sizes=[8], channels=[4], strides=2, kernel_sizes=4),
     "conv same": partial(ConvDecoder, padding="same"),
+    "conv even kernels": partial(ConvDecoder, kernel_sizes=[4, 2, 4], strides=[1, 2, 1]),
     "conv transposed stem": partial(ConvDecoder, stem="transposed", padding="same"),
     "conv valid": partial(ConvDecoder, padding="valid", channels=[4], strides=[1, 2], kernel_sizes=[3, 4]),
     "conv odd": partial(ConvDecoder, channels=[4, 4], strides=[3, 2, 1], kernel_sizes=[5, 2, 3]),

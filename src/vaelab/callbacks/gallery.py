@@ -4,6 +4,7 @@ Each picture is a function of a :class:`Subject` model, and an entry of ``callba
 """
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -192,7 +193,7 @@ def losses(subject: Subject, terms: Sequence[str] = ("loss", "reconstruction", "
     batches = int(subject.trainer.num_training_batches) or 1
     unit = reporting.unit(subject.vae.likelihood.is_normalized(subject.datamodule.is_binary))
     units = {term: f"{'nats' if term == 'kl' else unit}, per image" for term in curves}
-    return figures.loss_curves(curves, batches / subject.trainer.accumulate_grad_batches, units)
+    return figures.loss_curves(curves, math.ceil(batches / subject.trainer.accumulate_grad_batches), units)
 
 
 def path(subject: Subject, start: int | str = 8, end: int | str = 6, steps: int = 11) -> Picture:

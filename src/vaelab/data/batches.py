@@ -1,15 +1,17 @@
 """Minibatches cut from images in memory.
 
 A data loader that fetches image by image spends more time in Python than a small VAE spends computing. Here the images
-stay one uint8 tensor, on the device that trains where they fit, and a batch is one gather and one division.
+stay one uint8 tensor on the device that trains, and a batch is one gather and one division.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vaelab.errors import UserError
 
 Binarization = Literal["none", "threshold", "dynamic", "static"]
 
@@ -72,24 +74,19 @@ class Batches:
         self._bounds[-1] = min(self._bounds[-1], len(images))
         self.epoch = 0
         self._next = 0
+        self._resumed = False
         self._generator = torch.Generator(images.device)
-        self._resumed: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._resumed is None and self._next:  # whether the last epoch was seen to its end or not
+        if not self._resumed and self._next:  # whether the last epoch was seen to its end or not
             self.epoch, self._next = self.epoch + 1, 0
-        order_seed, draw_seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(2, np.uint32)
-        device = self.images.device
+        self._resumed = False
         # The order is drawn on the CPU, so that it is the same whatever trains.
-        generator = torch.Generator().manual_seed(int(order_seed))
-        order = torch.randperm(len(self.images), generator=generator).to(device) if self.shuffle else None
-        self._generator.manual_seed(int(draw_seed) + self.rank)
-        if self._resumed is not None:
-            self._generator.set_state(self._resumed)
-            self._resumed = None
+        generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch))
+        order = torch.randperm(len(self.images), generator=generator).to(self.images.device) if self.shuffle else None
         for i in range(self._next, len(self)):
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
@@ -101,14 +98,30 @@ class Batches:
                 else (self.images[order[mine]], self.labels[order[mine]])
             )
             if self.dynamic:
+                # Of each batch anew: there is no state to be kept, and every process draws its own.
+                self._generator.manual_seed(_seed(self.seed, self.epoch, i, self.rank))
                 x = binarize(x, self._generator)
             yield x.float().div_(255), y
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, int]:
         """Where the iteration stands."""
-        return {"epoch": self.epoch, "next": self._next, "generator": self._generator.get_state()}
+        return {"epoch": self.epoch, "next": self._next, "global_batch": self.batch_size * self.world_size}
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Lets the next iteration go on from there."""
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Lets the next iteration go on from there.
+
+        Raises:
+            UserError: in the middle of an epoch, with batches of another size.
+        """
         self.epoch, self._next = state["epoch"], state["next"]
-        self._resumed = state["generator"] if 0 < self._next < len(self) else None
+        self._resumed = 0 < self._next < len(self)
+        if self._resumed and state["global_batch"] != self.batch_size * self.world_size:
+            raise UserError(
+                f"the training stopped in the middle of an epoch of batches of {state['global_batch']} images and "
+                f"cannot go on there with {self.batch_size * self.world_size}: type the batch size it had"
+            )
+
+
+def _seed(*numbers: int) -> int:
+    """One seed that follows from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])

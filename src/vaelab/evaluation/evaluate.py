@@ -87,6 +87,7 @@ def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path
         "score/mean": float(scores.mean()),
         "score/standard_error": float(scores.std() / len(scores) ** 0.5),
         "score/samples": cfg.scores.samples,
+        "score/precision": "32-true",
         "score/images": len(scores),
     }
     if cfg.against is None:
@@ -132,6 +133,6 @@ def _extremes(scores: Tensor, images: Tensor, count: int) -> Any:
     return labelled_grid(
         images[chosen].float() / 255,
         count,
-        f"the most and the least likely of {len(scores):,} images, from the left",
-        left=["most likely", "least likely"],
+        f"the highest and the lowest scores of {len(scores):,} test images, from the left",
+        left=["highest", "lowest"],
     )

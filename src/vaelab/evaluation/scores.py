@@ -1,4 +1,6 @@
-"""A score for every image, by which those that do not belong can be told: their estimated log-likelihood.
+"""A score for every image, by which those that do not belong can be told: an estimate of its log-likelihood.
+
+Where the loss is no likelihood of the images, neither is the score, and it orders images all the same.
 
 The caveat belongs to it: a generative model can give images of another, simpler data set *higher* likelihoods than
 those it was trained on (Nalisnick et al. 2019, arXiv 1810.09136).

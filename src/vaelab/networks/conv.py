@@ -84,8 +84,11 @@ class Upsample2d(nn.Module):
         # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
         # more at the end than at the beginning, is cropped afterwards.
         share = {"half": lambda s: math.ceil(s / 2), "same": lambda s: s // 2, "valid": lambda s: 0}[padding]
-        first = tuple(share(s) for s in surplus)
-        back = tuple(max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True))
+        first = [share(s) for s in surplus]
+        back = [max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True)]
+        for i in (0, 1):
+            if back[i] >= stride:  # torch refuses
+                first[i], back[i] = first[i] - 1, 0
         self.convolution = nn.ConvTranspose2d(
             in_channels, out_channels, kernel, stride, padding=(first[0], first[1]), output_padding=(back[0], back[1])
         )

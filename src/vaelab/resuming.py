@@ -1,0 +1,68 @@
+"""What must hold when a training goes on from a checkpoint: it is the same training, and there is something left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vaelab import checkpoint
+from vaelab.errors import UserError
+
+# What makes a training what it is. The rest (how long, on what, what is logged) may change when it goes on.
+_PARTS = ("latent_dim", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
+
+
+def check(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Refuses to go on with other settings, or with nothing left to do.
+
+    Args:
+        contents: of the checkpoint.
+        config: of the training that is to go on from it.
+        path: the checkpoint, for messages.
+
+    Raises:
+        UserError: with the settings to type.
+    """
+    then = contents["vaelab"]["config"]
+    other = [
+        f"{group}={option}"
+        for group, option in then.get("choices", {}).items()
+        if group in ("data", "model", "loss", "prior", "posterior", "objective", "optimizer", "scheduler")
+        and config.get("choices", {}).get(group, option) != option
+    ]
+    changed = dict(_settings(then))
+    now = dict(_settings(config))
+    other = other or [f"{key}={value}" for key, value in changed.items() if now.get(key, value) != value]
+    other = other or sorted(changed.keys() ^ now.keys())
+    if other:
+        more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
+        raise UserError(
+            f"{path} was trained with other settings, and goes on with those alone: type {' '.join(other[:5])}{more}"
+        )
+    done = (
+        contents.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {}).get("processed", 0)
+    )
+    epochs, steps = config["trainer"]["max_epochs"], config["trainer"]["max_steps"]
+    if epochs not in (None, -1) and done >= epochs:
+        raise UserError(f"{path} has been trained for {done} epochs already: type e.g. trainer.max_epochs={2 * done}")
+    if steps not in (None, -1) and contents["global_step"] >= steps:
+        raise UserError(
+            f"{path} has been trained for {contents['global_step']} steps already: type a larger trainer.max_steps"
+        )
+
+
+def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for part in _PARTS:
+        node: Any = config
+        for key in part.split("."):
+            node = node.get(key) if isinstance(node, dict) else None
+        yield from _flat(part, node)
+
+
+def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        moved = {f"data.source.{key}" for key in checkpoint.DATA_PATHS}  # files may lie elsewhere now
+        if prefix not in moved | {"module.vae.latent_dim"}:  # said already
+            yield prefix, node
+        return
+    for key, value in node.items():
+        yield from _flat(f"{prefix}.{key}", value)
