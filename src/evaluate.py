@@ -1,12 +1,15 @@
 """The test figures of a trained model: ``python src/evaluate.py run=latest``."""
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 @entry_point("evaluate")
-def main(cfg: DictConfig) -> None:
+def main(cfg: "DictConfig") -> None:
     """Evaluates; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.evaluation import evaluate
 

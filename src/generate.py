@@ -1,12 +1,15 @@
 """Pictures from a trained model: ``python src/generate.py run=latest``."""
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 @entry_point("generate")
-def main(cfg: DictConfig) -> None:
+def main(cfg: "DictConfig") -> None:
     """Generates; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.generation import generate
 

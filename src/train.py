@@ -1,12 +1,15 @@
 """Train a VAE: ``python src/train.py model=conv loss=bce latent_dim=20``; ``--help`` says what there is to choose."""
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 @entry_point("train")
-def main(cfg: DictConfig) -> None:
+def main(cfg: "DictConfig") -> None:
     """Trains; the real function loads torch, which an error or --help need not wait for."""
     from vaelab.training import train
 

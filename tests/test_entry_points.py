@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -192,3 +194,52 @@ def test_two_processes_train_as_one_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder:") == 1
     assert json.loads((run_dir / "metrics.json").read_text())["steps"] == 4  # 64 images, 16 in each of two processes
+
+
+def test_two_processes_go_on_as_if_they_had_never_stopped(tmp_path: Path) -> None:
+    options = [
+        *TINY[:-1],
+        "accelerator=ddp_cpu",
+        "logger=csv",
+        "callbacks=none",
+        "data.binarize=dynamic",
+        "data.limit=80",
+    ]
+    for name, more in (
+        ("whole", ["trainer.max_epochs=4"]),
+        ("broken", []),
+        ("broken", ["trainer.max_epochs=4", f"ckpt_path={tmp_path / 'broken'}"]),
+    ):
+        done = run("train", *options, *more, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    whole, broken = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "broken")
+    )
+    assert all(torch.equal(whole["state_dict"][name], value) for name, value in broken["state_dict"].items())
+    noise = whole["vaelab"]["random_states"]
+    assert len(noise) == 2
+    assert not torch.equal(noise[0]["cpu"], noise[1]["cpu"])
+
+
+def test_latest_is_continued(tmp_path: Path) -> None:
+    """From a copy of the scripts, so that the project's own latest run stays what it is."""
+    for name in ("src", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    train = [sys.executable, str(tmp_path / "src" / "train.py"), *TINY[:-1], "logger=csv", "callbacks=none"]
+    for more in ([], ["ckpt_path=latest", "trainer.max_epochs=3"]):
+        done = subprocess.run([*train, *more], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert "continuing" in done.stdout
+    latest = tmp_path / "logs" / "train" / "latest"
+    assert json.loads((latest / "metrics.json").read_text())["epochs"] == 3
+    assert len(list((tmp_path / "logs" / "train" / "runs").iterdir())) == 2
+
+
+def test_missing_packages_are_named_in_one_line(tmp_path: Path) -> None:
+    """Of an interpreter without site-packages."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(ROOT / "src" / "train.py")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: hydra is not installed here")
+    assert len(done.stderr.strip().splitlines()) == 1

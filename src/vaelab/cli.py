@@ -20,18 +20,23 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-import hydra
-from dotenv import load_dotenv
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import (
-    HydraException,
-)
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+try:
+    import hydra
+    from dotenv import load_dotenv
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ValueType
+    from hydra.core.utils import JobReturn, JobStatus
+    from hydra.errors import (
+        HydraException,
+    )
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
+    ) from None
 
 from vaelab.errors import UserError
 from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option

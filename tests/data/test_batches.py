@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vaelab.data.batches import Batches, binarize
+from vaelab.errors import UserError
 
 
 def _numbered(count: int = 103) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,3 +103,17 @@ def test_dynamic_images_are_drawn_anew_at_every_visit() -> None:
     (first, _), (second, _) = next(iter(batches)), next(iter(batches))
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)
+
+
+def test_processes_draw_their_own_images() -> None:
+    images = torch.full((40, 1, 8, 8), 128, dtype=torch.uint8)
+    ranks = [Batches(images, torch.zeros(40), 10, dynamic=True, rank=rank, world_size=2) for rank in (0, 1)]
+    first, second = (next(iter(rank))[0] for rank in ranks)
+    assert not torch.equal(first, second)
+
+
+def test_other_batches_cannot_go_on_in_the_middle_of_an_epoch() -> None:
+    batches = Batches(*_numbered(), 10, shuffle=True)
+    list(islice(batches, 3))
+    with pytest.raises(UserError, match="batches of 10 images and cannot go on there with 20"):
+        Batches(*_numbered(), 20, shuffle=True).resume(batches.state())
