@@ -5,6 +5,8 @@ A likelihood is a module that maps the decoder's outputs, shape (..., C * ``para
 pixels and channels, in nats; ``mean`` is the picture to show.
 """
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent
@@ -12,18 +14,18 @@ from torch.distributions import Distribution, Independent
 from vaelab.distributions import UnnormalizedGaussian
 
 
-class Likelihood(nn.Module):
+class Likelihood(nn.Module, ABC):
     """Base class. A subclass says how many numbers per channel it needs, and when its densities are normalised."""
 
     parameters_per_channel = 1
 
+    @abstractmethod
     def is_normalized(self, binary: bool) -> bool:
         """Whether ``log_prob`` is a log-likelihood in nats of images that are binary (0 or 1), or else grey."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, outputs: Tensor) -> Distribution:
         """Decoder outputs (..., C * parameters_per_channel, H, W) to p(x|z) with event shape (C, H, W)."""
-        raise NotImplementedError
 
 
 class Bernoulli(Likelihood):

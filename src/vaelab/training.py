@@ -169,77 +169,79 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     check(cfg)
     if cfg.keep_freed_memory:
         keep_freed_memory()
-    resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
     run_dir = Path(cfg.run_dir).resolve()
+    resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
     if resume is None and list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
         raise UserError(
             f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
             "trainer.max_epochs), or choose another folder"
         )
     _group_sweep(cfg)
+    _unfuse_optimizer(cfg)
 
-    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
-        log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
-        cfg.optimizer.fused = False
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
     module.config = _plain(cfg)
     stopwatch = _Stopwatch(run_dir)
     trainer = _trainer(cfg, stopwatch)
-    if resume is not None:
-        contents = checkpoint.read(resume)
-        resuming.check(contents, module.config, resume)
-        checkpoint.load_weights(module, contents, resume)  # for its message; the trainer loads them again
-        reporting.say(f"continuing {reporting.shown_path(resume)} after step {contents['global_step']:,}")
+    first_step = 0 if resume is None else _check_resume(module, resume)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
-            logger.go_on(contents["global_step"] if resume is not None else 0)
+            logger.go_on(first_step)
     datamodule.prepare_data()
     datamodule.setup()
 
-    parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     status = "failed"
     try:
         if trainer.is_global_zero:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
-            flat = {**choices(), "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
-            loggers.log_configuration(trainer.loggers, flat, module.config)
-            _announce(cfg, datamodule, trainer, parameters)
+            _introduce(cfg, datamodule, module, trainer, run_dir)
         trainer.fit(module, datamodule, ckpt_path=resume)
         if trainer.interrupted:
             raise KeyboardInterrupt
         if module.validated_at != trainer.global_step:  # it ended in the middle of an epoch
             trainer.validate(module, datamodule, verbose=False)
-        normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
         figures = {
             **_test(trainer, module, datamodule),
-            "unit": reporting.unit(normalized),
-            "parameters": parameters,
+            "unit": reporting.unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
+            "parameters": _count_parameters(module),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(time.perf_counter() - started, 2),
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
         if trainer.is_global_zero:
-            reporting.write_json(figures, run_dir / "metrics.json")
-            title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
-            shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
-            reporting.print_figures(title, shown, normalized)
-            reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
+            _conclude(figures, datamodule, module, run_dir)
         status = "success"
         return figures
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
         if trainer.is_global_zero:
             last = (run_dir / "checkpoints" / "last.ckpt").is_file()
-            how = (
-                f"ckpt_path={reporting.shown_path(run_dir)} with the same settings continues after its last whole epoch"
-            )
-            reporting.say(how if last else "no epoch was complete: there is nothing to continue")
+            how = f"ckpt_path={reporting.shown_path(run_dir)} and the same settings go on after its last whole epoch"
+            reporting.say(how if last else "no epoch was complete: there is nothing to go on from")
         raise
     finally:
         loggers.finish(trainer.loggers, status)
+
+
+def _unfuse_optimizer(cfg: DictConfig) -> None:
+    """Lightning does not clip gradients in mixed precision where the optimiser is fused."""
+    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
+        log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
+        cfg.optimizer.fused = False
+
+
+def _check_resume(module: VAEModule, path: Path) -> int:
+    """Refuses a checkpoint that this training cannot go on from; the step at which it does."""
+    contents = checkpoint.read(path)
+    resuming.check(contents, module.config, path)
+    checkpoint.load_weights(module, contents, path)  # for its message: the trainer loads them again
+    reporting.say(f"continuing {reporting.shown_path(path)} after step {contents['global_step']:,}")
+    return int(contents["global_step"])
+
+
+def _count_parameters(module: VAEModule) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
@@ -274,9 +276,16 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
     }
 
 
-def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, parameters: int) -> None:
-    """Says in one line what is being trained, on what."""
+def _introduce(
+    cfg: DictConfig, datamodule: ImageDataModule, module: VAEModule, trainer: L.Trainer, run_dir: Path
+) -> None:
+    """Writes the configuration where it belongs, and says what is being trained, on what."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
+    parameters = _count_parameters(module)
     chosen = choices()
+    flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
+    loggers.log_configuration(trainer.loggers, flat, module.config)
     what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
     device = trainer.strategy.root_device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
@@ -285,6 +294,15 @@ def _announce(cfg: DictConfig, datamodule: ImageDataModule, trainer: L.Trainer, 
         f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "
         f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}"
     )
+
+
+def _conclude(figures: dict[str, Any], datamodule: ImageDataModule, module: VAEModule, run_dir: Path) -> None:
+    """Writes the final figures, and shows them."""
+    reporting.write_json(figures, run_dir / "metrics.json")
+    title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
+    shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
+    reporting.print_figures(title, shown, module.vae.likelihood.is_normalized(datamodule.is_binary))
+    reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
 
 
 def _count(datamodule: ImageDataModule, split: str) -> str:
