@@ -21,7 +21,7 @@ _SPLITS = {"train": PALETTE[0], "val": PALETTE[6], "test": PALETTE[4]}
 
 
 def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, classes: Sequence[str]) -> Picture:
-    """Posterior means and, beside them, posterior log-variances, coloured by class.
+    """Posterior means and, beside them, posterior log-variances of test images, coloured by class.
 
     Two dimensions are shown as they are, more by their first two principal components, and one along the classes.
 
@@ -39,22 +39,22 @@ def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, 
         for axes, (name, points, symbol) in zip(rows, panels, strict=True):
             _scatter(axes, name, points, symbol, labels, classes)
         _class_bar(figure, list(rows), classes)
-        figure.suptitle(f"Latent space: {len(means):,} images")
+        figure.suptitle(f"Latent space of {len(means):,} test images")
         return rendered(figure)
 
 
 def error_histogram(errors: Tensor) -> Picture:
-    """How many images have which reconstruction error: mean squared errors per pixel and channel, shape (N,)."""
+    """How many test images have which reconstruction error: mean squared errors per pixel and channel, shape (N,)."""
     values = errors.detach().float().cpu().numpy()
     with new_figure(7.5, 4.6) as figure:
         axes = figure.subplots()
         axes.hist(values, bins=min(60, max(5, len(values) // 10)), color=PALETTE[0], edgecolor="white", linewidth=0.4)
         for name, value, line in (("mean", values.mean(), "-"), ("median", np.median(values), "--")):
-            axes.axvline(value, color="black", linestyle=line, linewidth=1.2, label=f"{name} {value:.4g}")
+            axes.axvline(value, color="black", linestyle=line, linewidth=1.2, label=f"{name} {value:#.3g}")
         axes.set_xlim(left=0)
         axes.set_xlabel("mean squared error per pixel (black 0, white 1)")
         axes.set_ylabel("images")
-        axes.set_title(f"Reconstruction errors of {len(values):,} images")
+        axes.set_title(f"Reconstruction errors of {len(values):,} test images")
         axes.legend()
         return rendered(figure)
 
@@ -79,6 +79,8 @@ def loss_curves(curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: floa
             axes.set_ylabel(f"{term} ({units[term]})")
             top = axes.secondary_xaxis("top", functions=(lambda x: x / steps_per_epoch, lambda x: x * steps_per_epoch))
             top.set_xlabel("epochs")
+            for axis in (axes.xaxis, top.xaxis):
+                axis.get_major_locator().set_params(integer=True)
             axes.legend()
         return rendered(figure)
 
@@ -127,9 +129,20 @@ def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tenso
     if len(classes) > 1:
         colors = {"c": codes, "cmap": _class_colors(len(classes)), "vmin": -0.5, "vmax": len(classes) - 0.5}
     axes.scatter(x, y, s=float(np.clip(40_000 / max(len(x), 1), 5, 25)), linewidths=0, alpha=0.8, **colors)
+    if 1 < len(classes) <= len(PALETTE) and points.shape[1] > 1:
+        for code in np.unique(codes):  # ten colours are hard to tell apart in a cloud of dots
+            where = np.median(x[codes == code]), np.median(y[codes == code])
+            text = axes.text(*where, classes[code], ha="center", va="center", weight="bold")
+            text.set_path_effects([_outline()])
     axes.set_title(name)
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
+
+
+def _outline() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=3, foreground="white")
 
 
 def _class_bar(figure: "Figure", axes: Sequence["Axes"], classes: Sequence[str]) -> None:
