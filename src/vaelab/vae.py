@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaelab import _mkl
 from vaelab.likelihoods import Likelihood
 
+_mkl.settle()  # every model is built from here, before anything is computed
 
 class VAE(nn.Module):
     """A decoder p(x|z), a prior p(z) and an encoder q(z|x), each of them any that fits.
