@@ -6,7 +6,7 @@ import sys
 
 log = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -22,7 +22,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    mapped = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # as much as some versions take
+    # Rather than raise the threshold from which blocks are mapped, which some versions cap at 32 MiB.
+    mapped = mallopt(_M_MMAP_MAX, 0)
     trimmed = mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     kept = bool(mapped and trimmed)
     log.debug("freed memory is %s", "kept" if kept else "not kept: glibc refuses")
