@@ -103,6 +103,24 @@ def test_every_pair_of_choices_takes_a_step(first: str, second: str) -> None:
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize(("group", "option"), [pair for pair in ALL if pair[0] in MODELS], ids="=".join)
+def test_every_choice_can_be_conditional(group: str, option: str) -> None:
+    module = _module(_override(group, option), "conditional=true", "data.image_shape=[2,13,15]", "latent_dim=3")
+    x, y = torch.rand(4, 2, 13, 15).round(), torch.tensor([0, 9, 3, 3])
+    module.objective(module.vae, x, y)["loss"].backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert module.vae.sample(12).shape == (12, 2, 13, 15)
+    with torch.no_grad():
+        z = torch.randn(4, 3)
+        assert not torch.equal(module.vae.decode(z, y).mean, module.vae.decode(z, (y + 1) % 10).mean)
+        weights = torch.nn.functional.one_hot(y, 10).float()
+        torch.testing.assert_close(module.vae.decode(z, y).mean, module.vae.decode(z, weights).mean)
+    with pytest.raises(ValueError, match="labels"):
+        module.objective(module.vae, x)
+
+
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_every_optimizer_learns_one_batch(optimizer: str) -> None:
     module = _module("model=mlp", f"optimizer={optimizer}", "data.image_shape=[1,6,6]", "latent_dim=4")

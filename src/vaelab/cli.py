@@ -62,6 +62,7 @@ def _options(*groups: str) -> str:
 
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
 
 

@@ -14,7 +14,31 @@ from torch.distributions import Distribution, constraints, register_kl
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class DiagonalGaussian(Distribution):
+class Latent(Distribution):
+    """What the VAE asks of its distributions over latent vectors, posteriors and priors alike."""
+
+    has_rsample = True
+
+    @property
+    def centre(self) -> Tensor:
+        """One latent vector (..., D) to stand for all of them in pictures and measures: the mean, if it is known."""
+        return self.mean
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), which flows get for nothing."""
+        z = self.rsample(torch.Size(sample_shape))
+        return z, self.log_prob(z)
+
+    def detach(self) -> "Latent":
+        """The same distribution, through whose parameters no gradient flows.
+
+        Raises:
+            NotImplementedError: its parameters are weights of a network.
+        """
+        raise NotImplementedError
+
+
+class DiagonalGaussian(Latent):
     r"""Gaussian with a diagonal covariance, :math:`N(\mu, \mathrm{diag}(\sigma^2))`, over the last dimension.
 
     Parametrised by the logarithm of the standard deviation, which is what networks put out, so that nothing is lost in
@@ -27,7 +51,6 @@ class DiagonalGaussian(Distribution):
 
     arg_constraints = {"mean": constraints.real_vector, "log_std": constraints.real_vector}  # noqa: RUF012
     support = constraints.real_vector
-    has_rsample = True
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self._mean, self.log_std = mean, log_std
@@ -61,6 +84,9 @@ class DiagonalGaussian(Distribution):
 
     def entropy(self) -> Tensor:
         return (0.5 * (1 + _LOG_2PI) + self.log_std).sum(-1)
+
+    def detach(self) -> "DiagonalGaussian":
+        return DiagonalGaussian(self._mean.detach(), self.log_std.detach())
 
 
 class StandardNormal(DiagonalGaussian):

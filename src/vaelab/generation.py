@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -13,33 +14,40 @@ from vaelab.errors import UserError
 from vaelab.figures import Picture, image_grid, reconstruction_grid, save_png
 from vaelab.vae import VAE
 
+TestImages = Callable[[], tuple[Tensor, Tensor]]  # the first of them and their labels, read when they are needed
 
-def samples(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+
+def samples(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
     """Images decoded from the prior."""
     return image_grid(vae.sample(cfg.count), scale=cfg.scale)
 
 
-def reconstructions(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+def reconstructions(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
     """The first test images over their reconstructions."""
-    originals = images()[: cfg.count]
-    return reconstruction_grid(originals, vae.reconstruct(originals), scale=cfg.scale)
+    originals, labels = images()
+    originals, labels = originals[: cfg.count], labels[: cfg.count]
+    return reconstruction_grid(originals, vae.reconstruct(originals, labels), scale=cfg.scale)
 
 
-def interpolations(vae: VAE, images: Callable[[], Tensor], cfg: DictConfig) -> Picture:
+def interpolations(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
     """Straight ways between the latent means of pairs of test images, a row each."""
     rows = min(cfg.count, 16)
-    originals = images()
+    originals, labels = images()
     if len(originals) < 2 * rows:
         raise UserError(
             f"there are {len(originals)} test images, and {rows} interpolations need {2 * rows}: type count=1"
         )
-    ends = vae.encode(originals[: 2 * rows]).mean.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
+    ends = vae.encode(originals[: 2 * rows], labels[: 2 * rows]).centre.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
     way = torch.linspace(0, 1, cfg.steps).view(1, -1, 1)
     z = ends[:, :1] * (1 - way) + ends[:, 1:] * way  # (R, steps, latent_dim)
-    return image_grid(vae.decode(z).mean.flatten(end_dim=1), columns=cfg.steps, scale=cfg.scale)
+    y = None
+    if vae.classes is not None:
+        classes = F.one_hot(labels[: 2 * rows], vae.classes).float().unflatten(0, (rows, 2))  # (R, 2, classes)
+        y = (classes[:, :1] * (1 - way) + classes[:, 1:] * way).flatten(end_dim=1)
+    return image_grid(vae.decode(z.flatten(end_dim=1), y).mean, columns=cfg.steps, scale=cfg.scale)
 
 
-PICTURES: dict[str, Callable[[VAE, Callable[[], Tensor], DictConfig], Picture]] = {
+PICTURES: dict[str, Callable[[VAE, TestImages, DictConfig], Picture]] = {
     "samples": samples,
     "reconstructions": reconstructions,
     "interpolations": interpolations,
@@ -69,11 +77,12 @@ def generate(cfg: DictConfig) -> list[Path]:
     path = checkpoint.find(cfg.run)
     module, config = checkpoint.rebuild(path)
 
-    def images() -> Tensor:
+    def images() -> tuple[Tensor, Tensor]:
         datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
         datamodule.prepare_data()
         datamodule.setup()
-        return datamodule.splits["test"].images[: max(2 * 16, cfg.count)].float() / 255
+        shown = datamodule.splits["test"].part(slice(max(2 * 16, cfg.count)))
+        return shown.images.float() / 255, shown.labels
 
     files = []
     for name in wanted:

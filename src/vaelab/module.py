@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.objectives import Objective
 from vaelab.vae import VAE
 
 # Validation and test draw their latent samples from this seed, so that a figure is the same whenever it is computed
@@ -65,7 +66,7 @@ class VAEModule(L.LightningModule):
     def __init__(
         self,
         vae: VAE,
-        objective: torch.nn.Module,
+        objective: Objective,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., dict[str, Any]] | None = None,
     ) -> None:
@@ -86,7 +87,8 @@ class VAEModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""
-        terms = self.objective(self.vae, batch[0])
+        self.objective.step.fill_(self.global_step)
+        terms = self.objective(self.vae, *batch)
         self._names = list(terms)
         count = len(batch[0])
         sums = torch.stack([value.detach().mean() * count for value in terms.values()])
@@ -125,7 +127,7 @@ class VAEModule(L.LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
-        terms = self.objective(self.vae, batch[0])
+        terms = self.objective(self.vae, *batch)
         self.log_dict(
             {f"{split}/{name}": value.mean() for name, value in terms.items()},
             on_step=False,

@@ -1,15 +1,15 @@
 """Approximate posteriors q(z|x): how the encoder's features become a distribution over latent vectors.
 
-A posterior is a module that maps features, shape (B, in_features), to a :class:`torch.distributions.Distribution` with
-batch shape (B,) and event shape (latent_dim,), with ``rsample``, ``log_prob`` and ``mean``.
+A posterior is a module that maps features, shape (B, in_features), to a :class:`vaelab.distributions.Latent` with
+batch shape (B,) and event shape (latent_dim,).
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from vaelab import distributions
+from vaelab.distributions import Latent
 
 
 class DiagonalGaussian(nn.Module):
@@ -31,7 +31,7 @@ class DiagonalGaussian(nn.Module):
         self.scale = scale
         self.head = nn.Linear(in_features, 2 * latent_dim)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> Latent:
         """Features (B, in_features) to q(z|x), batch shape (B,), event shape (latent_dim,)."""
         mean, scale = self.head(features).float().chunk(2, dim=-1)
         return distributions.DiagonalGaussian(mean, 0.5 * scale if self.scale == "log_variance" else scale)

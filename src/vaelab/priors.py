@@ -1,14 +1,18 @@
 """Priors p(z): what latent vectors look like before an image is seen.
 
-A prior is a module without inputs whose forward returns a :class:`torch.distributions.Distribution` with empty batch
-shape and event shape (latent_dim,).
+A prior is a module whose forward returns a :class:`vaelab.distributions.Latent` with empty batch shape and event shape
+(latent_dim,). It is given the VAE's encoder, from images (B, C, H, W) to q(z|x), which most priors do not look at.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from vaelab import distributions
+from vaelab.distributions import Latent
+
+Encode = Callable[[Tensor], Latent]
 
 
 class StandardNormal(nn.Module):
@@ -24,6 +28,6 @@ class StandardNormal(nn.Module):
         super().__init__()
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self) -> Distribution:
+    def forward(self, encode: Encode) -> Latent:
         """p(z), event shape (latent_dim,)."""
         return distributions.StandardNormal(self.zero)

@@ -64,6 +64,10 @@ def check(cfg: DictConfig) -> None:
     """
     if not isinstance(cfg.latent_dim, int) or isinstance(cfg.latent_dim, bool) or cfg.latent_dim < 1:
         raise UserError(f"latent_dim={cfg.latent_dim}: it must be a positive integer; type e.g. latent_dim=20")
+    if not isinstance(cfg.conditional, bool):
+        raise UserError(f"conditional={cfg.conditional}: it is true or false")
+    if cfg.conditional and cfg.data.classes is None:
+        raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
     if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
     for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
@@ -183,6 +187,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
     module.config = _plain(cfg)
+    if _keeps_channels_last(cfg):
+        module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     stopwatch = _Stopwatch(run_dir)
     trainer = _trainer(cfg, stopwatch)
     first_step = 0 if resume is None else _check_resume(module, resume)
@@ -191,6 +197,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             logger.go_on(first_step)
     datamodule.prepare_data()
     datamodule.setup()
+    _try_out(cfg, module, datamodule)
 
     status = "failed"
     try:
@@ -229,6 +236,36 @@ def _unfuse_optimizer(cfg: DictConfig) -> None:
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
         cfg.optimizer.fused = False
+
+
+def _keeps_channels_last(cfg: DictConfig) -> bool:
+    """Whether convolutions see the channels of a pixel side by side: in 16 bits they gain by it, in 32 they do not."""
+    if cfg.channels_last == "auto":
+        return "16" in str(cfg.trainer.precision)
+    if not isinstance(cfg.channels_last, bool):
+        raise UserError(f"channels_last={cfg.channels_last}: it is true, false or auto")
+    return bool(cfg.channels_last)
+
+
+@torch.no_grad()
+def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) -> None:
+    """Refuses choices that cannot meet, of which only a batch tells."""
+    images, labels = datamodule.splits["train"].part(slice(2))[:2]
+    random_state = torch.get_rng_state()
+    try:
+        module.eval().objective(module.vae, images.float() / 255, labels)
+    except NotImplementedError as error:  # of torch.distributions: "No KL(p || q) is implemented for ..."
+        names = {group: OmegaConf.select(cfg, f"module.{group}._target_") for group in ("vae.posterior", "vae.prior")}
+        q, p = (str(name).rpartition(".")[2] for name in names.values())
+        if "KL" not in str(error):
+            raise UserError(f"{choices().get('objective', 'this objective')}: {error}") from error
+        raise UserError(
+            f"there is no closed form of the divergence between the posterior {q} and the prior {p}: type "
+            "objective=elbo_sampled, or module.objective.divergence=sampled for another objective"
+        ) from error
+    finally:
+        module.train()
+        torch.set_rng_state(random_state)
 
 
 def _check_resume(module: VAEModule, path: Path) -> int:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from tests.conftest import composed, tiny_vae
 from vaelab.callbacks import animation
@@ -17,6 +16,7 @@ from vaelab.callbacks.drawing import CannotDraw
 from vaelab.figures import image_grid, manifold_latents
 from vaelab.likelihoods import SquaredError
 from vaelab.module import VAEModule
+from vaelab.objectives import ELBO
 from vaelab.training import train
 
 GALLERY = ["callbacks=gallery", "callbacks.gallery=null", "callbacks.pictures=null"]
@@ -50,7 +50,7 @@ class _Run:
             loggers=[],
             fit_loop=SimpleNamespace(epoch_loop=epoch_loop),
         )
-        self.module = VAEModule(tiny_vae(SquaredError(), latent_dim=2), nn.Identity())
+        self.module = VAEModule(tiny_vae(SquaredError(), latent_dim=2), ELBO())
         self.drawn = 0
         self.animation = Animation(str(folder), "a", scene or self._scene, **options)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.conftest import composed, tiny_vae
 from vaelab import figures
@@ -19,8 +19,10 @@ from vaelab.callbacks import drawing, gallery
 from vaelab.callbacks.drawing import CannotDraw, at_rest, excused
 from vaelab.callbacks.gallery import Gallery, Subject
 from vaelab.data.source import Images
+from vaelab.distributions import Latent
 from vaelab.likelihoods import SquaredError
 from vaelab.module import VAEModule
+from vaelab.objectives import ELBO
 from vaelab.training import train
 
 BY_DEFAULT = {"class_reconstructions", "latents", "errors", "manifold", "losses", "path", "reconstructions", "samples"}
@@ -45,7 +47,7 @@ def subject(
     source = SimpleNamespace(classes=classes, factor_names=factor_names)
     datamodule = SimpleNamespace(splits={"test": images}, source=source, is_binary=False)
     trainer: Any = SimpleNamespace(datamodule=datamodule, loggers=[], num_training_batches=3)
-    return Subject(trainer, VAEModule(tiny_vae(SquaredError(), shape, latent_dim), nn.Identity()), 10_000)
+    return Subject(trainer, VAEModule(tiny_vae(SquaredError(), shape, latent_dim), ELBO()), 10_000)
 
 
 def _noted(model: Subject, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -95,7 +97,7 @@ def test_a_picture_can_be_left_out() -> None:
         name: (lambda model, name=name: drawn.append(name)) if draw else None
         for name, draw in configured.pictures.items()
     }
-    configured.on_test_end(trainer, VAEModule(model.vae, nn.Identity()))
+    configured.on_test_end(trainer, VAEModule(model.vae, ELBO()))
     assert set(drawn) == BY_DEFAULT - {"latents", "reconstructions", "samples"}
 
 
@@ -187,7 +189,7 @@ def test_codes_and_errors_are_those_of_every_image(monkeypatch: pytest.MonkeyPat
 def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
     model = subject()
 
-    class Point(torch.distributions.Distribution):
+    class Point(Latent):
         arg_constraints = {}  # noqa: RUF012
 
         def __init__(self, mean: Tensor) -> None:
@@ -198,7 +200,7 @@ def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
         def mean(self) -> Tensor:
             return self._mean
 
-    model.vae.encode = lambda x: Point(x.flatten(1)[:, :2])  # type: ignore[method-assign]
+    model.vae.encode = lambda x, y=None: Point(x.flatten(1)[:, :2])  # type: ignore[assignment, misc, method-assign]
     assert model.codes[1] is None
     assert gallery.latents(model).size
 
@@ -243,7 +245,7 @@ def test_the_plane_of_a_large_latent_space_is_where_the_means_vary_most(monkeypa
 
 
 def test_drawing_leaves_mode_gradients_and_random_numbers_alone() -> None:
-    module = VAEModule(tiny_vae(SquaredError()), nn.Dropout())
+    module = VAEModule(tiny_vae(SquaredError()), ELBO())
     module.train()
     module.vae.encoder.eval()  # frozen on purpose
     state = torch.get_rng_state()

@@ -35,7 +35,7 @@ def test_pieces_give_the_same_bound_as_a_whole(linear_vae: VAE, monkeypatch: pyt
 
 def test_stored_images_are_scored_in_order(linear_vae: VAE) -> None:
     images = torch.randint(0, 256, (23, 1, 3, 2), dtype=torch.uint8)
-    got = score_images(linear_vae, images, 20_000, "", batch_size=10)
+    got = score_images(linear_vae, images, torch.zeros(23, dtype=torch.int64), 20_000, "", batch_size=10)
     torch.testing.assert_close(got, _exact(linear_vae, images / 255), atol=0.05, rtol=0)
 
 

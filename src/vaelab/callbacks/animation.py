@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,8 @@ def manifold(vae: VAE, count: int = 20, scale: int = 1) -> Picture:
         raise CannotDraw(f"latent_dim is {vae.latent_dim}, not 2")
     like: Tensor = next(vae.parameters())
     z = manifold_latents(count, vae.latent_dim, range(vae.latent_dim)).to(like)
-    return image_grid(vae.decode(z).mean, columns=count, scale=scale, gap=0)
+    first = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # what a conditional model is shown for
+    return image_grid(vae.decode(z, first).mean, columns=count, scale=scale, gap=0)
 
 
 class Animation(L.Callback):

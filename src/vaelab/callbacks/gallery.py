@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaelab import figures, reporting
@@ -51,11 +52,12 @@ class Subject:
 
     @cached_property
     def codes(self) -> tuple[Tensor, Tensor | None]:
-        """Posterior means (N, D), and log-variances (N, D) where the posterior has a variance."""
+        """Posterior centres (N, D), and log-variances (N, D) where the posterior has a variance."""
         means, variances = [], []
         for start in range(0, len(self.images), _BATCH):
-            q_z = self.vae.encode(self.pixels(slice(start, start + _BATCH)))
-            means.append(q_z.mean.float().cpu())
+            which = slice(start, start + _BATCH)
+            q_z = self.vae.encode(self.pixels(which), self.labels_of(which))
+            means.append(q_z.centre.float().cpu())
             try:
                 variances.append(q_z.variance.float().log().cpu())
             except NotImplementedError:
@@ -63,10 +65,22 @@ class Subject:
         log_variances = torch.cat(variances) if variances else None
         return torch.cat(means), log_variances if log_variances is None or log_variances.isfinite().all() else None
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Means of p(x|z), (N, C, H, W), of latents (N, D)."""
-        parts = [self.vae.decode(part.to(self.like)).mean.float().cpu() for part in z.split(_BATCH)]
-        return torch.cat(parts)
+    def labels_of(self, which: Any) -> Tensor:
+        """The labels of some of the images, on the model's device."""
+        return self.labels[which].to(self.like.device)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Means of p(x|z), (N, C, H, W), of latents (N, D) and, for a conditional model, labels (N,)."""
+        labels = [None] * len(z) if y is None else y.to(self.like.device).split(_BATCH)
+        parts = zip(z.split(_BATCH), labels, strict=False)
+        return torch.cat([self.vae.decode(part.to(self.like), y).mean.float().cpu() for part, y in parts])
+
+    def blended_labels(self, ends: Sequence[Any], steps: int) -> Tensor | None:
+        """Weights of the classes on the way from one image to another, (steps, classes); of a conditional model."""
+        if self.vae.classes is None:
+            return None
+        first, last = F.one_hot(self.labels[ends], self.vae.classes).float()
+        return torch.lerp(first, last, torch.linspace(0, 1, steps)[:, None])
 
     def first_of(self, wanted: int | str) -> int | None:
         """The first image of a class, given by its number or its name."""
@@ -130,7 +144,7 @@ def class_reconstructions(subject: Subject, per_class: int = 2, seed: int = 0) -
         raise CannotDraw(f"there are fewer than {per_class} images")
     chosen = torch.cat(groups)
     originals = subject.pixels(chosen)
-    reconstructions = subject.vae.reconstruct(originals)
+    reconstructions = subject.vae.reconstruct(originals, subject.labels_of(chosen))
     return figures.class_reconstructions(originals.cpu(), reconstructions.cpu(), labels[chosen], classes)
 
 
@@ -145,7 +159,7 @@ def errors(subject: Subject) -> Picture:
     parts = []
     for start in range(0, len(means), _BATCH):
         which = slice(start, start + _BATCH)
-        difference = subject.decode(means[which]) - subject.pixels(which).float().cpu()
+        difference = subject.decode(means[which], subject.labels[which]) - subject.pixels(which).float().cpu()
         parts.append(difference.square().mean((1, 2, 3)))
     return figures.error_histogram(torch.cat(parts))
 
@@ -165,7 +179,8 @@ def manifold(subject: Subject, count: int = 20, any_size: bool = False) -> Pictu
         if not any_size:
             raise CannotDraw(f"latent_dim is {latent_dim}, not 2; callbacks.gallery.pictures.manifold.any_size=true")
         dims = subject.codes[0].var(0).argsort(descending=True)[:2].tolist()
-    images = subject.decode(figures.manifold_latents(count, latent_dim, dims))
+    z = figures.manifold_latents(count, latent_dim, dims)
+    images = subject.decode(z, torch.zeros(len(z), dtype=torch.int64))  # of a conditional model's first class
     return figures.manifold(images, latent_dim, dims)
 
 
@@ -213,7 +228,9 @@ def path(subject: Subject, start: int | str = 8, end: int | str = 6, steps: int 
     if len(subject.images) < 2:
         raise CannotDraw("there is one image")
     means = subject.codes[0]
-    decoded = subject.decode(figures.straight_path(means[ends[0]], means[ends[1]], steps))
+    decoded = subject.decode(
+        figures.straight_path(means[ends[0]], means[ends[1]], steps), subject.blended_labels(ends, steps)
+    )
     originals = subject.pixels(ends).float().cpu()
     row = torch.cat([originals[:1], decoded, originals[1:]])
     top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
@@ -259,7 +276,8 @@ def arithmetic(
     shown = shown[:count]
     difference = means[high].mean(0) - means[low].mean(0)
     moved = means[shown, None] + torch.tensor(steps, dtype=means.dtype)[:, None] * difference  # (count, steps, D)
-    decoded = subject.decode(moved.flatten(end_dim=1)).unflatten(0, moved.shape[:2])
+    kept = labels[shown].repeat_interleave(len(steps))
+    decoded = subject.decode(moved.flatten(end_dim=1), kept).unflatten(0, moved.shape[:2])
     rows = torch.cat([subject.pixels(shown).float().cpu()[:, None], decoded], 1).flatten(end_dim=1)
     top = ["original", *(f"{step:+g}" if step else "0" for step in steps)]
     return figures.labelled_grid(rows, len(steps) + 1, f"difference of mean codes, added in steps\n{feature}", top)

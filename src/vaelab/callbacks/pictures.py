@@ -40,8 +40,10 @@ class Pictures(L.Callback):
         assert isinstance(module, VAEModule)
         with excused("reconstructions"), at_rest(module):
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            images = pixels(datamodule.splits[split].images[: self.count], next(module.parameters()))
-            grid = reconstruction_grid(images, module.vae.reconstruct(images), scale=self.scale)
+            shown = datamodule.splits[split].part(slice(self.count))
+            images = pixels(shown.images, next(module.parameters()))
+            reconstructions = module.vae.reconstruct(images, shown.labels.to(images.device))
+            grid = reconstruction_grid(images, reconstructions, scale=self.scale)
             keep(trainer, self.folder, "reconstructions", grid, split)
         with excused("samples"), at_rest(module):
             columns = None if math.isqrt(self.count) ** 2 == self.count else 8

@@ -37,6 +37,7 @@ class ImageDataModule(L.LightningDataModule):
         shuffle: a new order of the training images in every epoch.
         drop_last: leave out training images that do not fill a batch.
         seed: of the order and the dynamic draws.
+        classes: how many the source must have, for a model that is told them; ``None`` for any.
 
     Raises:
         UserError: a value is impossible, or the source's images have another shape.
@@ -54,6 +55,7 @@ class ImageDataModule(L.LightningDataModule):
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("limit", limit)):
@@ -73,7 +75,7 @@ class ImageDataModule(L.LightningDataModule):
         self.source, self.image_shape = source, tuple(image_shape)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation, self.binarization, self.limit = validation, binarize, limit
-        self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.shuffle, self.drop_last, self.seed, self.classes = shuffle, drop_last, seed, classes
         self.splits: dict[str, Images] = {}
         self._training: Batches | None = None
         self._resumed: dict[str, Any] | None = None
@@ -98,6 +100,9 @@ class ImageDataModule(L.LightningDataModule):
                     f"{self.source.name} holds {split.images.dtype} images of shape {tuple(split.images.shape[1:])}, "
                     f"not uint8 of {self.image_shape}: type data.image_shape={list(split.images.shape[1:])}"
                 )
+        found = len(self.source.classes)
+        if self.classes is not None and found != self.classes:
+            raise UserError(f"{self.source.name} has {found} classes, not {self.classes}: type data.classes={found}")
         if self.validation == "test":
             val = test
         else:

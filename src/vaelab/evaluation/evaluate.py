@@ -80,7 +80,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Scores of the test images and, where there is one, of another data set's; their files, and figures of them."""
     split = datamodule.splits["test"].part(slice(cfg.scores.limit))
-    scores = score_images(vae, split.images, cfg.scores.samples, "scoring test images")
+    scores = score_images(vae, split.images, split.labels, cfg.scores.samples, "scoring test images")
     _write_scores(scores, split, datamodule.source.classes, run_dir / "scores.csv")
     save_png(_extremes(scores, split.images, cfg.scores.extremes), run_dir / "extremes.png")
     figures: dict[str, Any] = {
@@ -103,7 +103,7 @@ def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path
     other.prepare_data()
     other.setup()
     others = other.splits["test"].part(slice(cfg.scores.limit))
-    other_scores = score_images(vae, others.images, cfg.scores.samples, f"scoring {other.source.name}")
+    other_scores = score_images(vae, others.images, others.labels, cfg.scores.samples, f"scoring {other.source.name}")
     _write_scores(other_scores, others, other.source.classes, run_dir / "scores_against.csv")
     reporting.say(
         f"[dim]AUROC against {other.source.name}: how likely an image of {datamodule.source.name} scores higher. Below "

@@ -18,7 +18,7 @@ _DECODED_AT_ONCE = 4000  # latents times images: keeps activations small, and pr
 
 
 @torch.no_grad()
-def importance_weighted_bound(vae: VAE, x: Tensor, samples: int) -> Tensor:
+def importance_weighted_bound(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
     r"""A lower bound on log p(x) per image, in nats, that tends to it with the number of samples.
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \qquad z_k \sim q(z|x)
@@ -30,6 +30,7 @@ def importance_weighted_bound(vae: VAE, x: Tensor, samples: int) -> Tensor:
         vae: the model, in evaluation mode.
         x: images (B, C, H, W).
         samples: K.
+        y: labels (B,), which a conditional model needs: the bound is one on log p(x|y) then.
 
     Returns:
         Shape (B,).
@@ -37,17 +38,20 @@ def importance_weighted_bound(vae: VAE, x: Tensor, samples: int) -> Tensor:
     total = x.new_full((len(x),), -math.inf)
     at_once = max(1, _DECODED_AT_ONCE // len(x))
     for start in range(0, samples, at_once):
-        log_weights = vae.log_weights(x, min(at_once, samples - start))
+        log_weights = vae.log_weights(x, min(at_once, samples - start), y)
         total = torch.logaddexp(total, log_weights.logsumexp(0))
     return total - math.log(samples)
 
 
-def score_images(vae: VAE, images: Tensor, samples: int, description: str, batch_size: int = 500) -> Tensor:
+def score_images(
+    vae: VAE, images: Tensor, labels: Tensor, samples: int, description: str, batch_size: int = 500
+) -> Tensor:
     """The bound of :func:`importance_weighted_bound` for stored images, with a progress bar.
 
     Args:
         vae: the model, in evaluation mode.
         images: uint8 (N, C, H, W).
+        labels: int64 (N,).
         samples: K.
         description: beside the progress bar.
         batch_size: images at once.
@@ -56,11 +60,11 @@ def score_images(vae: VAE, images: Tensor, samples: int, description: str, batch
         Shape (N,), on the CPU.
     """
     device = next(vae.parameters()).device
-    parts = images.split(batch_size)
+    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
     return torch.cat(
         [
-            importance_weighted_bound(vae, part.to(device).float() / 255, samples).cpu()
-            for part in track(parts, description, transient=True)
+            importance_weighted_bound(vae, x.to(device).float() / 255, samples, y.to(device)).cpu()
+            for x, y in track(parts, description, transient=True)
         ]
     )
 
