@@ -11,6 +11,7 @@ import torch
 from tests.conftest import composed
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
+from vaelab.generation import generate
 from vaelab.schedulers import plateau
 from vaelab.training import train
 
@@ -210,6 +211,22 @@ def test_evaluation_scores_images_against_another_data_set(tmp_path: Path, tiny_
     assert sum(scores) / 100 == pytest.approx(figures["score/mean"], rel=1e-5)
     assert figures["score/mean"] > figures["test/elbo"] - 5  # a tighter bound, of some of the images
     assert (out / "extremes.png").stat().st_size > 1000
+    assert "score/auroc_reversed" not in figures
+
+
+def test_two_runs_are_told_apart_both_ways_round(tmp_path: Path, tiny_data: list[str]) -> None:
+    """A model against itself: the same images, so that neither set is likelier; and two models side by side."""
+    _train(tmp_path, *tiny_data, "callbacks=none")
+    run, out = f"run={tmp_path}", f"run_dir={tmp_path / 'out'}"
+    figures = evaluate(composed("evaluate", run, out, f"against_run={tmp_path}", "scores.limit=50"))
+    assert figures["score/auroc"] == pytest.approx(0.5, abs=0.1)
+    assert figures["score/auroc_reversed"] == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(UserError, match="against"):
+        evaluate(composed("evaluate", run, out, f"against_run={tmp_path}", "data@against=digits"))
+    files = generate(composed("generate", run, out, "what=comparison", f"beside={tmp_path}"))
+    assert files[0].stat().st_size > 10_000
+    with pytest.raises(UserError, match="beside"):
+        generate(composed("generate", run, out, "what=comparison"))
 
 
 def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list[str]) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 from vaelab import checkpoint, reporting
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
-from vaelab.figures import Picture, image_grid, reconstruction_grid, save_png
+from vaelab.figures import Picture, compare, image_grid, reconstruction_grid, save_png
 from vaelab.vae import VAE
 
-TestImages = Callable[[], tuple[Tensor, Tensor]]  # the first of them and their labels, read when they are needed
+TestImages = Callable[[], tuple[Tensor, Tensor, tuple[str, ...]]]  # with labels and classes, read when needed
 
 
 def samples(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
@@ -24,33 +24,55 @@ def samples(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
 
 def reconstructions(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
     """The first test images over their reconstructions."""
-    originals, labels = images()
+    originals, labels, _ = images()
     originals, labels = originals[: cfg.count], labels[: cfg.count]
     return reconstruction_grid(originals, vae.reconstruct(originals, labels), scale=cfg.scale)
 
 
 def interpolations(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
-    """Straight ways between the latent means of pairs of test images, a row each."""
+    """Straight ways between the latent codes of pairs of test images, a row each."""
     rows = min(cfg.count, 16)
-    originals, labels = images()
+    originals, labels, _ = images()
     if len(originals) < 2 * rows:
         raise UserError(
             f"there are {len(originals)} test images, and {rows} interpolations need {2 * rows}: type count=1"
         )
-    ends = vae.encode(originals[: 2 * rows], labels[: 2 * rows]).centre.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
+    originals, labels = originals[: 2 * rows], labels[: 2 * rows]
+    ends = vae.encode(originals, labels).centre.unflatten(0, (rows, 2))  # (R, 2, latent_dim)
     way = torch.linspace(0, 1, cfg.steps).view(1, -1, 1)
     z = ends[:, :1] * (1 - way) + ends[:, 1:] * way  # (R, steps, latent_dim)
     y = None
     if vae.classes is not None:
-        classes = F.one_hot(labels[: 2 * rows], vae.classes).float().unflatten(0, (rows, 2))  # (R, 2, classes)
+        classes = F.one_hot(labels, vae.classes).float().unflatten(0, (rows, 2))  # (R, 2, classes)
         y = (classes[:, :1] * (1 - way) + classes[:, 1:] * way).flatten(end_dim=1)
     return image_grid(vae.decode(z.flatten(end_dim=1), y).mean, columns=cfg.steps, scale=cfg.scale)
+
+
+def comparison(vae: VAE, images: TestImages, cfg: DictConfig) -> Picture:
+    """Samples and latent codes of the same test images, of this model and of the one ``beside`` it."""
+    if cfg.beside is None:
+        raise UserError("what=comparison needs another model of the same images: type beside=<its run folder>")
+    runs = {str(run): checkpoint.rebuild(checkpoint.find(run)) for run in (cfg.run, cfg.beside)}
+    shapes = {module.vae.image_shape for module, _ in runs.values()}
+    if len(shapes) > 1:
+        raise UserError(f"beside={cfg.beside}: the two models are of images of different shapes, {sorted(shapes)}")
+    objectives = [config.get("choices", {}).get("objective") for _, config in runs.values()]
+    titles = objectives if len(set(objectives)) == len(runs) else list(runs)
+    originals, labels, classes = images()
+    drawn, codes = [], []
+    for module, _ in runs.values():
+        torch.manual_seed(cfg.seed)
+        drawn.append(module.vae.sample(min(cfg.count, 64)))
+        parts = zip(originals.split(500), labels.split(500), strict=True)
+        codes.append(torch.cat([module.vae.encode(x, y).centre for x, y in parts]))
+    return compare([str(title) for title in titles], drawn, codes, labels, classes)
 
 
 PICTURES: dict[str, Callable[[VAE, TestImages, DictConfig], Picture]] = {
     "samples": samples,
     "reconstructions": reconstructions,
     "interpolations": interpolations,
+    "comparison": comparison,
 }
 
 
@@ -71,18 +93,18 @@ def generate(cfg: DictConfig) -> list[Path]:
     for name in wanted:
         if name not in PICTURES:
             raise UserError(f"what={name}: no such picture; choose from {', '.join(PICTURES)}, or what=[samples,...]")
-    for name, least in (("count", 1), ("steps", 2), ("scale", 1)):
+    for name, least in (("count", 1), ("steps", 2), ("scale", 1), ("images", 1)):
         if not isinstance(cfg[name], int) or cfg[name] < least:
             raise UserError(f"{name}={cfg[name]}: it must be an integer of at least {least}")
     path = checkpoint.find(cfg.run)
     module, config = checkpoint.rebuild(path)
 
-    def images() -> tuple[Tensor, Tensor]:
+    def images() -> tuple[Tensor, Tensor, tuple[str, ...]]:
         datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
         datamodule.prepare_data()
         datamodule.setup()
-        shown = datamodule.splits["test"].part(slice(max(2 * 16, cfg.count)))
-        return shown.images.float() / 255, shown.labels
+        shown = datamodule.splits["test"].part(slice(cfg.images))
+        return shown.images.float() / 255, shown.labels, datamodule.source.classes
 
     files = []
     for name in wanted:

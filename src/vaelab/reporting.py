@@ -50,7 +50,7 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
             continue
         is_term = isinstance(value, float) and name.startswith(("val/", "test/", "score/"))
         # The KL divergence is in nats whatever the likelihood is; what is summed with a mere loss is not.
-        label = "" if not is_term or name.endswith("/auroc") else "nats" if name.endswith("/kl") else unit(normalized)
+        label = "" if not is_term or "/auroc" in name else "nats" if name.endswith("/kl") else unit(normalized)
         rows.append((name, f"{value:,.3f}" if is_term else f"{value:,}", label))
     say(f"[bold]{title}[/bold]")
     for row in rows:

@@ -55,9 +55,9 @@ def _noted(model: Subject, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     latents: list[Tensor] = []
     decode = model.decode
 
-    def noting(z: Tensor) -> Tensor:
+    def noting(z: Tensor, y: Tensor | None = None) -> Tensor:
         latents.append(z)
-        return decode(z)
+        return decode(z, y)
 
     monkeypatch.setattr(model, "decode", noting)
     return latents

@@ -46,6 +46,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     for name, least in (("samples", 0), ("extremes", 1)):
         if not isinstance(cfg.scores[name], int) or cfg.scores[name] < least:
             raise UserError(f"scores.{name}={cfg.scores[name]}: it must be an integer of at least {least}")
+    if cfg.against is not None and cfg.against_run is not None:
+        raise UserError("against_run=... names a data set already: leave data@against out")
     path = checkpoint.find(cfg.run)
     module, config = checkpoint.rebuild(path)
     datamodule = checkpoint.rebuild_data(config, path, cfg.data_dir)
@@ -90,11 +92,9 @@ def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path
         "score/precision": "32-true",
         "score/images": len(scores),
     }
-    if cfg.against is None:
+    other, other_vae = _other(cfg, datamodule.binarization)
+    if other is None:
         return figures
-    options = OmegaConf.to_container(cfg.against, resolve=True)
-    assert isinstance(options, dict)
-    other = instantiate({**options, "binarize": datamodule.binarization, "validation": "test"}, _convert_="all")
     if tuple(other.image_shape) != vae.image_shape:
         raise UserError(
             f"against: images of {other.source.name} have shape {list(other.image_shape)}, and the model is of "
@@ -103,18 +103,40 @@ def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path
     other.prepare_data()
     other.setup()
     others = other.splits["test"].part(slice(cfg.scores.limit))
-    other_scores = score_images(vae, others.images, others.labels, cfg.scores.samples, f"scoring {other.source.name}")
+    names = (datamodule.source.name, other.source.name)
+    other_scores = score_images(vae, others.images, others.labels, cfg.scores.samples, f"scoring {names[1]}")
     _write_scores(other_scores, others, other.source.classes, run_dir / "scores_against.csv")
-    reporting.say(
-        f"[dim]AUROC against {other.source.name}: how likely an image of {datamodule.source.name} scores higher. Below "
-        "0.5 the other set looks more likely than the model's own, as simpler images can (arXiv 1810.09136).[/dim]"
-    )
-    return {
-        **figures,
-        "against": other.source.name,
+    figures |= {
+        "against": names[1],
         "score/mean_against": float(other_scores.mean()),
         "score/auroc": auroc(scores, other_scores),
     }
+    if other_vae is not None:
+        other_vae.to(next(vae.parameters()).device)
+        inliers, outliers = (
+            score_images(other_vae, part.images, part.labels, cfg.scores.samples, f"scoring {name} the other way round")
+            for part, name in ((others, names[1]), (split, names[0]))
+        )
+        figures["score/auroc_reversed"] = auroc(inliers, outliers)
+    reporting.say(
+        f"[dim]AUROC: how likely an image of {names[0]} scores higher than one of {names[1]}; reversed, the other way "
+        "round under the other run's model. Below 0.5 the other set looks more likely than the model's own, as simpler "
+        "images can (arXiv 1810.09136).[/dim]"
+    )
+    return figures
+
+
+def _other(cfg: DictConfig, binarization: str) -> tuple[ImageDataModule | None, VAE | None]:
+    """The data set to tell from the model's own, and the model of the run that was trained on it, if one was named."""
+    if cfg.against_run is not None:
+        path = checkpoint.find(cfg.against_run)
+        module, config = checkpoint.rebuild(path)
+        return checkpoint.rebuild_data(config, path), module.vae
+    if cfg.against is None:
+        return None, None
+    options = OmegaConf.to_container(cfg.against, resolve=True)
+    assert isinstance(options, dict)
+    return instantiate({**options, "binarize": binarization, "validation": "test"}, _convert_="all"), None
 
 
 def _write_scores(scores: Tensor, split: Images, classes: tuple[str, ...], path: Path) -> None:
