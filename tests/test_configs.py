@@ -39,7 +39,7 @@ def _module(*overrides: str) -> VAEModule:
 
 def test_there_is_what_the_readme_promises() -> None:
     promised = {
-        "model": {"mlp", "conv"},
+        "model": {"mlp", "conv", "resnet"},
         "loss": {"bce", "mse"},
         "objective": {"elbo", "elbo_sampled", "autoencoder"},
         "prior": {"standard_normal"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaelab.networks.conv import ConvDecoder, ConvEncoder
 from vaelab.networks.layers import activation
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.networks.resnet import ResNetDecoder, ResNetEncoder
 
 ENCODERS: dict[str, Callable[..., Any]] = {
     "mlp": MLPEncoder,
@@ -19,6 +20,8 @@ ENCODERS: dict[str, Callable[..., Any]] = {
     "conv": partial(ConvEncoder, hidden_sizes=[8]),
     "conv same": partial(ConvEncoder, padding="same", strides=[2, 3], channels=[4, 8]),
     "conv valid": partial(ConvEncoder, padding="valid", channels=[4], kernel_sizes=2),
+    "resnet": ResNetEncoder,
+    "resnet odd": partial(ResNetEncoder, channels=[12, 7, 9], blocks=1),
 }
 DECODERS: dict[str, Callable[..., Any]] = {
     "mlp": MLPDecoder,
@@ -30,6 +33,8 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "conv transposed stem": partial(ConvDecoder, stem="transposed", padding="same"),
     "conv valid": partial(ConvDecoder, padding="valid", channels=[4], strides=[1, 2], kernel_sizes=[3, 4]),
     "conv odd": partial(ConvDecoder, channels=[4, 4], strides=[3, 2, 1], kernel_sizes=[5, 2, 3]),
+    "resnet": ResNetDecoder,
+    "resnet odd": partial(ResNetDecoder, channels=[12, 7, 9], blocks=1),
 }
 SHAPES = [(1, 28, 28), (3, 32, 32), (2, 7, 12), (1, 5, 5), (4, 13, 9)]
 

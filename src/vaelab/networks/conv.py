@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaelab.networks.layers import activation as make_activation
-from vaelab.networks.layers import dense
+from vaelab.networks.layers import dense, positive
 
 Padding = Literal["half", "same", "valid"]
 
@@ -29,8 +29,7 @@ def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]
     spread = [values] * layers if isinstance(values, int) else list(values)
     if len(spread) != layers:
         raise ValueError(f"{what} has {len(spread)} values for {layers} layers: {spread}")
-    if not all(isinstance(value, int) and value > 0 for value in spread):
-        raise ValueError(f"{what} must be positive integers, not {spread}")
+    positive(spread, what)
     return spread
 
 

@@ -29,15 +29,24 @@ def glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def positive(values: Sequence[int], what: str) -> None:
+    """Refuses what are no sizes.
+
+    Raises:
+        ValueError: a value is not a positive integer.
+    """
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{what} must be positive integers, not {value!r}")
+
+
 def dense(sizes: Sequence[int], activation_name: str) -> nn.Sequential:
     """Linear layers from ``sizes[0]`` features to ``sizes[-1]``, each followed by the activation.
 
     Raises:
         ValueError: a size is not a positive integer.
     """
-    for size in sizes:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"a layer's size must be a positive integer, not {size!r}")
+    positive(sizes, "layer sizes")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation(activation_name)]
