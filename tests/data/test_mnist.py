@@ -1,32 +1,19 @@
 """MNIST's files: real ones where they are, absent and damaged ones in one line."""
 
-import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from tests.files import write_mnist
 from vaelab.data.mnist import MNIST
 from vaelab.errors import UserError
-
-
-def _write(folder: Path, count: int = 30) -> None:
-    """Small files in MNIST's own format."""
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for prefix in ("train", "t10k"):
-        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = generator.integers(0, 10, count, dtype=np.uint8)
-        header = struct.pack(">IIII", 2051, count, 28, 28)
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
 
 
 def test_reads_idx_files_and_says_that_they_are_not_the_official_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _write(tmp_path / "MNIST" / "raw")
+    write_mnist(tmp_path / "MNIST" / "raw")
     source = MNIST(tmp_path)
     source.prepare()
     images, labels, _ = source.load(train=True)
@@ -39,7 +26,7 @@ def test_reads_idx_files_and_says_that_they_are_not_the_official_ones(
 @pytest.mark.parametrize("damage", ["truncated", "swapped", "empty"])
 def test_damaged_files_are_named_in_one_line(tmp_path: Path, damage: str) -> None:
     raw = tmp_path / "MNIST" / "raw"
-    _write(raw)
+    write_mnist(raw)
     images = raw / "train-images-idx3-ubyte"
     if damage == "truncated":
         images.write_bytes(images.read_bytes()[:-100])

@@ -1,0 +1,57 @@
+"""Every named experiment runs as a user runs it, but for its length and its images."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, composed
+from tests.files import write_cifar10, write_mnist, write_pictures
+from vaelab.training import train
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+GALLERY = {
+    *("reconstructions.png", "samples.png", "class_reconstructions.png", "latents.png", "errors.png", "manifold.png"),
+    *("losses.png", "path.png", "samples.gif"),
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(folder / name / "raw", 80)
+    write_cifar10(folder / "cifar-10-batches-bin")
+    write_pictures(folder / "pictures")
+    return folder
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(
+    experiment: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+    cfg = composed(
+        "train",
+        f"experiment={experiment}",
+        f"run_dir={tmp_path}",
+        "trainer.max_epochs=1",
+        "trainer.max_steps=4",
+        "logger=csv",
+    )
+    cfg.data.batch_size = 20
+    cfg.data.limit = 60
+    if cfg.data.validation != "test":
+        cfg.data.validation = 10
+    if "folder" in cfg.data.source:
+        cfg.data.source.folder, cfg.data.source.cache_dir = str(data_dir / "pictures"), str(tmp_path)
+    if experiment.endswith("_512"):  # seconds a step
+        cfg.module.vae.encoder.channels = cfg.module.vae.decoder.channels = [8, 8]
+    figures = train(cfg)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == figures
+    assert 1 <= figures["steps"] <= 4
+    with (tmp_path / "metrics.csv").open() as file:
+        assert any(row["val/loss"] for row in csv.DictReader(file))
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert pictures >= (GALLERY if "samples_animation" in cfg.callbacks else {"samples.png"})
