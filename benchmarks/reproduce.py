@@ -3,6 +3,8 @@
     make reproduce                                              all of them, three seeds each
     make reproduce ARGS="--seeds 1 tensorflow_mnist"            some of them, once
 
+    make reproduce ARGS=--speed                                 how long an epoch takes, with nothing else running
+
 A run that is complete is not repeated and one that was interrupted goes on where it stopped, so the command can be
 stopped and started at will. After every run the table in ``benchmarks/results/reproduce.md`` is brought up to date.
 """
@@ -13,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -32,11 +35,12 @@ class Document:
     name: str
     figure: str  # the column of metrics.csv
     epochs: dict[int, str]  # epoch (0 for the end) to what the document says, "" for nothing
+    images: int = 60_000  # of an epoch
 
 
 DOCUMENTS = {
     "mathworks_mnist": Document("MathWorks, MNIST", "val/loss", {1: "28.01", 10: "19.68", 50: "18.508"}),
-    "mathworks_digits": Document("MathWorks, Digits", "val/loss", {0: ""}),
+    "mathworks_digits": Document("MathWorks, Digits", "val/loss", {0: ""}, images=5_000),
     "wolfram_mnist": Document("Wolfram, MNIST", "val/loss", {0: ""}),
     "tensorflow_mnist": Document(
         "TensorFlow, MNIST", "val/elbo", {1: "-177.4, -182.1 (Keras, two runs)", 10: "-156.41"}
@@ -44,10 +48,17 @@ DOCUMENTS = {
     "keras_fashion": Document("Keras, Fashion-MNIST", "val/elbo", {1: "", 10: ""}),
     "pytorch_mnist": Document("PyTorch example, MNIST", "val/loss", {1: "128.4", 2: "116.3", 3: "112.2", 10: ""}),
 }
+# The same data, measure and length with a better recipe; compared with the document's last figure.
+BETTER = {
+    f"{name}_better": Document(f"{document.name}: better", document.figure, {max(document.epochs): ""}, document.images)
+    for name, document in DOCUMENTS.items()
+    if (ROOT / "configs" / "experiment" / f"{name}_better.yaml").is_file()
+}
+EXPERIMENTS = {name: each for key in DOCUMENTS for name, each in (DOCUMENTS | BETTER).items() if name.startswith(key)}
 
 
 def run(experiment: str, seed: int) -> Path | None:
-    """Trains one experiment with one seed, or what is left of it; its run folder, or None if it failed."""
+    """Trains one experiment with one seed, or what is left of it; its run folder, or ``None`` if it failed."""
     folder = RUNS / experiment / f"seed{seed}"
     if (folder / "metrics.json").is_file():
         return folder
@@ -58,9 +69,21 @@ def run(experiment: str, seed: int) -> Path | None:
     return folder if subprocess.run(command, cwd=ROOT).returncode == 0 else None
 
 
+def measure_speed(experiment: str) -> None:
+    """Trains for one epoch, at most 1,000 steps, and notes how fast that was."""
+    command = [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={experiment}", "logger=none"]
+    with tempfile.TemporaryDirectory() as folder:
+        command += [f"hydra.run.dir={folder}", "callbacks=none", "trainer.max_epochs=1", "trainer.max_steps=1000"]
+        subprocess.run([*command, "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"], cwd=ROOT, check=True)
+        speed = json.loads((Path(folder) / "metrics.json").read_text())["images_per_second"]
+    path = RUNS / experiment / "speed.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images_per_second": speed, "threads": torch.get_num_threads()}) + "\n")
+
+
 def figures(experiment: str, folder: Path) -> dict[int, float]:
     """The figures of one run at the epochs that its document speaks of."""
-    document = DOCUMENTS[experiment]
+    document = EXPERIMENTS[experiment]
     with (folder / "metrics.csv").open(newline="") as file:
         values = [float(row[document.figure]) for row in csv.DictReader(file) if row.get(document.figure)]
     found = {epoch: values[epoch - 1] for epoch in document.epochs if 0 < epoch <= len(values)}
@@ -70,7 +93,7 @@ def figures(experiment: str, folder: Path) -> dict[int, float]:
     return found
 
 
-def table(finished: dict[str, dict[int, Path]]) -> str:
+def table(finished: dict[str, list[Path]]) -> str:
     """The results as a Markdown table."""
     lines = [
         "# The documents and their experiments",
@@ -80,13 +103,15 @@ def table(finished: dict[str, dict[int, Path]]) -> str:
         "test images, summed over pixels and latents, averaged over images; ours are the mean and, over several seeds, "
         "the lowest and highest. Losses of grey pixels are no likelihoods.",
         "",
-        "| document | command: `python src/train.py ...` | figure | epoch | document | ours | seeds | images/s |",
+        "| document | `python src/train.py ...` | figure | epoch | document | ours | seeds | seconds per epoch |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for experiment, folders in finished.items():
-        document = DOCUMENTS[experiment]
-        found = [figures(experiment, folder) for folder in folders.values()]
-        speeds = [json.loads((folder / "metrics.json").read_text())["images_per_second"] for folder in folders.values()]
+        document = EXPERIMENTS[experiment]
+        found = [figures(experiment, folder) for folder in folders]
+        speed = RUNS / experiment / "speed.json"
+        measured = json.loads(speed.read_text()) if speed.exists() else None
+        seconds = f"{document.images / measured['images_per_second']:.1f}" if measured else ""
         for epoch, expected in document.epochs.items():
             ours = [values[epoch] for values in found if epoch in values]
             if not ours:
@@ -95,35 +120,45 @@ def table(finished: dict[str, dict[int, Path]]) -> str:
             lines.append(
                 f"| {document.name} | `experiment={experiment}` | {document.figure.replace('val/', 'test ')} "
                 f"| {epoch or 'last'} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
-                f"| {len(ours)} | {statistics.median(speeds):,.0f} |"
+                f"| {len(ours)} | {seconds} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def write_table() -> str:
+    """Brings ``reproduce.md`` up to date with every run that is complete."""
+    finished = {
+        name: [path.parent for path in sorted((RUNS / name).glob("seed*/metrics.json"))] for name in EXPERIMENTS
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = table({name: folders for name, folders in finished.items() if folders})
+    (RESULTS / "reproduce.md").write_text(text)
+    return text
 
 
 def main() -> int:
     """Runs what was asked for; the exit code says whether all of it succeeded."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(DOCUMENTS)}; all by default")
+    parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(EXPERIMENTS)}; all by default")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds each (default: 3)")
+    parser.add_argument("--speed", action="store_true", help="measure how long an epoch takes, and nothing else")
     options = parser.parse_args()
-    unknown = set(options.experiments) - set(DOCUMENTS)
+    unknown = set(options.experiments) - set(EXPERIMENTS)
     if unknown or options.seeds < 1:
         parser.error(f"no experiment {', '.join(unknown)}" if unknown else "--seeds must be at least 1")
-    wanted = [(e, s) for s in range(options.seeds) for e in options.experiments or DOCUMENTS]
-    finished: dict[str, dict[int, Path]] = {}
+    chosen = [name for name in EXPERIMENTS if name in options.experiments or not options.experiments]
     failed = []
     started = time.monotonic()
-    for number, (experiment, seed) in enumerate(wanted, 1):
+    wanted = [(e, s) for s in range(options.seeds) for e in chosen]
+    for number, (experiment, seed) in enumerate([] if options.speed else wanted, 1):
         minutes = (time.monotonic() - started) / 60
         print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] experiment={experiment} seed={seed}", flush=True)
-        folder = run(experiment, seed)
-        if folder is None:
+        if run(experiment, seed) is None:
             failed.append(f"experiment={experiment} seed={seed}")
-            continue
-        finished.setdefault(experiment, {})[seed] = folder
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "reproduce.md").write_text(table(finished))
-    print((RESULTS / "reproduce.md").read_text() if finished else "nothing finished")
+        write_table()
+    for experiment in chosen if options.speed else []:
+        measure_speed(experiment)
+    print(write_table())
     for what in failed:
         print(f"failed: {what}", file=sys.stderr)
     return 1 if failed else 0
