@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format reproduce clean
+.PHONY: help train test check format reproduce choices clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
 	@echo "make test       run the tests"
 	@echo "make check      lint, formatting and types"
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
+	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
 	@echo "make format     put the formatting right"
 	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
@@ -39,6 +40,9 @@ check: $(BIN)/.installed-dev
 
 reproduce: $(BIN)/.installed
 	@$(BIN)/python benchmarks/reproduce.py $(ARGS)
+
+choices: $(BIN)/.installed
+	@$(BIN)/python benchmarks/choices.py $(ARGS)
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix

@@ -22,10 +22,9 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from runs import RESULTS, ROOT, finish
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "logs" / "reproduce"
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclass
@@ -55,18 +54,6 @@ BETTER = {
     if (ROOT / "configs" / "experiment" / f"{name}_better.yaml").is_file()
 }
 EXPERIMENTS = {name: each for key in DOCUMENTS for name, each in (DOCUMENTS | BETTER).items() if name.startswith(key)}
-
-
-def run(experiment: str, seed: int) -> Path | None:
-    """Trains one experiment with one seed, or what is left of it; its run folder, or ``None`` if it failed."""
-    folder = RUNS / experiment / f"seed{seed}"
-    if (folder / "metrics.json").is_file():
-        return folder
-    command = [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={experiment}", f"seed={seed}"]
-    command += [f"hydra.run.dir={folder}", "logger=csv"]
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        command.append(f"ckpt_path={folder}")
-    return folder if subprocess.run(command, cwd=ROOT).returncode == 0 else None
 
 
 def measure_speed(experiment: str) -> None:
@@ -153,7 +140,7 @@ def main() -> int:
     for number, (experiment, seed) in enumerate([] if options.speed else wanted, 1):
         minutes = (time.monotonic() - started) / 60
         print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] experiment={experiment} seed={seed}", flush=True)
-        if run(experiment, seed) is None:
+        if not finish(RUNS / experiment / f"seed{seed}", [f"experiment={experiment}", f"seed={seed}", "logger=csv"]):
             failed.append(f"experiment={experiment} seed={seed}")
         write_table()
     for experiment in chosen if options.speed else []:

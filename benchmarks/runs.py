@@ -1,0 +1,24 @@
+"""Trainings that a benchmark needs: complete ones are not repeated, interrupted ones go on where they stopped."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def finished(folder: Path) -> bool:
+    """Whether the training in this run folder is complete."""
+    return (folder / "metrics.json").is_file()
+
+
+def finish(folder: Path, overrides: Sequence[str]) -> bool:
+    """Trains what ``train.py`` makes of these overrides, or what is left of it; whether that succeeded."""
+    if finished(folder):
+        return True
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"hydra.run.dir={folder}"]
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        command.append(f"ckpt_path={folder}")
+    return subprocess.run(command, cwd=ROOT).returncode == 0
