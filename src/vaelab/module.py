@@ -99,9 +99,12 @@ class VAEModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs the training figures when it is time."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-        if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
+        if self._is_time_to_log(batch_idx):
             self._log_training()
+
+    def _is_time_to_log(self, batch_idx: int) -> bool:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def _log_training(self) -> None:
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
@@ -182,6 +185,8 @@ class VAEModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the model, and what goes on where it stopped, in plain containers."""
+        if self.trainer.training and self._is_time_to_log(self.trainer.fit_loop.epoch_loop.batch_idx):
+            self._log_training()  # Lightning saves before it gets there, and what goes on would not
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint["vaelab"] = {
             "format": 1,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting, resuming
+from vaelab.callbacks.stopping import GracefulStop, Stopped
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.memory import keep_freed_memory
@@ -190,7 +192,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if _keeps_channels_last(cfg):
         module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     stopwatch = _Stopwatch(run_dir)
-    trainer = _trainer(cfg, stopwatch)
+    stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
+    trainer = _trainer(cfg, stopwatch, stop)
     first_step = 0 if resume is None else _check_resume(module, resume)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
@@ -204,8 +207,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if trainer.is_global_zero:
             _introduce(cfg, datamodule, module, trainer, run_dir)
         trainer.fit(module, datamodule, ckpt_path=resume)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        if stop.asked:  # while the last epoch ended
+            raise Stopped(stop.asked)
         if module.validated_at != trainer.global_step:  # it ended in the middle of an epoch
             trainer.validate(module, datamodule, verbose=False)
         figures = {
@@ -221,12 +224,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             _conclude(figures, datamodule, module, run_dir)
         status = "success"
         return figures
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
+    except Stopped as stopped:
         if trainer.is_global_zero:
-            last = (run_dir / "checkpoints" / "last.ckpt").is_file()
-            how = f"ckpt_path={reporting.shown_path(run_dir)} and the same settings go on after its last whole epoch"
-            reporting.say(how if last else "no epoch was complete: there is nothing to go on from")
-        raise
+            status = "stopped"
+            reporting.say(
+                f"stopped by {stopped} after step {trainer.global_step:,}: ckpt_path={reporting.shown_path(run_dir)} "
+                "and the same settings go on from there"
+            )
+        if stopped.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.signum) from None
     finally:
         loggers.finish(trainer.loggers, status)
 

@@ -1,0 +1,71 @@
+"""What ends a training from outside: Ctrl-C, and the signal by which a machine asks a process to go."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+
+
+class Stopped(BaseException):
+    """The training was asked to end, and has: ``signum`` says by which signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class GracefulStop(L.Callback):
+    """Ends a training after the step that is being taken, with a checkpoint from which it goes on with the next one.
+
+    A second Ctrl-C ends the process at once. Several processes end together, at a step at which figures are logged,
+    because all of them write the checkpoint; whichever was asked.
+
+    Args:
+        path: the checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked = 0  # by which signal
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        try:  # after Lightning's own, which end a training without a checkpoint
+            self._before = {signum: signal.signal(signum, self._ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread, which alone may
+            self._before = {}
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if self.asked == signum == signal.SIGINT:
+            os._exit(128 + signum)
+        self.asked = signum
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:
+            return  # the epoch's end has validation and checkpoints of its own; the next step is soon
+        if trainer.world_size > 1:
+            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+            if (batch_idx + 1) % every:
+                return
+            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        if self.asked:
+            trainer.save_checkpoint(self.path)
+            raise Stopped(self.asked)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}

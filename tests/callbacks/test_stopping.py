@@ -1,0 +1,60 @@
+"""Signals end a training as its user would wish: with a checkpoint, a line, and the right exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _command(run_dir: Path, tiny_data: list[str], *overrides: str) -> list[str]:
+    longer = ["data.limit=1500", "trainer.max_epochs=5", "trainer.log_every_n_steps=7", "callbacks.gallery=null"]
+    return [sys.executable, str(ROOT / "src" / "train.py"), *tiny_data, *longer, f"hydra.run.dir={run_dir}", *overrides]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
+    """The run folder of a training that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(_command(folder, tiny_data), env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(
+    signum: signal.Signals, code: int, whole: Path, tmp_path: Path, tiny_data: list[str]
+) -> None:
+    stopped = tmp_path / "stopped"
+    with subprocess.Popen(
+        _command(stopped, tiny_data),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        while "epoch 1/5" not in (line := child.stdout.readline()):
+            assert line or child.poll() is None
+        child.send_signal(signum)
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == code, err
+    assert f"stopped by {signum.name}" in out
+    assert "Traceback" not in err
+    steps = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert steps % 94  # in the middle of an epoch
+    on = subprocess.run(
+        _command(stopped, tiny_data, f"ckpt_path={stopped}"), env=ENVIRONMENT, capture_output=True, timeout=300
+    )
+    assert on.returncode == 0, on.stderr
+    weights = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, stopped)]
+    for name, value in weights[0]["state_dict"].items():
+        assert torch.equal(value, weights[1]["state_dict"][name]), name
+    assert (whole / "metrics.csv").read_text() == (stopped / "metrics.csv").read_text()
