@@ -40,7 +40,10 @@ def _module(*overrides: str) -> VAEModule:
 def test_there_is_what_the_readme_promises() -> None:
     promised = {
         "model": {"mlp", "conv"},
-        "loss": {"bce", "mse"},
+        "loss": {
+            *("bce", "mse", "gaussian", "gaussian_learned", "gaussian_per_pixel", "gaussian_optimal", "laplace"),
+            *("continuous_bernoulli", "discretized_logistic"),
+        },
         "objective": {"elbo", "elbo_sampled", "autoencoder"},
         "prior": {"standard_normal"},
         "posterior": {"diagonal_gaussian"},
