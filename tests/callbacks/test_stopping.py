@@ -11,7 +11,6 @@ import torch
 
 from tests.conftest import ROOT
 
-
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
