@@ -12,8 +12,10 @@ from tests.conftest import composed
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
 from vaelab.generation import generate
+from vaelab.objectives import ELBO
 from vaelab.schedulers import plateau
 from vaelab.training import train
+from vaelab.vae import VAE
 
 
 def _train(run_dir: Path, *overrides: str) -> dict[str, Any]:
@@ -294,3 +296,28 @@ def test_no_checkpoint_is_chosen_by_test_images(tmp_path: Path, tiny_data: list[
     out = tmp_path / "evaluation"
     evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={out}", "scores.samples=0"))
     assert evaluated["test/elbo"] == trained["test/elbo"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [*tiny_data, "optimizer=sgd", "trainer.log_every_n_steps=3"]
+    with pytest.raises(UserError, match=r"in step [2-6] (is|are) not finite.*optimizer\.lr"):
+        _train(tmp_path / "bad", *options, "optimizer.lr=1e30")
+    assert not list((tmp_path / "bad").glob("checkpoints/*.ckpt"))  # there was no good state yet
+
+
+def test_bad_steps_can_be_skipped(tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, calls = ELBO.forward, []
+
+    def failing_once(self: ELBO, vae: VAE, x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        terms = forward(self, vae, x, y)
+        calls.extend([1] if vae.training else [])
+        return {**terms, "loss": terms["loss"] * (float("inf") if len(calls) == 3 and vae.training else 1)}
+
+    monkeypatch.setattr(ELBO, "forward", failing_once)
+    with pytest.raises(UserError, match=r"loss in step 3 is not finite"):
+        _train(tmp_path / "stopped", *tiny_data)
+    calls.clear()
+    figures = _train(tmp_path / "skipped", *tiny_data, "module.bad_numbers=skip")
+    assert figures["steps"] == 8
+    assert all(value.isfinite().all() for value in _weights(tmp_path / "skipped").values())
+    assert {row["train/skipped_steps"] for row in _rows(tmp_path / "skipped") if row["train/loss"]} == {"1"}

@@ -1,8 +1,10 @@
 """The LightningModule: steps, logging and optimisers. The mathematics is in the VAE and its objective."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -11,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.likelihoods import bits_per_dim
 from vaelab.objectives import Objective
 from vaelab.vae import VAE
 
@@ -61,6 +64,9 @@ class VAEModule(L.LightningModule):
         objective: see :mod:`vaelab.objectives`.
         optimizer: ``optimizer(parameters)``; ``None`` for a model that is not trained any more.
         scheduler: ``scheduler(optimizer, total_steps)``, see :mod:`vaelab.schedulers`; ``None`` for a constant rate.
+        bad_numbers: what happens when a loss or a gradient is infinite or no number: ``stop``, the training ends, at
+            the latest when figures are logged next; or ``skip``, that step changes nothing, and is counted. To skip,
+            every step has to wait for its gradients to be looked at.
     """
 
     def __init__(
@@ -69,8 +75,12 @@ class VAEModule(L.LightningModule):
         objective: Objective,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., dict[str, Any]] | None = None,
+        bad_numbers: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
+        if bad_numbers not in ("stop", "skip"):
+            raise ValueError(f"module.bad_numbers is stop or skip, not {bad_numbers!r}")
+        self.bad_numbers = bad_numbers
         self.vae = vae
         self.objective = objective
         self.optimizer = optimizer
@@ -78,7 +88,9 @@ class VAEModule(L.LightningModule):
         self.config: dict[str, Any] = {}  # the resolved configuration, stored in every checkpoint
         self.training_figures: dict[str, float] = {}  # the last that were logged
         self._names: list[str] = []
-        self._sum: Tensor | None = None  # of each term over images, and last the number of images
+        # Of each step since then: the sum of each term over its images, and last their number.
+        self._sums: list[Tensor] = []
+        self.skipped_steps = 0
         self._rate = 0.0
         self._noise: Any = None
         self._plateau: dict[str, Any] | None = None
@@ -92,8 +104,7 @@ class VAEModule(L.LightningModule):
         self._names = list(terms)
         count = len(batch[0])
         sums = torch.stack([value.detach().mean() * count for value in terms.values()])
-        sums = torch.cat([sums, sums.new_full((1,), count)])
-        self._sum = sums if self._sum is None else self._sum + sums
+        self._sums.append(torch.cat([sums, sums.new_full((1,), count)]))
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
         return terms["loss"]
 
@@ -108,14 +119,53 @@ class VAEModule(L.LightningModule):
 
     def _log_training(self) -> None:
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
-        if self._sum is None:
+        if not self._sums:
             return
-        *sums, count = self.trainer.strategy.reduce(self._sum, reduce_op="sum").tolist()
-        self.training_figures = {f"train/{name}": value / count for name, value in zip(self._names, sums, strict=True)}
-        self._sum = None
+        steps = torch.stack(self._sums)  # (steps, terms and number)
+        total = steps.sum(0) if self.bad_numbers == "stop" else steps[steps.isfinite().all(1)].sum(0)
+        *sums, count = self.trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        self._sums = []
+        if not all(map(math.isfinite, sums)):
+            raise UserError(self._what_is_bad(steps.cpu()))
+        self.training_figures = {
+            f"train/{name}": value / max(count, 1) for name, value in zip(self._names, sums, strict=True)
+        }
+        if self.bad_numbers == "skip":
+            self.training_figures["train/skipped_steps"] = self.skipped_steps
         for logger in self.trainer.loggers:
             # Lightning logs validation figures at the number of the last step, counted from zero: so is this.
             logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
+
+    def _what_is_bad(self, steps: Tensor) -> str:
+        """Where a training went wrong: terms (steps, terms and number), of the steps up to this one."""
+        bad = (~steps.isfinite()).nonzero()
+        if not len(bad):
+            return f"another process met a loss that is not finite, at the latest in step {self.global_step}"
+        row = int(bad[0, 0])
+        names = [name for name, value in zip(self._names, steps[row], strict=False) if not value.isfinite()]
+        step = self.global_step - (len(steps) - 1 - row) // self.trainer.accumulate_grad_batches
+        terms = [name for name in names if name not in ("loss", "elbo")] or names
+        if len(terms) > 1:
+            cause = "the step before has ruined the weights: the learning rate is too high, or a gradient was too large"
+        elif terms == ["kl"]:
+            cause = "a posterior's scale has overflowed"
+        else:
+            cause = "an image is impossible under its reconstruction"
+        saved = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        good = f"; the last good state is in {saved}" if saved.is_file() else ""
+        return (
+            f"{' and '.join(terms)} in step {step} {'is' if len(terms) == 1 else 'are'} not finite, most likely "
+            f"because {cause}: type a lower optimizer.lr, trainer.gradient_clip_val=1, or module.bad_numbers=skip{good}"
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves a step out whose gradients are not finite, where that was asked for."""
+        if self.bad_numbers == "stop":
+            return
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            optimizer.zero_grad(set_to_none=True)  # what has no gradient, an optimiser passes over
+            self.skipped_steps += 1
 
     def on_train_end(self) -> None:
         """Logs what is left, where the training ends in the middle of an epoch."""
@@ -131,6 +181,8 @@ class VAEModule(L.LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         terms = self.objective(self.vae, *batch)
+        if self.vae.likelihood.has_bits_per_dim:
+            terms["bits_per_dim"] = bits_per_dim(terms["elbo"], self.vae.image_shape)
         self.log_dict(
             {f"{split}/{name}": value.mean() for name, value in terms.items()},
             on_step=False,
@@ -193,7 +245,8 @@ class VAEModule(L.LightningModule):
             "config": self.config,
             "metrics": metrics,
             "random_states": self._of_all_processes(_random_state(self.device)),
-            "training_sum": self._sum,
+            "training_sums": self._sums,
+            "skipped_steps": self.skipped_steps,
             "plateau": None if self._plateau is None else self._plateau["scheduler"].state_dict(),
         }
 
@@ -219,7 +272,9 @@ class VAEModule(L.LightningModule):
         elif rank or restored:  # the same noise on different images would be less noise than it should be
             seed = [torch.initial_seed() % 2**32, rank, self.global_step]
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0]))
-        if restored and restored["training_sum"] is not None and rank == 0:
-            self._sum = restored["training_sum"].to(self.device)
+        if restored and rank == 0:
+            self._sums = [sums.to(self.device) for sums in restored.get("training_sums", [])]
+        if restored:
+            self.skipped_steps = restored.get("skipped_steps", 0)
         if restored and restored["plateau"] is not None and self._plateau is not None:
             self._plateau["scheduler"].load_state_dict(restored["plateau"])
