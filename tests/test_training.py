@@ -140,6 +140,43 @@ def test_what_a_training_can_be_told(tmp_path: Path, tiny_data: list[str], optio
     assert -600 < figures["test/elbo"] < 0
 
 
+def test_an_objective_is_told_how_many_images_there_are(tmp_path: Path, tiny_data: list[str]) -> None:
+    """In the training and in the evaluation of its checkpoint, which gives the same figures."""
+    trained = _train(tmp_path, *tiny_data, "objective=beta_tc", "callbacks.pictures=null", "callbacks.gallery=null")
+    evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={tmp_path / 'evaluation'}"))
+    parts = ("test/mutual_information", "test/total_correlation", "test/dimension_kl")
+    assert sum(trained[name] for name in parts) == pytest.approx(trained["test/kl"], rel=1e-4)
+    for name in ("test/loss", *parts):
+        assert evaluated[name] == trained[name]
+
+
+def test_a_warm_up_goes_on_where_it_was(tmp_path: Path, tiny_data: list[str]) -> None:
+    """16 steps, of which the warm-up takes 12; the training stops after 8 of them."""
+    options = [*tiny_data, "objective=beta", "module.objective.warmup.steps=12", "callbacks=none", "logger=csv"]
+    whole = _train(tmp_path / "whole", *options, "trainer.max_epochs=4")
+    _train(tmp_path / "first", *options)
+    resumed = _train(tmp_path / "second", *options, "trainer.max_epochs=4", f"ckpt_path={tmp_path / 'first'}")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+    assert resumed["val/loss"] == whole["val/loss"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "monitor"),
+    [
+        *((name, "loss") for name in ("autoencoder", "beta", "beta_tc", "free_bits", "mmd")),
+        ("capacity", "reconstruction"),
+        *((name, "iwae") for name in ("iwae", "dreg")),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_objectives_own_figure(
+    tmp_path: Path, tiny_data: list[str], objective: str, monitor: str
+) -> None:
+    figures = _train(tmp_path, *tiny_data, f"objective={objective}", "trainer.max_epochs=3", "callbacks=none")
+    validated = [float(row[f"val/{monitor}"]) for row in _rows(tmp_path) if row[f"val/{monitor}"]]
+    best = max(validated) if monitor == "iwae" else min(validated)
+    assert figures[f"val/{monitor}"] == pytest.approx(best, rel=1e-5)
+
+
 def test_cosine_schedule_ends_at_zero(tmp_path: Path, tiny_data: list[str]) -> None:
     _train(tmp_path, *tiny_data, "scheduler=cosine", "scheduler.warmup=0.25", "trainer.log_every_n_steps=1")
     rates = [float(row["lr"]) for row in _rows(tmp_path) if row["lr"]]

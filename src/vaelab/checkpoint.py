@@ -76,7 +76,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _is_ours(target: str) -> bool:
-    """Whether a name is that of a class or function which one of this package's modules defines, not just imports."""
+    """Whether a name is that of a class or function which one of this package's modules defines, not just imports.
+
+    A package's own modules define what it exports.
+    """
     match = _TARGET.fullmatch(target)
     if match is None:
         return False
@@ -84,7 +87,8 @@ def _is_ours(target: str) -> bool:
         part = getattr(importlib.import_module(match[1]), match[2], None)
     except ImportError:
         return False
-    return getattr(part, "__module__", None) == match[1]
+    origin = str(getattr(part, "__module__", None))
+    return origin == match[1] or origin.startswith(f"{match[1]}.")
 
 
 def _checked(node: Any, path: Path) -> Any:

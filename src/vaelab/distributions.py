@@ -85,6 +85,10 @@ class DiagonalGaussian(Latent):
     def entropy(self) -> Tensor:
         return (0.5 * (1 + _LOG_2PI) + self.log_std).sum(-1)
 
+    def marginals(self) -> "DiagonalGaussian":
+        """The distributions of the single dimensions: batch shape (..., D), event shape (1,)."""
+        return DiagonalGaussian(self._mean.unsqueeze(-1), self.log_std.unsqueeze(-1))
+
     def detach(self) -> "DiagonalGaussian":
         return DiagonalGaussian(self._mean.detach(), self.log_std.detach())
 

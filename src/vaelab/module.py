@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.likelihoods import bits_per_dim
 from vaelab.objectives import Objective
@@ -96,6 +97,12 @@ class VAEModule(L.LightningModule):
         self._plateau: dict[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
         self.validated_at = -1  # the step of the last validation
+
+    def setup(self, stage: str) -> None:
+        """Tells the objective how many images there are to train with."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's data connector
+        if isinstance(datamodule, ImageDataModule):
+            self.objective.data_size = len(datamodule.splits["train"].images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""

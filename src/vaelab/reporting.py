@@ -11,6 +11,10 @@ from rich import get_console
 from rich.table import Table
 from rich.text import Text
 
+_UNITLESS = ("mmd",)
+# Divergences between latents are in nats whatever the likelihood is; what is summed with a mere loss is not.
+_DIVERGENCES = ("kl", "mutual_information", "total_correlation", "dimension_kl")
+
 
 def unit(normalized: bool) -> str:
     """What the terms of a bound are counted in, per image."""
@@ -49,8 +53,9 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
         if not isinstance(value, (int, float)):
             continue
         is_term = isinstance(value, float) and name.startswith(("val/", "test/", "score/"))
-        # The KL divergence is in nats whatever the likelihood is; what is summed with a mere loss is not.
-        label = "" if not is_term or "/auroc" in name else "nats" if name.endswith("/kl") else unit(normalized)
+        term = name.partition("/")[2]
+        unitless = term in _UNITLESS or "auroc" in term
+        label = "" if not is_term or unitless else "nats" if term in _DIVERGENCES else unit(normalized)
         rows.append((name, f"{value:,.3f}" if is_term else f"{value:,}", label))
     say(f"[bold]{title}[/bold]")
     for row in rows:

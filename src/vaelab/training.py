@@ -258,6 +258,7 @@ def _keeps_channels_last(cfg: DictConfig) -> bool:
 def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) -> None:
     """Refuses choices that cannot meet, of which only a batch tells."""
     images, labels = datamodule.splits["train"].part(slice(2))[:2]
+    module.objective.data_size = len(datamodule.splits["train"].images)
     random_state = torch.get_rng_state()
     try:
         module.eval().objective(module.vae, images.float() / 255, labels)

@@ -1,4 +1,4 @@
-"""Bounds: their terms, their sums and means, their gradients."""
+"""The evidence lower bound: its terms, their sums and means, their gradients."""
 
 import torch
 from torch.distributions import kl_divergence

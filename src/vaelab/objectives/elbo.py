@@ -1,0 +1,35 @@
+"""The evidence lower bound, and the plain autoencoder to compare it with."""
+
+import torch
+from torch import Tensor
+
+from vaelab.objectives.base import Objective
+from vaelab.vae import VAE
+
+
+class ELBO(Objective):
+    r"""The evidence lower bound (Kingma and Welling 2014, arXiv 1312.6114).
+
+    .. math:: \frac1K \sum_{k=1}^K \log p(x|z_k) - \mathrm{KL}(q(z|x) \| p(z)), \qquad z_k \sim q(z|x)
+
+    With the closed form of the divergence it is the paper's estimator B, with its estimate by the samples estimator A.
+    """
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        return draw.terms(loss=(draw.reconstruction + draw.kl).mean())
+
+
+class Autoencoder(Objective):
+    r"""A plain autoencoder: the latent code is the posterior's centre, and nothing keeps it near the prior.
+
+    .. math:: \log p(x|\mathbb{E}_q[z])
+
+    For comparison with a variational one: codes reconstruct better, but what lies between them decodes to nothing. The
+    reported terms are those of the bound, which this does not maximise: the posterior's scale is never trained.
+    """
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        with torch.no_grad():
+            draw = self.draw(vae, x, y)
+        return draw.terms(loss=-vae.decode(vae.encode(x, y).centre, y).log_prob(x).mean())

@@ -1,0 +1,77 @@
+"""Importance-weighted bounds: many samples of an image are one estimate of its likelihood."""
+
+import math
+
+from torch import Tensor
+
+from vaelab.distributions import Latent
+from vaelab.objectives.base import Objective
+from vaelab.vae import VAE
+
+
+def _bound(log_weights: Tensor) -> Tensor:
+    """The logarithm of the mean weight, (B,), of log-weights (K, B)."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+class IWAE(Objective):
+    r"""The importance-weighted bound (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
+
+    .. math:: \log \frac1K \sum_{k=1}^K w_k, \qquad w_k = \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
+
+    It rises with K from the ELBO, which it is for K = 1, to log p(x). The reported terms are those of the ELBO still,
+    and beside them ``iwae``, this bound.
+    """
+
+    needs_densities = True
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        assert draw.log_q is not None
+        assert draw.log_p is not None
+        bound = _bound(draw.log_likelihood + draw.log_p - draw.log_q)
+        return draw.terms(loss=-bound.mean(), iwae=bound)
+
+
+class DReG(Objective):
+    r"""The importance-weighted bound with doubly reparametrised gradients (Tucker et al. 2019, arXiv 1810.04152).
+
+    The bound and the gradient of decoder and prior are those of :class:`IWAE`. The encoder's parameters
+    :math:`\phi` get another gradient of the same expectation, whose noise does not outgrow it as K grows:
+
+    .. math::
+        \nabla_\phi = \mathbb{E} \sum_{k=1}^K \tilde w_k^2\,
+        \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}, \qquad
+        \tilde w_k = \frac{w_k}{\sum_l w_l}
+
+    With K = 1 it is the path derivative of "sticking the landing" (Roeder, Wu and Duvenaud 2017, arXiv 1703.09194).
+
+    The identity concerns q(z|x) and nothing else: what of :math:`\phi` the prior depends on (a VampPrior looks at
+    the encoder) adds its ordinary gradient, :math:`\sum_k \tilde w_k\, \partial \log p(z_k) / \partial \phi` at fixed
+    :math:`z_k`, and their sum is an unbiased gradient of the bound.
+
+    Raises:
+        NotImplementedError: the posterior has no :meth:`~vaelab.distributions.Latent.detach`.
+    """
+
+    needs_densities = True
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        assert draw.log_p is not None
+        log_weights = draw.log_likelihood + draw.log_p - self._stopped(draw.q_z).log_prob(draw.z)
+        bound = _bound(log_weights)  # its gradient weighs every sample by w~ already
+        if draw.z.requires_grad:
+            weights = log_weights.detach().softmax(0).unsqueeze(-1)  # (K, B, 1)
+            draw.z.register_hook(lambda gradient: gradient * weights)
+        return draw.terms(loss=-bound.mean(), iwae=bound)
+
+    @staticmethod
+    def _stopped(q_z: Latent) -> Latent:
+        try:
+            return q_z.detach()
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"its gradient needs a posterior whose parameters can be held fixed, which a {type(q_z).__name__} "
+                "cannot: type objective=iwae"
+            ) from error

@@ -1,0 +1,124 @@
+"""Objectives that count the divergence from the prior in another way than the bound does."""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vaelab.distributions import DiagonalGaussian
+from vaelab.objectives.base import Draw, check_number
+from vaelab.objectives.warmup import WarmedUp, Warmup
+from vaelab.vae import VAE
+
+
+class BetaVAE(WarmedUp):
+    r"""The beta-VAE (Higgins et al. 2017, ICLR, openreview Sy2fzU9gl): the bound with a weighted divergence.
+
+    .. math:: \mathbb{E}_q[\log p(x|z)] - \beta\, \mathrm{KL}(q(z|x) \| p(z))
+
+    Args:
+        beta: above 1 for latents that are independent of each other, below 1 for sharper reconstructions; 1 is the
+            bound itself, for a warm-up of it.
+        samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
+        warmup: by which beta rises to its value.
+    """
+
+    def __init__(
+        self,
+        beta: float = 4.0,
+        samples: int = 1,
+        divergence: Literal["analytic", "sampled"] = "analytic",
+        warmup: Warmup | None = None,
+    ) -> None:
+        super().__init__(samples, divergence, warmup)
+        check_number("beta", beta)
+        self.beta = beta
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        return draw.terms(loss=(draw.reconstruction + self.beta * self.warmth() * draw.kl).mean())
+
+
+class FreeBits(WarmedUp):
+    r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): what the latents may say without being charged.
+
+    .. math::
+        \mathbb{E}_{x \in \mathcal M} \mathbb{E}_q[\log p(x|z)] -
+        \sum_j \max\bigl(\lambda, \mathbb{E}_{x \in \mathcal M} \mathrm{KL}(q(z_j|x) \| p(z_j))\bigr)
+
+    The expectation over the minibatch M is taken before the maximum: some images may use a dimension less than others.
+
+    Args:
+        free_nats: :math:`\lambda`, nats per latent dimension.
+        per: what is charged for more than that: each ``dimension`` by itself, by the closed form between Gaussians with
+            diagonal covariance, whatever ``divergence`` says; or all of them together, ``total``, for
+            ``latent_dim * free_nats``, which any posterior and prior can do, but leaves dimensions unused.
+        samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
+        warmup: of the divergence's weight, from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        free_nats: float = 0.25,
+        per: Literal["dimension", "total"] = "dimension",
+        samples: int = 1,
+        divergence: Literal["analytic", "sampled"] = "analytic",
+        warmup: Warmup | None = None,
+    ) -> None:
+        super().__init__(samples, divergence, warmup)
+        check_number("free_nats", free_nats)
+        if per not in ("dimension", "total"):
+            raise ValueError(f"free bits are per dimension or total, not {per!r}")
+        self.free_nats, self.per = free_nats, per
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        if self.per == "dimension":
+            charged = self._kl_per_dimension(draw).mean(0).clamp(min=self.free_nats).sum()
+        else:
+            charged = draw.kl.mean().clamp(min=self.free_nats * vae.latent_dim)
+        return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged)
+
+    @staticmethod
+    def _kl_per_dimension(draw: Draw) -> Tensor:
+        """KL(q(z_j|x) || p(z_j)), (B, latent_dim)."""
+        if not (isinstance(draw.q_z, DiagonalGaussian) and isinstance(draw.p_z, DiagonalGaussian)):
+            raise NotImplementedError(
+                "only Gaussians with diagonal covariance have a divergence for each latent dimension, as posterior and "
+                "as prior: type module.objective.per=total"
+            )
+        return kl_divergence(draw.q_z.marginals(), draw.p_z.marginals())
+
+
+class Capacity(WarmedUp):
+    r"""The capacity-controlled beta-VAE (Burgess et al. 2018, arXiv 1804.03599): the divergence is held at a value.
+
+    .. math:: \mathbb{E}_q[\log p(x|z)] - \gamma\, \bigl|\mathrm{KL}(q(z|x) \| p(z)) - C\bigr|
+
+    The divergence is the mean over the batch: the capacity is the channel's, and images may differ in what they use of
+    it.
+
+    Args:
+        capacity: C in nats per image, the value at the end.
+        gamma: how strictly it is kept.
+        samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
+        warmup: by which the capacity rises from 0 to its value; gamma is the same from the beginning.
+    """
+
+    def __init__(
+        self,
+        capacity: float = 25.0,
+        gamma: float = 1000.0,
+        samples: int = 1,
+        divergence: Literal["analytic", "sampled"] = "analytic",
+        warmup: Warmup | None = None,
+    ) -> None:
+        super().__init__(samples, divergence, warmup)
+        check_number("capacity", capacity)
+        check_number("gamma", gamma)
+        self.capacity, self.gamma = capacity, gamma
+
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        draw = self.draw(vae, x, y)
+        excess = draw.kl.mean() - self.capacity * self.warmth()
+        return draw.terms(loss=draw.reconstruction.mean() + self.gamma * excess.abs())
