@@ -9,7 +9,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Categorical, Distribution, MultivariateNormal, constraints, register_kl
+
+from vaelab.flows import Composition
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -107,6 +109,91 @@ class StandardNormal(DiagonalGaussian):
         return -0.5 * (value.square() + _LOG_2PI).sum(-1)
 
 
+class FullGaussian(MultivariateNormal, Latent):
+    r"""Gaussian with any covariance, :math:`N(\mu, L L^\top)`, over the last dimension.
+
+    Args:
+        mean: :math:`\mu`, shape (..., D).
+        scale_tril: L, lower triangular with a positive diagonal, shape (..., D, D).
+    """
+
+    def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
+        super().__init__(mean, scale_tril=scale_tril, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        # Mixed precision is for the products of networks: here it would round the samples.
+        with torch.autocast(self.loc.device.type, enabled=False):
+            return super().rsample(torch.Size(sample_shape))
+
+    def detach(self) -> "FullGaussian":
+        return FullGaussian(self.loc.detach(), self.scale_tril.detach())
+
+
+class Mixture(Latent):
+    r"""One of several distributions, chosen at random: :math:`p(z) = \sum_k \pi_k\, p_k(z)`.
+
+    Gradients reach the components through samples, the weights through densities alone.
+
+    Args:
+        logits: :math:`\log \pi_k` up to a constant, shape (N,).
+        components: :math:`p_k`, batch shape (N,).
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012
+    support = constraints.real_vector
+    has_rsample = False  # not with respect to the weights
+
+    def __init__(self, logits: Tensor, components: Latent) -> None:
+        self.logits, self.components = logits, components
+        super().__init__(components.batch_shape[:-1], components.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        chosen = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))  # (...)
+        z = self.components.rsample(torch.Size(sample_shape))  # (..., N, D)
+        return torch.take_along_dim(z, chosen[..., None, None], -2).squeeze(-2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        terms = self.logits.log_softmax(-1) + self.components.log_prob(value.unsqueeze(-2))  # (..., N)
+        return terms.logsumexp(-1)
+
+
+class Flow(Latent):
+    r"""What an invertible map f makes of a distribution: z = f(u), u ~ p(u).
+
+    .. math:: \log p(z) = \log p(u) - \log |\det \partial f / \partial u|, \qquad u = f^{-1}(z)
+
+    Its ``centre`` is the image of p(u)'s centre, which is not the mean: that and the variance have no closed form.
+
+    Args:
+        base: p(u).
+        transform: f, see :mod:`vaelab.flows`.
+        context: what f is told besides.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(self, base: Latent, transform: Composition, *context: Tensor) -> None:
+        self.base, self.transform, self.context = base, transform, context
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def centre(self) -> Tensor:
+        return self.transform(self.base.centre, *self.context)[0]
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        return self.transform(self.base.rsample(torch.Size(sample_shape)), *self.context)[0]
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        u, log_prob = self.base.rsample_and_log_prob(sample_shape)
+        z, log_det = self.transform(u, *self.context)
+        return z, log_prob - log_det
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        u, log_det = self.transform.inverse(value, *self.context)
+        return self.base.log_prob(u) - log_det
+
+
 class UnnormalizedGaussian(Distribution):
     r"""Weighted squared error in the clothes of a distribution over images: *not* a normalised density.
 
@@ -159,3 +246,12 @@ def _kl_diagonal_diagonal(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
 def _kl_diagonal_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
     # Kingma and Welling (2014), appendix B: arXiv 1312.6114.
     return 0.5 * (q.variance + q.mean.square() - 1 - 2 * q.log_std).sum(-1)
+
+
+@register_kl(FullGaussian, DiagonalGaussian)
+def _kl_full_diagonal(q: FullGaussian, p: DiagonalGaussian) -> Tensor:
+    inverse_std = (-p.log_std).exp()
+    spread = (q.scale_tril * inverse_std[..., None]).square().sum((-2, -1))
+    distance = ((q.mean - p.mean) * inverse_std).square()
+    log_ratio = q.scale_tril.diagonal(dim1=-2, dim2=-1).log() - p.log_std
+    return 0.5 * (spread + (distance - 1 - 2 * log_ratio).sum(-1))

@@ -33,8 +33,10 @@ def positive(values: Sequence[int], what: str) -> None:
     """Refuses what are no sizes.
 
     Raises:
-        ValueError: a value is not a positive integer.
+        ValueError: a value is not a positive integer, or these are no list.
     """
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{what} must be a list of positive integers such as [64, 64], not {values!r}")
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{what} must be positive integers, not {value!r}")

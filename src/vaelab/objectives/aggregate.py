@@ -199,6 +199,9 @@ class MMD(WarmedUp):
         kernel: see :func:`maximum_mean_discrepancy`.
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
         warmup: of both weights, from 0 to their values.
+
+    Raises:
+        NotImplementedError: the prior would learn, and ``kl_weight`` is 0.
     """
 
     def __init__(
@@ -219,6 +222,11 @@ class MMD(WarmedUp):
 
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         draw = self.draw(vae, x, y)
+        if not self.kl_weight and list(vae.prior.parameters()):
+            raise NotImplementedError(
+                "nothing would train the prior, since no gradient flows through its samples: type "
+                "module.objective.kl_weight=1, or prior=standard_normal"
+            )
         # Samples of one image are not independent: each of the K goes by itself.
         mmd = maximum_mean_discrepancy(draw.z, draw.p_z.sample(draw.z.shape[:-1]), self.kernel).mean()
         charged = self.kl_weight * draw.kl.mean() + self.mmd_weight * mmd
