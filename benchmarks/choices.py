@@ -11,32 +11,42 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import torch
 from runs import RESULTS, ROOT, finish, finished
 
 RUNS = ROOT / "logs" / "choices"
-BASE = ["data=mnist", "data.binarize=dynamic", "model=conv", "loss=bce", "objective=elbo_sampled", "latent_dim=20"]
-GREY = ["data.binarize=none"]  # what a density of grey images is a likelihood of
-# What else an option needs; None stands for every other option of the group.
-EXTRA: dict[str, dict[str | None, list[str]]] = {"loss": {"bce": [], None: GREY}}
+BASE = {
+    "data": "mnist",
+    "data.binarize": "dynamic",
+    "model": "conv",
+    "loss": "bce",
+    "prior": "standard_normal",
+    "posterior": "diagonal_gaussian",
+    "objective": "elbo_sampled",
+    "latent_dim": "20",
+}
 GROUPS = ("model", "loss", "prior", "posterior", "objective", "conditional")
 
 
 def options(group: str) -> list[str]:
-    """The options of a group that are a choice of their own, rather than a document's."""
+    """The options of a group but for the one that everything is compared with, and those of a single document."""
     if group == "conditional":
         return ["true"]
     names = sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
-    return [name for name in names if not name.startswith("conv_")]
+    return [name for name in names if not name.startswith("conv_") and BASE[group] != name]
 
 
-def overrides(group: str, option: str) -> list[str]:
-    """What to type for an option, beside what is always typed."""
-    extra = EXTRA.get(group, {})
-    return [f"{group}={option}", *extra.get(option, extra.get(None, []))]
+def typed(changes: dict[str, str]) -> list[str]:
+    """What to type for these changes."""
+    return [f"{key}={value}" for key, value in changes.items()]
+
+
+def changes_of(group: str, option: str) -> dict[str, str]:
+    """What differs from the common settings: losses other than Bernoulli's are of grey images."""
+    return {group: option, **({"data.binarize": "none"} if group == "loss" else {})}
 
 
 def table(epochs: int) -> str:
@@ -44,51 +54,55 @@ def table(epochs: int) -> str:
     lines = [
         "# Every choice, all else equal",
         "",
-        f"Written by `make choices` on {date.today()}: torch {torch.__version__}, MNIST, {epochs} epochs, seed 0. Each "
-        f"row is `python src/train.py {' '.join(BASE)} trainer.max_epochs={epochs}` with one thing changed. Test "
-        "figures of 10,000 images, summed over pixels and latents, averaged over images; the ELBO of one likelihood "
-        "cannot be compared with that of another one. The best epoch on validation images is tested.",
+        f"Written by `make choices` on {date.today()}: torch {torch.__version__}, MNIST, {epochs} epochs, seed 0. The "
+        f"first row is `python src/train.py {' '.join(typed(BASE))} trainer.max_epochs={epochs}`; in each of the "
+        "others one thing is changed. Test figures of 10,000 images, summed over pixels and latents, averaged over "
+        "images; the ELBO of one likelihood cannot be compared with that of another one, and the densities' are of "
+        "grey images. The epoch that is tested is the best on validation images, by the figure that the objective "
+        "names.",
         "",
-        "| changed | ELBO | reconstruction | KL | unit | parameters | images/s |",
-        "|---|---|---|---|---|---|---|",
+        "| changed | ELBO | reconstruction | KL | unit | parameters |",
+        "|---|---|---|---|---|---|",
     ]
-    for group in GROUPS:
-        for option in options(group):
-            folder = RUNS / f"{group}={option}"
-            if not finished(folder):
-                continue
-            figures = json.loads((folder / "metrics.json").read_text())
-            if figures["epochs"] != epochs:
-                continue
-            terms = " | ".join(f"{figures[f'test/{name}']:,.2f}" for name in ("elbo", "reconstruction", "kl"))
-            typed = " ".join(overrides(group, option))
-            lines.append(
-                f"| `{typed}` | {terms} | {figures['unit']} | {figures['parameters']:,} "
-                f"| {figures['images_per_second']:,.0f} |"
-            )
+    for name, changes in wanted(GROUPS):
+        folder = RUNS / name
+        if not finished(folder):
+            continue
+        figures = json.loads((folder / "metrics.json").read_text())
+        if figures["epochs"] != epochs:
+            continue
+        terms = " | ".join(f"{figures[f'test/{term}']:,.2f}" for term in ("elbo", "reconstruction", "kl"))
+        label = f"`{' '.join(typed(changes))}`" if changes else "nothing"
+        lines.append(f"| {label} | {terms} | {figures['unit']} | {figures['parameters']:,} |")
     return "\n".join(lines) + "\n"
+
+
+def wanted(groups: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Names of runs, and what is changed in each: nothing in the first."""
+    runs = [(f"{group}={option}", changes_of(group, option)) for group in groups for option in options(group)]
+    return [("nothing", {}), *runs]
 
 
 def main() -> int:
     """Runs what was asked for; the exit code says whether all of it succeeded."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("groups", nargs="*", default=GROUPS, help=f"some of {', '.join(GROUPS)}; all by default")
-    parser.add_argument("--epochs", type=int, default=5, help="of each training (default: 5)")
+    parser.add_argument("--epochs", type=int, default=3, help="of each training (default: 3)")
     chosen = parser.parse_args()
     unknown = set(chosen.groups) - set(GROUPS)
     if unknown or chosen.epochs < 1:
         parser.error(f"no group {', '.join(unknown)}" if unknown else "--epochs must be at least 1")
-    wanted = [(group, option) for group in chosen.groups for option in options(group)]
     failed = []
     started = time.monotonic()
-    path = Path(RESULTS) / "choices.md"
+    path = RESULTS / "choices.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for number, (group, option) in enumerate(wanted, 1):
+    runs = wanted(chosen.groups)
+    for number, (name, changes) in enumerate(runs, 1):
         minutes = (time.monotonic() - started) / 60
-        print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] {group}={option}", flush=True)
-        typed = [*BASE, *overrides(group, option), f"trainer.max_epochs={chosen.epochs}", "logger=csv"]
-        if not finish(RUNS / f"{group}={option}", typed):
-            failed.append(f"{group}={option}")
+        print(f"[{number} of {len(runs)}, after {minutes:.0f} min] {name}", flush=True)
+        settings = {**BASE, **changes, "trainer.max_epochs": str(chosen.epochs), "logger": "csv"}
+        if not finish(RUNS / name, typed(settings)):
+            failed.append(name)
         path.write_text(table(chosen.epochs))
     print(path.read_text())
     for what in failed:
