@@ -79,7 +79,7 @@ def table(epochs: int) -> str:
 
 def wanted(groups: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Names of runs, and what is changed in each: nothing in the first."""
-    runs = [(f"{group}={option}", changes_of(group, option)) for group in groups for option in options(group)]
+    runs = [(f"{group}-{option}", changes_of(group, option)) for group in groups for option in options(group)]
     return [("nothing", {}), *runs]
 
 
