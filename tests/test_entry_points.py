@@ -1,5 +1,6 @@
 """The commands as a user types them, each in a process of its own, from a folder that is not the project's."""
 
+import csv
 import json
 import os
 import shutil
@@ -145,15 +146,8 @@ def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProces
 
 def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    done = run(
-        "train",
-        "-m",
-        *TINY,
-        "callbacks.pictures.count=4",
-        "latent_dim=2,-1,3",
-        f"hydra.sweep.dir={sweep}",
-        cwd=tmp_path,
-    )
+    typed = ("-m", *TINY, "callbacks.pictures.count=4", "latent_dim=2,-1,3", f"hydra.sweep.dir={sweep}")
+    done = run("train", *typed, cwd=tmp_path)
     assert done.returncode == 1
     assert "1 of 3 jobs failed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -170,6 +164,22 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path
     assert len(ids) == 2
     assert groups == {"sweep"}
     assert not (sweep / "1" / "metrics.json").exists()
+    with (sweep / "results.csv").open() as file:
+        ranked = list(csv.DictReader(file))
+    assert [row["status"].partition(":")[0] for row in ranked] == ["done", "done", "failed"]
+    assert float(ranked[0]["val/elbo"]) > float(ranked[1]["val/elbo"])
+    assert "latent_dim=-1: it must be a positive integer" in ranked[2]["status"]
+    assert "latent_dim=-1" in (sweep / "results.md").read_text()
+    for name in ("curves", "rate_distortion"):
+        assert is_picture(sweep / f"{name}.png")
+
+    again = run("train", *typed, cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stdout.count("is complete") == 2
+    other = run("train", *typed, "seed=5", cwd=tmp_path)
+    assert "holds a run with other settings, data.seed=0 seed=0" in other.stderr
+    with (sweep / "results.csv").open() as file:
+        assert [row["val/elbo"] for row in csv.DictReader(file)] == [row["val/elbo"] for row in ranked]
 
 
 def test_a_crash_ends_its_wandb_run(tmp_path: Path) -> None:

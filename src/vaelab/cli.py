@@ -18,6 +18,7 @@ import textwrap
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 try:
@@ -28,9 +29,8 @@ try:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
     from hydra.core.utils import JobReturn, JobStatus
-    from hydra.errors import (
-        HydraException,
-    )
+    from hydra.errors import HydraException
+    from hydra.experimental.callback import Callback
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 except ModuleNotFoundError as missing:
@@ -40,7 +40,7 @@ except ModuleNotFoundError as missing:
 
 from vaelab.errors import UserError
 from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option
-from vaelab.paths import CONFIGS, ROOT, options_of
+from vaelab.paths import CONFIGS, FAILURE, ROOT, options_of
 
 WIDTH = 99  # of --help
 
@@ -83,6 +83,15 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
     return decorate
 
 
+class SweepFolder(Callback):
+    """Notes where Hydra puts a sweep, whatever launches its jobs."""
+
+    path: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepFolder.path = Path(config.hydra.sweep.dir).absolute()
+
+
 class _Jobs:
     """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail and remembers them.
 
@@ -114,6 +123,8 @@ class _Jobs:
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
         print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
         self.failures.append(f"{job}: {line}")
 
@@ -169,7 +180,13 @@ class _Command:
             return
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             self._check(args)
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
+        finally:
+            if SweepFolder.path is not None and self.config_name == "train":
+                from vaelab.sweeps import conclude
+
+                conclude(SweepFolder.path)
 
     def _check(self, args: Namespace) -> None:
         """Refuses, before a folder is made, what Hydra lets pass: settings left open, and settings nobody reads."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
+FAILURE = "failed.txt"  # in the folder of a sweep's job that failed: why
 
 
 def options_of(group: str) -> list[str]:

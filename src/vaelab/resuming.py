@@ -1,8 +1,11 @@
 """What must hold when a training goes on from a checkpoint: it is the same training, and there is something left."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from vaelab import checkpoint
 from vaelab.errors import UserError
@@ -48,6 +51,31 @@ def check(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
         raise UserError(
             f"{path} has been trained for {contents['global_step']} steps already: type a larger trainer.max_steps"
         )
+
+
+def finished(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The final figures of a run that is complete; ``None`` where there is something left to train.
+
+    Args:
+        run_dir: a run folder, of an earlier attempt at the same sweep.
+        config: of the job whose folder it is now.
+
+    Raises:
+        UserError: it holds a run with other settings.
+    """
+    then: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    was, now = (dict(_settings(settings)) for settings in (then, config))
+    other = [f"{key}={value}" for key, value in was.items() if now.get(key, value) != value]
+    if other or was.keys() != now.keys():
+        raise UserError(
+            f"{run_dir} holds a run with other settings, {' '.join(other[:5])}: choose another hydra.sweep.dir, or the "
+            "same sweep"
+        )
+    length = all(then["trainer"].get(key) == config["trainer"][key] for key in ("max_epochs", "max_steps"))
+    if not length or not (run_dir / "metrics.json").is_file():
+        return None
+    figures: dict[str, Any] = json.loads((run_dir / "metrics.json").read_text())
+    return figures
 
 
 def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:

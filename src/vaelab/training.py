@@ -176,6 +176,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.keep_freed_memory:
         keep_freed_memory()
     run_dir = Path(cfg.run_dir).resolve()
+    if _is_sweep() and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file():
+        figures = resuming.finished(run_dir, _plain(cfg))
+        if figures is not None:
+            reporting.say(f"{reporting.shown_path(run_dir)} is complete")
+            return figures
+        if (run_dir / "checkpoints" / "last.ckpt").is_file():
+            cfg.ckpt_path = str(run_dir)
     resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
     if resume is None and list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
         raise UserError(
@@ -326,7 +333,8 @@ def _introduce(
 ) -> None:
     """Writes the configuration where it belongs, and says what is being trained, on what."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(module.config), run_dir / "config.yaml")
+    typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    OmegaConf.save(OmegaConf.create({"overrides": typed, **module.config}), run_dir / "config.yaml")
     parameters = _count_parameters(module)
     chosen = choices()
     flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}

@@ -17,13 +17,16 @@ from vaelab.figures.grids import (
 )
 from vaelab.figures.latents import manifold_latents, pca, straight_path
 from vaelab.figures.style import Picture
+from vaelab.figures.sweeps import curves_over, heat_map, rate_distortion
 
 __all__ = [
     "Picture",
     "captioned",
     "class_reconstructions",
     "compare",
+    "curves_over",
     "error_histogram",
+    "heat_map",
     "image_grid",
     "labelled_grid",
     "latent_scatter",
@@ -31,6 +34,7 @@ __all__ = [
     "manifold",
     "manifold_latents",
     "pca",
+    "rate_distortion",
     "reconstruction_grid",
     "save_gif",
     "save_png",

@@ -1,0 +1,188 @@
+"""What a sweep comes to: one ranked table of its jobs, and the figures that fit what was swept."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich import get_console
+from rich.markup import escape
+from rich.table import Table
+
+from vaelab import reporting
+from vaelab.paths import FAILURE
+
+TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+_RATES = ("latent_dim", "beta", "capacity", "free_nats", "kl_weight", "mmd_weight")  # what trades KL for reconstruction
+
+
+@dataclass
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: of its folder.
+        overrides: all that was typed for it.
+        figures: its ``metrics.json``; empty where it is not complete.
+        failure: why it failed, or nothing.
+        kind: data, binarisation and loss: figures of two jobs can be compared where these are the same.
+    """
+
+    number: int
+    overrides: dict[str, str]
+    figures: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    kind: str = ""
+
+    @property
+    def status(self) -> str:
+        return "done" if self.figures else "failed" if self.failure else "not complete"
+
+
+def read(folder: Path) -> list[Job]:
+    """The jobs of a sweep's folder, those of one kind together, the best validation ELBO first, failures last."""
+    jobs = []
+    for path in folder.iterdir():
+        hydras = path / ".hydra" / "overrides.yaml"
+        if not (path.name.isdecimal() and hydras.is_file()):
+            continue
+        typed: Any = OmegaConf.load(hydras)
+        job = Job(int(path.name), {})
+        if (path / "metrics.json").is_file():
+            job.figures = json.loads((path / "metrics.json").read_text())
+        elif (path / FAILURE).is_file():
+            job.failure = (path / FAILURE).read_text().strip()
+        if (path / "config.yaml").is_file():
+            config: Any = OmegaConf.load(path / "config.yaml")
+            typed = config.get("overrides", typed)  # Hydra's are of the last attempt, whatever came of it
+            chosen = config.get("choices", {})
+            job.kind = " ".join([*(f"{name}={chosen[name]}" for name in ("data", "loss") if name in chosen)])
+            job.kind += f" data.binarize={config.data.binarize}"
+        job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
+        jobs.append(job)
+    return sorted(jobs, key=lambda job: (not job.figures, job.kind, -job.figures.get("val/elbo", 0.0), job.number))
+
+
+def swept(jobs: Sequence[Job]) -> list[str]:
+    """What differs between the jobs, in the order in which it was typed."""
+    names = list(dict.fromkeys(name for job in jobs for name in job.overrides))
+    return [name for name in names if len({job.overrides.get(name) for job in jobs}) > 1]
+
+
+def conclude(folder: Path) -> None:
+    """Prints a sweep's table, and leaves it in its folder as ``results.csv``, ``results.md`` and pictures."""
+    jobs = read(folder)
+    if not jobs:
+        return
+    names = swept(jobs)
+    rows = [_row(rank, job, names) for rank, job in enumerate(jobs, 1)]
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    comparable = len({job.kind for job in jobs if job.figures}) <= 1
+    (folder / "results.md").write_text(_markdown(rows, folder, comparable))
+    _print(rows, comparable)
+    drawn = _draw(jobs, names, folder)
+    files = ", ".join(["results.csv", "results.md", *drawn])
+    reporting.say(f"the sweep: {reporting.shown_path(folder)} ({files})")
+
+
+def _row(rank: int, job: Job, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "rank": rank if job.figures else "",
+        "job": job.number,
+        **{name: job.overrides.get(name, "") for name in names},
+        **{term: job.figures.get(term, "") for term in TERMS},
+        "unit": job.figures.get("unit", ""),
+        "epochs": job.figures.get("epochs", ""),
+        "seconds": job.figures.get("seconds", ""),
+        "status": f"{job.status}: {job.failure}" if job.failure else job.status,
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def _caption(comparable: bool) -> str:
+    line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
+    return line if comparable else f"{line} Those of different data or losses cannot be compared with each other."
+
+
+def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) -> str:
+    lines = [
+        f"# {folder.name}",
+        "",
+        _caption(comparable),
+        "",
+        f"| {' | '.join(rows[0])} |",
+        "|---" * len(rows[0]) + "|",
+    ]
+    for row in rows:
+        cells = (_shown(value).replace("|", "\\|") for value in row.values())
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
+    table = Table()
+    for name in rows[0]:
+        numeric = name in (*TERMS, "rank", "job", "epochs", "seconds")
+        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    get_console().print(table)
+    reporting.say(f"[dim]{_caption(comparable)}[/dim]")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
+    """Writes the pictures that fit what was swept; their names."""
+    from vaelab import figures  # with matplotlib, which takes a second
+
+    done = [job for job in jobs if job.figures]
+    if len({job.kind for job in done}) != 1 or len(done) < 2:
+        return []
+    unit = done[0].figures["unit"]
+    numeric = [
+        name for name in names if name != "seed" and all(_number(job.overrides.get(name)) is not None for job in done)
+    ]
+    numeric = [name for name in numeric if len({job.overrides[name] for job in done}) > 1]
+    pictures = {}
+    if numeric:
+        across = max(numeric, key=lambda name: len({job.overrides[name] for job in done}))
+        lines: dict[str, dict[float, list[Job]]] = {}
+        for job in done:
+            others = [f"{name}={job.overrides.get(name, '')}" for name in names if name not in (across, "seed")]
+            lines.setdefault(" ".join(others), {}).setdefault(float(job.overrides[across]), []).append(job)
+        curves = {
+            label: {x: [{term: job.figures[term] for term in TERMS} for job in same] for x, same in points.items()}
+            for label, points in lines.items()
+        }
+        pictures["curves"] = figures.curves_over(across, curves, TERMS, unit)
+        if len(numeric) == 2:
+            cells: dict[tuple[float, float], list[float]] = {}
+            for job in done:
+                where = float(job.overrides[numeric[0]]), float(job.overrides[numeric[1]])
+                cells.setdefault(where, []).append(job.figures["test/elbo"])
+            pictures["heat_map"] = figures.heat_map(numeric[0], numeric[1], cells, f"test/elbo ({unit})")
+    if any(name.rpartition(".")[2] in _RATES for name in names):
+        points = [
+            (" ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '')}" for name in names), job.figures)
+            for job in done
+        ]
+        labelled = [(label, figure["test/kl"], figure["test/reconstruction"]) for label, figure in points]
+        pictures["rate_distortion"] = figures.rate_distortion(labelled, unit)
+    for name, picture in pictures.items():
+        figures.save_png(picture, folder / f"{name}.png")
+    return [f"{name}.png" for name in pictures]

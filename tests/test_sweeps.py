@@ -1,0 +1,83 @@
+"""What a sweep's folder comes to, from the files that its jobs leave."""
+
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from vaelab.sweeps import conclude, read, swept
+
+
+def _job(folder: Path, number: int, overrides: list[str], elbo: float | None, loss: str = "bce", **more: Any) -> None:
+    path = folder / str(number)
+    (path / ".hydra").mkdir(parents=True)
+    OmegaConf.save(overrides, path / ".hydra" / "overrides.yaml")
+    OmegaConf.save({"choices": {"data": "mnist", "loss": loss}, "data": {"binarize": "none"}}, path / "config.yaml")
+    if elbo is not None:
+        figures = {
+            "val/elbo": elbo,
+            "test/elbo": elbo - 1,
+            "test/reconstruction": 20 - elbo,
+            "test/kl": -19.0,
+            "unit": "nats",
+            "epochs": 3,
+            "seconds": 1.5,
+            **more,
+        }
+        (path / "metrics.json").write_text(json.dumps(figures))
+
+
+def _is_picture(path: Path) -> bool:
+    return bool(np.asarray(Image.open(path).convert("L")).std() > 10)
+
+
+def test_jobs_are_ranked_and_failures_keep_their_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (latent_dim, elbo) in enumerate([("2", -150.0), ("8", -110.0), ("20", -105.0), ("-1", None)]):
+        _job(tmp_path, number, ["model=mlp", f"latent_dim={latent_dim}"], elbo)
+    (tmp_path / "3" / "failed.txt").write_text("it must be a positive integer\n")
+    _job(tmp_path, 4, ["model=mlp", "latent_dim=9"], None)
+    conclude(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["latent_dim"] for row in rows] == ["20", "8", "2", "-1", "9"]
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "", ""]
+    assert rows[3]["status"] == "failed: it must be a positive integer"
+    assert rows[4]["status"] == "not complete"
+    assert "model" not in rows[0]  # the same in all jobs
+    assert "-105.00" in (tmp_path / "results.md").read_text()
+    assert "results.md" in capsys.readouterr().out
+    assert _is_picture(tmp_path / "curves.png")
+    assert _is_picture(tmp_path / "rate_distortion.png")
+    assert not (tmp_path / "heat_map.png").exists()
+
+
+def test_two_numbers_make_a_map_and_seeds_a_spread(tmp_path: Path) -> None:
+    grid = itertools.product((2, 8), (1e-4, 1e-3, 1e-2), (0, 1))
+    for number, (latent_dim, rate, seed) in enumerate(grid):
+        overrides = [f"latent_dim={latent_dim}", f"optimizer.lr={rate}", f"seed={seed}"]
+        _job(tmp_path, number, overrides, -100.0 - latent_dim - 1000 * rate - seed)
+    jobs = read(tmp_path)
+    assert swept(jobs) == ["latent_dim", "optimizer.lr", "seed"]
+    conclude(tmp_path)
+    assert _is_picture(tmp_path / "heat_map.png")
+    assert _is_picture(tmp_path / "curves.png")
+
+
+def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (loss, latent_dim) in enumerate(itertools.product(("bce", "mse"), (2, 4))):
+        _job(tmp_path, number, [f"loss={loss}", f"latent_dim={latent_dim}"], -10.0 * number - latent_dim, loss)
+    conclude(tmp_path)
+    assert "cannot be compared" in capsys.readouterr().out.replace("\n", " ")
+    assert [job.kind.split()[1] for job in read(tmp_path)] == ["loss=bce", "loss=bce", "loss=mse", "loss=mse"]
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_an_empty_folder_has_no_results(tmp_path: Path) -> None:
+    conclude(tmp_path)
+    assert not list(tmp_path.iterdir())
