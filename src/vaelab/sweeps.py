@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich import get_console
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -129,13 +130,20 @@ def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) ->
 
 
 def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
-    table = Table()
-    for name in rows[0]:
-        numeric = name in (*TERMS, "rank", "job", "epochs", "seconds")
-        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    """The table as a terminal has room for it: what went wrong stands below."""
+    left_out = ("rank", "test/reconstruction", "unit", "epochs", "status")
+    names = [name for name in rows[0] if name not in left_out]
+    table = Table(box=SIMPLE_HEAD)
+    for name in names:
+        numeric = name in (*TERMS, "job", "seconds")
+        table.add_column(escape(name.rpartition(".")[2]), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(_shown(value)) for value in row.values()))
+        style = None if row["rank"] else "dim"
+        table.add_row(*(escape(_shown(row[name])) for name in names), style=style)
     get_console().print(table)
+    for row in rows:
+        if not row["rank"]:
+            reporting.say(escape(f"job {row['job']}: {row['status']}"))
     reporting.say(f"[dim]{_caption(comparable)}[/dim]")
 
 
