@@ -185,12 +185,16 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
                 cells.setdefault(where, []).append(job.figures["test/elbo"])
             pictures["heat_map"] = figures.heat_map(numeric[0], numeric[1], cells, f"test/elbo ({unit})")
     if any(name.rpartition(".")[2] in _RATES for name in names):
+        labels = [name for name in names if name != "seed"]
         points = [
-            (" ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '')}" for name in names), job.figures)
+            (
+                " ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '')}" for name in labels),
+                job.figures["test/kl"],
+                job.figures["test/reconstruction"],
+            )
             for job in done
         ]
-        labelled = [(label, figure["test/kl"], figure["test/reconstruction"]) for label, figure in points]
-        pictures["rate_distortion"] = figures.rate_distortion(labelled, unit)
+        pictures["rate_distortion"] = figures.rate_distortion(points, unit)
     for name, picture in pictures.items():
         figures.save_png(picture, folder / f"{name}.png")
     return [f"{name}.png" for name in pictures]

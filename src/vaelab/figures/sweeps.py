@@ -82,14 +82,14 @@ def rate_distortion(points: Sequence[tuple[str, float, float]], unit: str) -> Pi
     Dashed lines are of equal ELBO: rate and distortion add up to its negative.
 
     Args:
-        points: label, rate (KL), distortion (reconstruction).
+        points: label, rate (KL), distortion (reconstruction). Of several with one label, one is labelled.
         unit: of the distortion.
     """
     rates, distortions = ([point[i] for point in points] for i in (1, 2))
     with new_figure(7, 5.4) as figure:
         axes = figure.subplots()
         axes.plot(rates, distortions, "o", color=PALETTE[0])
-        for label, rate, distortion in points:
+        for label, (rate, distortion) in {label: where for label, *where in points}.items():
             axes.annotate(label, (rate, distortion), xytext=(6, 5), textcoords="offset points", fontsize=9)
         axes.margins(0.12, 0.1)
         left, right = axes.get_xlim()
