@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting, resuming
+from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.callbacks.stopping import GracefulStop, Stopped
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
@@ -305,6 +306,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     return instantiate(
         cfg.trainer,
         callbacks=[*callbacks, *configured],
+        plugins=[WholeFiles()],
         logger=run_loggers or False,
         enable_progress_bar=False,
         _convert_="all",

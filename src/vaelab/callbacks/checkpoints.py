@@ -1,11 +1,53 @@
-"""Checkpoints that know the best one, wherever the training goes on."""
+"""Checkpoints that are whole or not there, and know the best one, wherever the training goes on."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+
+from vaelab.errors import UserError
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, and puts it there when all of it is on the disk.
+
+    Whatever happens meanwhile, the one that was there before is whole. (Lightning writes to the system's folder for
+    temporary files, and from there copies, where that is another disk.)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes it.
+
+        Raises:
+            UserError: the disk is full, or may not be written to.
+        """
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and "writ" not in str(error):  # what torch makes of a full disk
+                raise
+            earlier = "the one before it is whole" if target.is_file() else "there was none before it"
+            raise UserError(
+                f"the checkpoint {target} could not be written ({str(error).splitlines()[0]}); {earlier}: make room, "
+                "and go on with ckpt_path=..."
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads it, and nothing but tensors and plain values."""
+        return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only=True)
 
 
 class Checkpoint(ModelCheckpoint):
