@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format reproduce choices clean
+.PHONY: help train test check format reproduce choices kills clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check      lint, formatting and types"
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
+	@echo "make kills      kill trainings at random moments and see that they end as if nothing had been"
 	@echo "make format     put the formatting right"
 	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
@@ -43,6 +44,9 @@ reproduce: $(BIN)/.installed
 
 choices: $(BIN)/.installed
 	@$(BIN)/python benchmarks/choices.py $(ARGS)
+
+kills: $(BIN)/.installed
+	@$(BIN)/python benchmarks/kills.py $(ARGS)
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix

@@ -45,8 +45,13 @@ def typed(changes: dict[str, str]) -> list[str]:
 
 
 def changes_of(group: str, option: str) -> dict[str, str]:
-    """What differs from the common settings: losses other than Bernoulli's are of grey images."""
-    return {group: option, **({"data.binarize": "none"} if group == "loss" else {})}
+    """What differs from the common settings."""
+    changes = {group: option}
+    if group == "loss":
+        changes["data.binarize"] = "none"  # those other than Bernoulli's are of grey images
+    if option == "capacity":
+        changes["module.objective.warmup.steps"] = "1000"  # else it ends long after a short training
+    return changes
 
 
 def table(epochs: int) -> str:

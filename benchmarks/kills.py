@@ -1,0 +1,127 @@
+"""Kills a training at random moments, lets it go on, and compares its end with that of one that nothing disturbed.
+
+    make kills                    20 trainings, each killed once (SIGKILL), two of them while a checkpoint is written
+    make kills ARGS="--kills 5"
+
+Writes ``benchmarks/results/kills.md``. Weights, the optimiser's state, every random generator and every logged figure
+have to be the same, bit for bit.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from runs import RESULTS, ROOT
+
+# A checkpoint every five steps, so that a kill is seldom at the end of an epoch; noise in the images and the latents, a
+# schedule and a warm-up, so that there is a state to be lost.
+SETTINGS = [
+    *("model=mlp", "data.limit=2000", "data.batch_size=32", "data.binarize=dynamic", "trainer.max_epochs=6"),
+    *("objective=beta", "module.objective.warmup.steps=200", "scheduler=cosine", "trainer.log_every_n_steps=7"),
+    *("+callbacks.last.every_n_train_steps=5", "callbacks.pictures=null", "callbacks.gallery=null", "logger=csv"),
+]
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    """A training in this folder."""
+    return [sys.executable, str(ROOT / "src" / "train.py"), *SETTINGS, f"hydra.run.dir={folder}", *more]
+
+
+def kill(folder: Path, delay: float, while_writing: bool) -> str:
+    """Starts a training and kills it so many seconds after its first checkpoint; when that was, as far as one knows."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+        last, partial = (folder / "checkpoints" / name for name in ("last.ckpt", ".last.ckpt.partial"))
+        while not last.exists() and child.poll() is None:
+            time.sleep(0.002)
+        time.sleep(delay)
+        while while_writing and not partial.exists() and child.poll() is None:
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if child.returncode != -signal.SIGKILL:
+            return "it had ended already"
+    step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    return f"after step {step}{', a checkpoint half written' if partial.exists() else ''}"
+
+
+def state(folder: Path) -> tuple[dict[str, Any], str]:
+    """All that a training comes to: what its last checkpoint says about it, and its figures."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
+    kept["random_states"] = checkpoint["vaelab"]["random_states"]
+    return kept, (folder / "metrics.csv").read_text()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal, to the bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def main() -> int:
+    """Runs the trainings; the exit code says whether all came to the same."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=20, help="how many trainings are killed (default: 20)")
+    options = parser.parse_args()
+    generator = random.Random(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    home = Path(tempfile.mkdtemp(prefix="kills"))
+    started = time.monotonic()
+    subprocess.run(command(home / "whole"), env=environment, check=True, stdout=subprocess.DEVNULL)
+    whole, rows = state(home / "whole"), []
+    length = time.monotonic() - started
+    for number in range(options.kills):
+        folder, while_writing = home / f"killed{number}", number < 2
+        moment = kill(folder, generator.uniform(0, 0.4 * length), while_writing)
+        done = subprocess.run(
+            command(folder, f"ckpt_path={folder}")
+            if (folder / "checkpoints" / "last.ckpt").exists()
+            else command(folder),
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        identical = done.returncode == 0 and same(state(folder), whole)
+        rows.append((number + 1, moment, "identical" if identical else f"different {done.stderr.strip()[-200:]}"))
+        print(*rows[-1], sep=": ", flush=True)
+        if identical:
+            shutil.rmtree(folder)
+    count = sum(outcome == "identical" for _, _, outcome in rows)
+    lines = [
+        "# A training killed and continued",
+        "",
+        f"Written by `make kills` on {date.today()}, torch {torch.__version__}, one CPU thread. Each training was "
+        "killed with SIGKILL, continued with `ckpt_path=`, and compared with one that nothing disturbed: weights, "
+        "optimiser, schedule, random generators and `metrics.csv`, bit for bit.",
+        "",
+        f"**{count} of {len(rows)} identical.**",
+        "",
+        "| kill | the last checkpoint then | the end |",
+        "|---|---|---|",
+        *(f"| {number} | {moment} | {outcome} |" for number, moment, outcome in rows),
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "kills.md").write_text("\n".join(lines) + "\n")
+    return 0 if count == len(rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
