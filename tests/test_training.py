@@ -12,6 +12,7 @@ from tests.conftest import composed
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
 from vaelab.generation import generate
+from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
 from vaelab.schedulers import plateau
 from vaelab.training import train
@@ -358,3 +359,23 @@ def test_bad_steps_can_be_skipped(tmp_path: Path, tiny_data: list[str], monkeypa
     assert figures["steps"] == 8
     assert all(value.isfinite().all() for value in _weights(tmp_path / "skipped").values())
     assert {row["train/skipped_steps"] for row in _rows(tmp_path / "skipped") if row["train/loss"]} == {"1"}
+
+
+def test_what_dies_before_an_epochs_validation_does_it_again(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where a checkpoint is due at the epoch's last step, from which validation would be passed over."""
+    options = [*tiny_data, "+callbacks.last.every_n_train_steps=2", "trainer.max_epochs=3", "callbacks.gallery=null"]
+    _train(tmp_path / "whole", *options)
+
+    def die(self: VAEModule) -> None:
+        if self.trainer.current_epoch == 1:
+            raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAEModule, "on_validation_start", die)
+        with pytest.raises(SystemExit):
+            _train(tmp_path / "killed", *options)
+    _train(tmp_path / "killed", *options, f"ckpt_path={tmp_path / 'killed'}")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "killed" / "metrics.csv").read_text()

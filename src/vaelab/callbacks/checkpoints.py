@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -53,8 +54,22 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints; one that is continued in another folder takes the best one along.
 
-    Lightning's own forget it there, and call the best epoch since then the best.
+    Lightning's own forget it there, and call the best epoch since then the best. Those of every so many steps leave out
+    an epoch's last step, since what goes on from there passes over the epoch's validation: they are written when the
+    epoch is really over.
     """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        by_step = self._every_n_train_steps or self._train_time_interval
+        if by_step and trainer.is_last_batch and not self.monitor:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = Path(state_dict["best_model_path"])
