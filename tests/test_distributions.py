@@ -1,5 +1,7 @@
 """Densities and divergences against torch.distributions, quadrature and Monte Carlo."""
 
+import math
+
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
@@ -70,3 +72,25 @@ def test_unnormalized_gaussian_is_a_gaussian_but_for_its_constant() -> None:
     torch.testing.assert_close(differences, differences[0, 0].expand(2, 3))
     assert differences[0, 0] > 1  # so it is not normalised
     torch.testing.assert_close(p.sample((100_000,)).var(0), p.variance, atol=0.05, rtol=0.05)
+
+
+def test_samples_of_a_narrow_gaussian_know_their_density() -> None:
+    """A sample that rounds to the mean does not tell the noise that it came from."""
+    for log_std in (-18.0, -100.0):
+        mean, scale = torch.full((1000, 3), 1.3), torch.full((1000, 3), log_std, requires_grad=True)
+        _, log_q = DiagonalGaussian(mean, scale).rsample_and_log_prob()
+        log_q.sum().backward()
+        expected = -3 * (0.5 * (1 + math.log(2 * math.pi)) + log_std)
+        assert abs(log_q.mean().item() - expected) < 5 * (1.5 / 1000) ** 0.5
+        assert scale.grad is not None
+        torch.testing.assert_close(scale.grad, torch.full_like(scale.grad, -1.0))
+
+
+def test_samples_and_densities_come_together() -> None:
+    q = _gaussian()
+    torch.manual_seed(4)
+    z = q.rsample((5,))
+    torch.manual_seed(4)
+    z_too, log_q = q.rsample_and_log_prob((5,))
+    torch.testing.assert_close(z, z_too)
+    torch.testing.assert_close(log_q, q.log_prob(z), atol=1e-4, rtol=1e-4)

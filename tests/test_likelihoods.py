@@ -300,3 +300,15 @@ def test_only_a_gaussian_has_an_optimal_scale() -> None:
         Laplace("optimal")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is a positive number, learned, per_pixel or optimal, not 'best'"):
         Gaussian("best")  # type: ignore[arg-type]
+
+
+def test_an_optimal_scale_forgets_a_batch_of_no_numbers() -> None:
+    likelihood = Gaussian("optimal")
+    x = torch.rand(4, 1, 3, 3)
+    good = torch.randn(4, 1, 3, 3, requires_grad=True)
+    likelihood(good).log_prob(x)
+    before = likelihood.mean_squared_error.clone()
+    likelihood(good * float("nan")).log_prob(x)
+    assert torch.equal(likelihood.mean_squared_error, before)
+    assert likelihood.batches == 1
+    assert likelihood.eval()(good).log_prob(x).isfinite().all()

@@ -1,6 +1,7 @@
 """The model's identities."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,10 @@ from torch.distributions import MultivariateNormal
 
 from tests.conftest import tiny_vae
 from vaelab.likelihoods import Bernoulli
+from vaelab.networks.layers import glorot
+from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.posteriors import DiagonalGaussian, FullGaussian
+from vaelab.priors import RealNVP, StandardNormal, VampPrior
 from vaelab.vae import VAE
 
 
@@ -63,3 +68,20 @@ def test_impossible_latent_sizes_are_refused(latent_dim: int) -> None:
 def test_impossible_image_shapes_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="image_shape must be three positive integers"):
         tiny_vae(Bernoulli(), image_shape=shape)
+
+
+def test_an_initialisation_leaves_what_begins_as_something_alone() -> None:
+    parts = (partial(MLPEncoder, hidden_sizes=[8]), partial(MLPDecoder, hidden_sizes=[8]), Bernoulli())
+    vae = VAE((1, 4, 4), 4, *parts, RealNVP, FullGaussian, initialize=glorot)
+    z = torch.randn(6, 4)
+    torch.testing.assert_close(vae.p_z().log_prob(z), StandardNormal(4)(vae.encode).log_prob(z))
+    covariance = vae.encode(torch.rand(6, 1, 4, 4)).scale_tril  # type: ignore[attr-defined]
+    assert torch.equal(covariance, torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1)))
+
+
+def test_a_conditional_vampprior_has_an_image_of_each_class() -> None:
+    parts = (partial(MLPEncoder, hidden_sizes=[8]), partial(MLPDecoder, hidden_sizes=[8]), Bernoulli())
+    prior = partial(VampPrior, image_shape=(1, 4, 4), components=2)
+    vae = VAE((1, 4, 4), 4, *parts, prior, DiagonalGaussian, classes=3)
+    with pytest.raises(NotImplementedError, match="components=3"):
+        vae.p_z()

@@ -75,14 +75,22 @@ class DiagonalGaussian(Latent):
         return (2 * self.log_std).exp()
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        noise = torch.randn(
-            torch.Size(sample_shape) + self._mean.shape, dtype=self._mean.dtype, device=self._mean.device
-        )
-        return self._mean + self.log_std.exp() * noise
+        return self._mean + self.log_std.exp() * self._noise(sample_shape)
+
+    def _noise(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
+        shape = torch.Size(sample_shape) + self._mean.shape
+        return torch.randn(shape, dtype=self._mean.dtype, device=self._mean.device)
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        # By the noise itself: from a sample of a narrow Gaussian it cannot be had again, nor could its gradient.
+        noise = self._noise(sample_shape)
+        return self._mean + self.log_std.exp() * noise, self._log_prob_of_noise(noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        standardised = (value - self._mean) * (-self.log_std).exp()
-        return -(0.5 * (standardised.square() + _LOG_2PI) + self.log_std).sum(-1)
+        return self._log_prob_of_noise((value - self._mean) * (-self.log_std).exp())
+
+    def _log_prob_of_noise(self, noise: Tensor) -> Tensor:
+        return -(0.5 * (noise.square() + _LOG_2PI) + self.log_std).sum(-1)
 
     def entropy(self) -> Tensor:
         return (0.5 * (1 + _LOG_2PI) + self.log_std).sum(-1)

@@ -164,7 +164,8 @@ class Gaussian(ScaledLikelihood):
     .. math:: \log p(x|z) = -\sum_i \left[ \frac{(x_i - \mu_i)^2}{2 s_i^2} + \log s_i + \tfrac12 \log 2\pi \right]
 
     With the ``optimal`` scale it is the sigma-VAE (Rybkin, Daniilidis and Levine 2021, arXiv 2006.13202): in training
-    :math:`s^2` is the mean squared error of the batch, at which the likelihood is largest. A scale that is computed
+    :math:`s^2` is the mean squared error of the batch, at which the mean of :math:`\log p(x|z)` is largest; for
+    importance-weighted bounds, which are no such mean, ``learned`` is the better choice. A scale that is computed
     from the images makes no density of them. Therefore a running mean of those errors is kept, and is the scale
     wherever no gradient is asked for: validation and test figures are of a proper density.
 
@@ -202,8 +203,10 @@ class Gaussian(ScaledLikelihood):
 
     def _fit(self, mean_squared_error: Tensor) -> Tensor:
         """The scale for a batch of these errors, which the running mean takes in."""
-        self.batches += 1
-        self.mean_squared_error += (mean_squared_error - self.mean_squared_error) / self.batches.clamp(max=self._memory)
+        known = mean_squared_error.isfinite()  # what is not would never be forgotten
+        self.batches += known
+        change = torch.where(known, mean_squared_error - self.mean_squared_error, 0.0)
+        self.mean_squared_error += change / self.batches.clamp(1, self._memory)
         return self._closest(mean_squared_error)
 
 

@@ -4,7 +4,7 @@ A posterior is a module that maps features, shape (B, in_features), to a :class:
 batch shape (B,) and event shape (latent_dim,).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -64,9 +64,18 @@ class FullGaussian(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
         self.sizes = [latent_dim, latent_dim, len(rows)]
         self.head = nn.Linear(in_features, sum(self.sizes))
+        self._begin_diagonal()
+
+    def _begin_diagonal(self) -> None:
         with torch.no_grad():
-            self.head.weight[2 * latent_dim :] = 0
-            self.head.bias[2 * latent_dim :] = 0
+            self.head.weight[2 * self.sizes[0] :] = 0
+            self.head.bias[2 * self.sizes[0] :] = 0
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> "FullGaussian":
+        """As every module's, and what an initialisation does below the diagonal is undone."""
+        super().apply(fn)
+        self._begin_diagonal()
+        return self
 
     def forward(self, features: Tensor) -> Latent:
         """Features (B, in_features) to q(z|x), batch shape (B,), event shape (latent_dim,)."""

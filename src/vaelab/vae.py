@@ -40,7 +40,7 @@ class VAE(nn.Module):
         prior: ``prior(latent_dim=...)``, see :mod:`vaelab.priors`.
         posterior: ``posterior(in_features=..., latent_dim=...)``, see :mod:`vaelab.posteriors`.
         classes: how many classes there are to be conditional on; ``None`` for a VAE that is told no class.
-        initialize: called with every module once, to set its first weights; ``None`` for torch's own.
+        initialize: called with every module once but for the prior's, to set its first weights; ``None`` for torch's.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -79,7 +79,9 @@ class VAE(nn.Module):
         )
         self.class_channel = None if classes is None else nn.Linear(classes, height * width, bias=False)
         if initialize is not None:
-            self.apply(initialize)
+            for part in (self.encoder, self.posterior, self.decoder, self.class_channel):
+                if part is not None:
+                    part.apply(initialize)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Latent:
         """q(z|x), or q(z|x, y), of images (B, C, H, W): batch shape (B,), event shape (latent_dim,)."""
@@ -109,6 +111,10 @@ class VAE(nn.Module):
 
     def _encode_pseudo_inputs(self, x: Tensor) -> Latent:
         """q(z|x) of images that have no class of their own: they take the classes in turn."""
+        if self.classes is not None and len(x) < self.classes:
+            raise NotImplementedError(
+                f"a prior of {len(x)} images leaves classes out: type module.vae.prior.components={self.classes}"
+            )
         return self.encode(x, self.classes_in_turn(len(x)))
 
     def classes_in_turn(self, count: int) -> Tensor | None:

@@ -87,7 +87,8 @@ class BetaTCVAE(WarmedUp):
 
     Reported beside the bound are the parts, :func:`decompose`: ``mutual_information``, ``total_correlation`` and
     ``dimension_kl``, which add up to ``kl`` where that is ``sampled``. In high dimensions a batch says little about
-    q(z): the total correlation is then a penalty rather than an estimate.
+    q(z): the total correlation is then a penalty rather than an estimate. All of it depends on the sizes of batch and
+    data set: validation's loss, in larger batches, cannot be compared with training's, nor with that of other sizes.
 
     Args:
         beta: of the total correlation.
@@ -191,7 +192,8 @@ class MMD(WarmedUp):
     Zhao, Song and Ermon (2019), arXiv 1706.02262, whose weights these are as :math:`1 - \alpha` and
     :math:`\alpha + \lambda - 1`; Tolstikhin et al. (2018), arXiv 1711.01558. Reported beside the bound is ``mmd``,
     :func:`maximum_mean_discrepancy` of the batch, a scalar without a unit. No gradient flows through the samples of
-    the prior: one that learns does so by the divergence alone.
+    the prior: one that learns does so by the divergence alone. Labels are not looked at: that latents of each class
+    follow the prior, from which a conditional model's samples come, is left to ``kl_weight``.
 
     Args:
         mmd_weight: :math:`\lambda`.

@@ -23,7 +23,7 @@ class ELBO(Objective):
 class Autoencoder(Objective):
     r"""A plain autoencoder: the latent code is the posterior's centre, and nothing keeps it near the prior.
 
-    .. math:: \log p(x|\mathbb{E}_q[z])
+    .. math:: \log p(x|z), \qquad z = \mathrm{centre}\, q(z|x)
 
     For comparison with a variational one: codes reconstruct better, but what lies between them decodes to nothing. The
     reported terms are those of the bound, which this does not maximise: the posterior's scale is never trained.
