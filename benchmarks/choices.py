@@ -51,6 +51,8 @@ def changes_of(group: str, option: str) -> dict[str, str]:
         changes["data.binarize"] = "none"  # those other than Bernoulli's are of grey images
     if option == "capacity":
         changes["module.objective.warmup.steps"] = "1000"  # else it ends long after a short training
+    if option == "dreg":
+        changes["module.objective.samples"] = "5"  # as many as iwae has
     return changes
 
 
