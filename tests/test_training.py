@@ -379,3 +379,18 @@ def test_what_dies_before_an_epochs_validation_does_it_again(
     _train(tmp_path / "killed", *options, f"ckpt_path={tmp_path / 'killed'}")
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "killed" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("validation", ["10", "test"])
+def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str], validation: str) -> None:
+    options = [*tiny_data, f"data.validation={validation}", "callbacks.gallery=null"]
+    figures = _train(tmp_path, *options)
+    rows = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.json").unlink()
+    again = _train(tmp_path, *options, f"ckpt_path={tmp_path}")
+    for name, value in figures.items():
+        if name not in ("seconds", "images_per_second"):
+            assert again[name] == value, name
+    assert (tmp_path / "metrics.csv").read_text() == rows
+    with pytest.raises(UserError, match="2 epochs already"):
+        _train(tmp_path, *options, f"ckpt_path={tmp_path}")

@@ -95,7 +95,7 @@ class VAEModule(L.LightningModule):
         self._rate = 0.0
         self._noise: Any = None
         self._plateau: dict[str, Any] | None = None
-        self._restored: dict[str, Any] | None = None
+        self.restored: dict[str, Any] | None = None  # of a checkpoint from which no step has been taken yet
         self.validated_at = -1  # the step of the last validation
 
     def setup(self, stage: str) -> None:
@@ -267,11 +267,11 @@ class VAEModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remembers what is to be set when the training goes on."""
-        self._restored = checkpoint["vaelab"]
+        self.restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
         """Gives every process random numbers of its own; those that it had, where the training goes on."""
-        restored, self._restored = self._restored, None
+        restored, self.restored = self.restored, None
         states = restored["random_states"] if restored else []
         rank = self.global_rank
         if len(states) == self.trainer.world_size:

@@ -44,10 +44,11 @@ class DiagonalGaussian(nn.Module):
 class FullGaussian(nn.Module):
     r"""Gaussian with any covariance :math:`L L^\top` whose mean and Cholesky factor L come from the features.
 
-    .. math:: q(z|x) = N(\mu, L L^\top), \qquad L_{ii} = e^{s_i}, \qquad L_{ij} = 0 \text{ for } j > i
+    .. math:: q(z|x) = N(\mu, L L^\top), \qquad L_{ii} = e^{s_i}, \qquad L_{ij} = e^{s_i} b_{ij} \text{ for } j < i
 
     Kingma and Welling (2019), arXiv 1906.02691, section 2.5.1. The head puts out :math:`\mu`, s and the
-    D (D - 1) / 2 numbers below the diagonal. These are zero at first: it begins as a diagonal Gaussian.
+    D (D - 1) / 2 numbers b. These are zero at first: it begins as a diagonal Gaussian. They are relative to the scale of
+    their dimension, because a step of the optimiser would be large beside a narrow one.
 
     Args:
         in_features: the number of features that the encoder puts out.
@@ -81,7 +82,7 @@ class FullGaussian(nn.Module):
         """Features (B, in_features) to q(z|x), batch shape (B,), event shape (latent_dim,)."""
         mean, log_diagonal, below = self.head(features).float().split(self.sizes, -1)
         scale_tril = torch.diag_embed(log_diagonal.exp())  # (B, D, D)
-        scale_tril[..., self.rows, self.columns] = below
+        scale_tril[..., self.rows, self.columns] = below * log_diagonal.exp()[..., self.rows]
         return distributions.FullGaussian(mean, scale_tril)
 
 

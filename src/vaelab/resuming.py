@@ -41,6 +41,9 @@ def check(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
         raise UserError(
             f"{path} was trained with other settings, and goes on with those alone: type {' '.join(other[:5])}{more}"
         )
+    run_dir = path.resolve().parent.parent
+    if Path(config["run_dir"]).resolve() == run_dir and not (run_dir / "metrics.json").is_file():
+        return  # it may have ended between its last step and its test, which is what is left then
     done = (
         contents.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {}).get("processed", 0)
     )

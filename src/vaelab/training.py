@@ -217,7 +217,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.fit(module, datamodule, ckpt_path=resume)
         if stop.asked:  # while the last epoch ended
             raise Stopped(stop.asked)
-        if module.validated_at != trainer.global_step:  # it ended in the middle of an epoch
+        if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
             trainer.validate(module, datamodule, verbose=False)
         figures = {
             **_test(trainer, module, datamodule),
@@ -320,6 +320,8 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
     validated = (
         checkpoint.read(Path(best.best_model_path))["vaelab"]["metrics"]
         if best
+        else module.restored["metrics"]
+        if module.restored
         else {name: float(value) for name, value in trainer.callback_metrics.items()}
     )
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
