@@ -47,8 +47,8 @@ class FullGaussian(nn.Module):
     .. math:: q(z|x) = N(\mu, L L^\top), \qquad L_{ii} = e^{s_i}, \qquad L_{ij} = e^{s_i} b_{ij} \text{ for } j < i
 
     Kingma and Welling (2019), arXiv 1906.02691, section 2.5.1. The head puts out :math:`\mu`, s and the
-    D (D - 1) / 2 numbers b. These are zero at first: it begins as a diagonal Gaussian. They are relative to the scale of
-    their dimension, because a step of the optimiser would be large beside a narrow one.
+    D (D - 1) / 2 numbers b. These are zero at first: it begins as a diagonal Gaussian. They are relative to the scale
+    of their dimension, because a step of the optimiser would be large beside a narrow one.
 
     Args:
         in_features: the number of features that the encoder puts out.
