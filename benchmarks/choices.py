@@ -64,9 +64,10 @@ def table(epochs: int) -> str:
         f"Written by `make choices` on {date.today()}: torch {torch.__version__}, MNIST, {epochs} epochs, seed 0. The "
         f"first row is `python src/train.py {' '.join(typed(BASE))} trainer.max_epochs={epochs}`; in each of the "
         "others one thing is changed. Test figures of 10,000 images, summed over pixels and latents, averaged over "
-        "images; the ELBO of one likelihood cannot be compared with that of another one. Densities of 8-bit images have "
-        "no upper bound where pixels are always exactly black, as MNIST's margins: continuous_bernoulli and "
-        "gaussian_per_pixel gain their nats there, and reconstruct worse for it. The epoch that is tested is the best on validation images, by the figure that the objective "
+        "images; the ELBO of one likelihood cannot be compared with that of another one. Densities of 8-bit images "
+        "have no upper bound where pixels are always exactly black, as MNIST's margins: continuous_bernoulli and "
+        "gaussian_per_pixel gain their nats there, and reconstruct worse for it. The epoch that is tested is the best "
+        "on validation images, by the figure that the objective "
         "names.",
         "",
         "| changed | ELBO | reconstruction | KL | unit | parameters |",
