@@ -177,19 +177,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.keep_freed_memory:
         keep_freed_memory()
     run_dir = Path(cfg.run_dir).resolve()
-    if _is_sweep() and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file():
-        figures = resuming.finished(run_dir, _plain(cfg))
-        if figures is not None:
-            reporting.say(f"{reporting.shown_path(run_dir)} is complete")
-            return figures
-        if (run_dir / "checkpoints" / "last.ckpt").is_file():
-            cfg.ckpt_path = str(run_dir)
-    resume = checkpoint.find(cfg.ckpt_path, prefer="last") if cfg.ckpt_path is not None else None
-    if resume is None and list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
-        raise UserError(
-            f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
-            "trainer.max_epochs), or choose another folder"
-        )
+    again = _is_sweep() and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
+    if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
+        reporting.say(f"{reporting.shown_path(run_dir)} is complete")
+        return complete
+    resume = _starting_point(cfg, run_dir, again)
     _group_sweep(cfg)
     _unfuse_optimizer(cfg)
 
@@ -244,6 +236,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise SystemExit(128 + stopped.signum) from None
     finally:
         loggers.finish(trainer.loggers, status)
+
+
+def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
+    """The checkpoint that the training goes on from, if any; of a sweep that is started again, the job's own."""
+    if cfg.ckpt_path is None and again and (run_dir / "checkpoints" / "last.ckpt").is_file():
+        cfg.ckpt_path = str(run_dir)
+    if cfg.ckpt_path is not None:
+        return checkpoint.find(cfg.ckpt_path, prefer="last")
+    if list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
+        raise UserError(
+            f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
+            "trainer.max_epochs), or choose another folder"
+        )
+    return None
 
 
 def _unfuse_optimizer(cfg: DictConfig) -> None:
