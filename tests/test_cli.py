@@ -337,6 +337,8 @@ def test_ctrl_c_is_one_line(script: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        # What a script starts in the background, these tests perhaps, is born deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         assert child.stdout is not None
         while child.stdout.readline().strip() != "ready":
