@@ -14,7 +14,7 @@ from vaelab.errors import UserError
 log = logging.getLogger(__name__)
 
 # Validation and test images are binarised once, from seeds of their own: the same for every run, device and machine.
-_SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
+SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -127,7 +127,7 @@ class ImageDataModule(L.LightningDataModule):
             return (images > 127).mul(255).to(torch.uint8)
         if self.binarization == "static" or (self.binarization == "dynamic" and split != "train"):
             name = "test" if split == "val" and self.validation == "test" else split
-            return binarize(images, torch.Generator().manual_seed(_SPLIT_SEEDS[name]))
+            return binarize(images, torch.Generator().manual_seed(SPLIT_SEEDS[name]))
         return images
 
     def _batches(self, split: str, **options: Any) -> Batches:

@@ -1,23 +1,29 @@
-"""The test figures of a trained model, from its checkpoint alone: what ``evaluate.py`` runs."""
+"""The figures of a trained model, from its checkpoint alone: what ``evaluate.py`` runs."""
 
-import csv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, reporting
 from vaelab.data.datamodule import ImageDataModule
-from vaelab.data.source import Images
 from vaelab.errors import UserError
-from vaelab.evaluation.scores import auroc, score_images
-from vaelab.figures import labelled_grid, save_png
+from vaelab.evaluation import latents, likelihood, ranking, samples, scores
+from vaelab.evaluation.scores import Against
+from vaelab.evaluation.subject import Measured, NotMeasured, Subject
+from vaelab.figures import save_png
+from vaelab.memory import keep_freed_memory
+from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
-from vaelab.vae import VAE
+from vaelab.reporting import Figure
+
+MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
+_SPLITS = ("train", "val", "test")
 
 
 def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
@@ -27,30 +33,81 @@ def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
     return {"accelerator": "auto", "devices": 1, "precision": precision}
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Tests a checkpoint as the end of its training did, scores its test images, and stores the figures.
+def _check(cfg: DictConfig) -> list[str]:
+    """Refuses impossible settings; the measures that are wanted."""
+    for key, least in (
+        ("likelihood.samples", 1),
+        ("likelihood.limit", 2),
+        ("latents.limit", 2),
+        ("latents.pairs", 2),
+        ("reconstructions.limit", 2),
+        ("samples.count", 10),
+        ("samples.shown", 1),
+        ("scores.samples", 1),
+        ("scores.limit", 2),
+        ("scores.extremes", 1),
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value is None and key.endswith(".limit"):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value}: it must be an integer of at least {least}")
+    splits = cfg.likelihood.splits
+    for split in splits if isinstance(splits, ListConfig) else [splits]:
+        if split not in _SPLITS:
+            raise UserError(f"likelihood.splits={splits}: choose some of [{','.join(_SPLITS)}]")
+    if cfg.against is not None and cfg.against_run is not None:
+        raise UserError("against_run=... names a data set already: leave data@against out")
+    wanted = list(MEASURES) if cfg.what == "all" else [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
+    for name in wanted:
+        if name not in MEASURES:
+            raise UserError(
+                f"what={name}: no such measure; choose from all, {', '.join(MEASURES)}, or some: what=[a,b]"
+            )
+    return wanted
 
-    The latent samples are drawn from the same seed, so that on the same kind of device and in the same precision the
-    test figures are the same.
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Tests a checkpoint as the end of its training did, measures what is asked for, and stores the figures.
+
+    Every measure draws from the same seed, so that it comes to the same with and without the others; on the same kind
+    of device and in the same precision the test figures are those of the training.
 
     Args:
         cfg: what ``configs/evaluate.yaml`` composes.
 
     Returns:
-        The figures, as in ``evaluation.json``.
+        What is in ``evaluation.json``; of a folder of runs, that of each by its name.
 
     Raises:
         UserError: there is no such checkpoint, or it is no checkpoint of this project, or a setting is impossible.
     """
     quieten()
-    for name, least in (("samples", 0), ("extremes", 1)):
-        if not isinstance(cfg.scores[name], int) or cfg.scores[name] < least:
-            raise UserError(f"scores.{name}={cfg.scores[name]}: it must be an integer of at least {least}")
-    if cfg.against is not None and cfg.against_run is not None:
-        raise UserError("against_run=... names a data set already: leave data@against out")
-    path = checkpoint.find(cfg.run)
+    wanted = _check(cfg)
+    keep_freed_memory()
+    run_dir = Path(cfg.run_dir)
+    runs = ranking.runs_in(cfg.run)
+    if not runs:
+        return _evaluate(cfg, wanted, checkpoint.find(cfg.run), run_dir)
+    found: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for number, (name, folder) in enumerate(runs.items(), 1):
+        reporting.say(f"[bold]{number} of {len(runs)}: {name}[/bold]")
+        try:
+            found[name] = _evaluate(cfg, wanted, checkpoint.find(folder), run_dir / name)
+        except UserError as error:
+            failed[name] = str(error)
+            reporting.say(f"{name}: {error}")
+    ranking.conclude(found, failed, run_dir)
+    if failed and not found:
+        raise UserError(f"none of the {len(runs)} runs in {cfg.run} could be evaluated")
+    return found
+
+
+def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> dict[str, Any]:
+    """One checkpoint's figures, in files of its own."""
     module, config = checkpoint.rebuild(path)
-    datamodule = checkpoint.rebuild_data(config, path, cfg.data_dir)
+    datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
     trainer = L.Trainer(
         **(cfg.trainer or _same_precision(config)),
         logger=False,
@@ -59,102 +116,83 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         enable_model_summary=False,
     )
     tested = trainer.test(module, datamodule, verbose=False)[0]
-    normalized = module.vae.likelihood.is_normalized(datamodule.is_binary)
-    figures: dict[str, Any] = {
-        **{name: float(value) for name, value in tested.items()},
-        "unit": reporting.unit(normalized),
-        "data": f"{datamodule.source.name}, test split, {len(datamodule.splits['test'].images)} images",
-        "binarize": datamodule.binarization,
-        "precision": str(trainer.precision),
-        "checkpoint": str(path.resolve()),
+    folder.mkdir(parents=True, exist_ok=True)
+    subject = Subject(module.vae.to(trainer.strategy.root_device).float().eval(), datamodule)
+    of = f"{subject.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
+    figures = {
+        name: Figure(float(value), reporting.term_unit(name, subject.is_normalized), None, of)
+        for name, value in tested.items()
     }
-    run_dir = Path(cfg.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if cfg.scores.samples:
-        torch.manual_seed(cfg.seed)
-        figures |= _score(module.vae.to(trainer.strategy.root_device), datamodule, cfg, run_dir)
-    reporting.write_json(figures, run_dir / "evaluation.json")
-    reporting.print_figures(reporting.shown_path(path), figures, normalized)
-    reporting.say(f"written to {reporting.shown_path(run_dir)}")
-    return figures
-
-
-def _score(vae: VAE, datamodule: ImageDataModule, cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Scores of the test images and, where there is one, of another data set's; their files, and figures of them."""
-    split = datamodule.splits["test"].part(slice(cfg.scores.limit))
-    scores = score_images(vae, split.images, split.labels, cfg.scores.samples, "scoring test images")
-    _write_scores(scores, split, datamodule.source.classes, run_dir / "scores.csv")
-    save_png(_extremes(scores, split.images, cfg.scores.extremes), run_dir / "extremes.png")
-    figures: dict[str, Any] = {
-        "score/mean": float(scores.mean()),
-        "score/standard_error": float(scores.std() / len(scores) ** 0.5),
-        "score/samples": cfg.scores.samples,
-        "score/precision": "32-true",
-        "score/images": len(scores),
+    remarks: list[str] = []
+    arrays: dict[str, Any] = {}
+    for name in wanted:
+        try:
+            with evaluation_noise(subject.device):
+                torch.manual_seed(cfg.seed)
+                measured = _measures(cfg, subject, folder)[name]()
+        except NotMeasured as reason:
+            if cfg.what != "all":
+                raise UserError(f"what={name}: {reason}") from reason
+            remarks.append(f"no {name}: {reason}")
+            continue
+        figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
+        remarks += measured.remarks
+        arrays |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
+        for key, picture in measured.pictures.items():
+            save_png(picture, folder / f"{key}.png")
+    evaluation = {
+        "protocol": {
+            "checkpoint": str(path.resolve()),
+            "choices": config.get("choices", {}),
+            "latent_dim": config.get("latent_dim"),
+            "data": datamodule.source.name,
+            "binarize": datamodule.binarization,
+            "validation": datamodule.validation,
+            "seed": cfg.seed,
+            "unit": subject.unit,
+        },
+        "figures": {name: figure.as_json() for name, figure in figures.items()},
+        "arrays": arrays,
+        "remarks": remarks,
     }
-    other, other_vae = _other(cfg, datamodule.binarization)
-    if other is None:
-        return figures
-    if tuple(other.image_shape) != vae.image_shape:
-        raise UserError(
-            f"against: images of {other.source.name} have shape {list(other.image_shape)}, and the model is of "
-            f"{list(vae.image_shape)}: choose a data set of that shape"
-        )
-    other.prepare_data()
-    other.setup()
-    others = other.splits["test"].part(slice(cfg.scores.limit))
-    names = (datamodule.source.name, other.source.name)
-    other_scores = score_images(vae, others.images, others.labels, cfg.scores.samples, f"scoring {names[1]}")
-    _write_scores(other_scores, others, other.source.classes, run_dir / "scores_against.csv")
-    figures |= {
-        "against": names[1],
-        "score/mean_against": float(other_scores.mean()),
-        "score/auroc": auroc(scores, other_scores),
+    reporting.write_json(evaluation, folder / "evaluation.json")
+    reporting.print_measured(reporting.shown_path(path), figures, remarks, subject.is_normalized)
+    reporting.say(f"written to {reporting.shown_path(folder)}")
+    return evaluation
+
+
+def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Callable[[], Measured]]:
+    splits = cfg.likelihood.splits
+    splits = list(splits) if isinstance(splits, ListConfig) else [splits]
+    cache_dir = None if cfg.samples.cache_dir is None else Path(cfg.samples.cache_dir).expanduser()
+
+    def score() -> Measured:
+        options = cfg.scores
+        return scores.measure(subject, options.samples, options.limit, options.extremes, folder, _against(cfg, subject))
+
+    return {
+        "likelihood": partial(likelihood.measure, subject, cfg.likelihood.samples, splits, cfg.likelihood.limit),
+        "latents": partial(latents.measure, subject, cfg.latents.limit, cfg.latents.pairs),
+        "reconstructions": partial(samples.measure_reconstructions, subject, cfg.reconstructions.limit),
+        "samples": partial(samples.measure_samples, subject, cfg.samples.count, cfg.samples.shown, cache_dir),
+        "scores": score,
     }
-    if other_vae is not None:
-        other_vae.to(next(vae.parameters()).device)
-        inliers, outliers = (
-            score_images(other_vae, part.images, part.labels, cfg.scores.samples, f"scoring {name} the other way round")
-            for part, name in ((others, names[1]), (split, names[0]))
-        )
-        figures["score/auroc_reversed"] = auroc(inliers, outliers)
-    reporting.say(
-        f"[dim]AUROC: how likely an image of {names[0]} scores higher than one of {names[1]}; reversed, the other way "
-        "round under the other run's model. Below 0.5 the other set looks more likely than the model's own, as simpler "
-        "images can (arXiv 1810.09136).[/dim]"
-    )
-    return figures
 
 
-def _other(cfg: DictConfig, binarization: str) -> tuple[ImageDataModule | None, VAE | None]:
-    """The data set to tell from the model's own, and the model of the run that was trained on it, if one was named."""
+def _against(cfg: DictConfig, subject: Subject) -> Against | None:
+    """The data set to tell from the model's own, with the model of the run that was trained on it, if one was named."""
     if cfg.against_run is not None:
         path = checkpoint.find(cfg.against_run)
         module, config = checkpoint.rebuild(path)
-        return checkpoint.rebuild_data(config, path), module.vae
-    if cfg.against is None:
-        return None, None
-    options = OmegaConf.to_container(cfg.against, resolve=True)
-    assert isinstance(options, dict)
-    return instantiate({**options, "binarize": binarization, "validation": "test"}, _convert_="all"), None
-
-
-def _write_scores(scores: Tensor, split: Images, classes: tuple[str, ...], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "class", "score"])
-        for i, (label, score) in enumerate(zip(split.labels.tolist(), scores.tolist(), strict=True)):
-            writer.writerow([i, classes[label] if label < len(classes) else label, score])
-
-
-def _extremes(scores: Tensor, images: Tensor, count: int) -> Any:
-    """The images with the highest and the lowest scores, a row each, with the scores."""
-    count = min(count, len(scores))
-    order = scores.argsort(descending=True)
-    chosen = torch.cat([order[:count], order.flip(0)[:count]])
-    return labelled_grid(
-        images[chosen].float() / 255,
-        count,
-        f"the highest and the lowest scores of {len(scores):,} test images, from the left",
-        left=["highest", "lowest"],
-    )
+        datamodule = checkpoint.rebuild_data(config, path)
+        vae = module.vae.to(subject.device)
+    elif cfg.against is not None:
+        options = OmegaConf.to_container(cfg.against, resolve=True)
+        assert isinstance(options, dict)
+        own = {"binarize": subject.datamodule.binarization, "validation": "test"}
+        datamodule, vae = instantiate({**options, **own}, _convert_="all"), subject.vae
+    else:
+        return None
+    datamodule.prepare_data()
+    datamodule.setup()
+    return Against(Subject(vae, datamodule), cfg.against_run is not None)

@@ -6,67 +6,32 @@ The caveat belongs to it: a generative model can give images of another, simpler
 those it was trained on (Nalisnick et al. 2019, arXiv 1810.09136).
 """
 
-import math
+import csv
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from vaelab.data.source import Images
+from vaelab.errors import UserError
+from vaelab.evaluation.likelihood import bounds
+from vaelab.evaluation.subject import Measured, Subject
+from vaelab.figures import Picture, labelled_grid
+from vaelab.reporting import Figure
 from vaelab.vae import VAE
 
-_DECODED_AT_ONCE = 4000  # latents times images: keeps activations small, and products large enough
+
+class Against(NamedTuple):
+    """Another data set, to be told from the model's own, and the model that was trained on it, if there is one."""
+
+    subject: Subject
+    has_model: bool
 
 
-@torch.no_grad()
-def importance_weighted_bound(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
-    r"""A lower bound on log p(x) per image, in nats, that tends to it with the number of samples.
-
-    .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \qquad z_k \sim q(z|x)
-
-    Burda, Grosse and Salakhutdinov (2016), arXiv 1509.00519. With K = 1 it is the single-sample ELBO. The sum is
-    gathered piece by piece, so that memory does not grow with K.
-
-    Args:
-        vae: the model, in evaluation mode.
-        x: images (B, C, H, W).
-        samples: K.
-        y: labels (B,), which a conditional model needs: the bound is one on log p(x|y) then.
-
-    Returns:
-        Shape (B,).
-    """
-    total = x.new_full((len(x),), -math.inf)
-    at_once = max(1, _DECODED_AT_ONCE // len(x))
-    for start in range(0, samples, at_once):
-        log_weights = vae.log_weights(x, min(at_once, samples - start), y)
-        total = torch.logaddexp(total, log_weights.logsumexp(0))
-    return total - math.log(samples)
-
-
-def score_images(
-    vae: VAE, images: Tensor, labels: Tensor, samples: int, description: str, batch_size: int = 500
-) -> Tensor:
-    """The bound of :func:`importance_weighted_bound` for stored images, with a progress bar.
-
-    Args:
-        vae: the model, in evaluation mode.
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
-        samples: K.
-        description: beside the progress bar.
-        batch_size: images at once.
-
-    Returns:
-        Shape (N,), on the CPU.
-    """
-    device = next(vae.parameters()).device
-    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
-    return torch.cat(
-        [
-            importance_weighted_bound(vae, x.to(device).float() / 255, samples, y.to(device)).cpu()
-            for x, y in track(parts, description, transient=True)
-        ]
-    )
+def score(vae: VAE, images: Images, samples: int, description: str) -> Tensor:
+    """The bound on log p(x) with so many samples, (N,), of each of the images (N, C, H, W), on the CPU."""
+    return bounds(vae, images.images, images.labels, [samples], description)[0][:, 0]
 
 
 def auroc(inliers: Tensor, outliers: Tensor) -> float:
@@ -81,3 +46,81 @@ def auroc(inliers: Tensor, outliers: Tensor) -> float:
     ranks = (last - (counts - 1) / 2)[inverse]  # tied scores share the mean of their ranks
     n, m = len(inliers), len(outliers)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def measure(
+    subject: Subject, samples: int, limit: int | None, extremes: int, folder: Path, against: Against | None
+) -> Measured:
+    """Scores of test images and, where there is one, of another data set's; their files, and figures of them.
+
+    Args:
+        subject: what is evaluated.
+        samples: importance samples for each image.
+        limit: how many test images of each data set, evenly spaced; ``None`` for all of them.
+        extremes: how many of the most and the least likely ones are shown.
+        folder: where ``scores.csv`` goes.
+        against: another data set.
+
+    Raises:
+        UserError: its images have another shape.
+    """
+    source = subject.datamodule.source
+    images = subject.images("test", limit)
+    scores = score(subject.vae, images, samples, "scoring test images")
+    _write(scores, images, source.classes, folder / "scores.csv")
+
+    def mean(values: Tensor, of: str) -> Figure:
+        return Figure(
+            float(values.mean()), subject.unit, float(values.std()) / len(values) ** 0.5, f"k={samples}; {of}"
+        )
+
+    figures = {"mean": mean(scores, subject.protocol("test", len(scores)))}
+    measured = Measured(figures, {"extremes": _extremes(scores, images.images, extremes)})
+    if against is None:
+        return measured
+    other = against.subject
+    name, other_name = source.name, other.datamodule.source.name
+    if tuple(other.datamodule.image_shape) != subject.vae.image_shape:
+        raise UserError(
+            f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
+            f"{list(subject.vae.image_shape)}: choose a data set of that shape"
+        )
+    others = other.images("test", limit)
+    other_scores = score(subject.vae, others, samples, f"scoring {other_name}")
+    _write(other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
+    figures["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
+    figures["auroc"] = Figure(
+        auroc(scores, other_scores), "", None, f"how likely an image of {name} scores higher than one of {other_name}"
+    )
+    if against.has_model:
+        inliers = score(other.vae, others, samples, f"scoring {other_name} the other way round")
+        outliers = score(other.vae, images, samples, f"scoring {name} the other way round")
+        figures["auroc_reversed"] = Figure(
+            auroc(inliers, outliers), "", None, f"the same of {other_name} and {name}, under the other run's model"
+        )
+    measured.remarks.append(
+        "an AUROC below 0.5: the other set looks more likely than the model's own, as simpler images can "
+        "(Nalisnick et al. 2019, arXiv 1810.09136)"
+    )
+    return measured
+
+
+def _write(scores: Tensor, images: Images, classes: tuple[str, ...], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", "score"])
+        for i, (label, value) in enumerate(zip(images.labels.tolist(), scores.tolist(), strict=True)):
+            writer.writerow([i, classes[label] if label < len(classes) else label, value])
+
+
+def _extremes(scores: Tensor, images: Tensor, count: int) -> Picture:
+    """The images with the highest and the lowest scores, a row each, with the scores."""
+    count = min(count, len(scores))
+    order = scores.argsort(descending=True)
+    chosen = torch.cat([order[:count], order.flip(0)[:count]])
+    return labelled_grid(
+        images[chosen].float() / 255,
+        count,
+        f"the highest and the lowest scores of {len(scores):,} test images, from the left",
+        left=["highest", "lowest"],
+    )

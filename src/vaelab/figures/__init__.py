@@ -16,6 +16,7 @@ from vaelab.figures.grids import (
     reconstruction_grid,
 )
 from vaelab.figures.latents import manifold_latents, pca, straight_path
+from vaelab.figures.measures import convergence, dimension_bars
 from vaelab.figures.style import Picture
 from vaelab.figures.sweeps import curves_over, heat_map, rate_distortion
 
@@ -24,7 +25,9 @@ __all__ = [
     "captioned",
     "class_reconstructions",
     "compare",
+    "convergence",
     "curves_over",
+    "dimension_bars",
     "error_histogram",
     "heat_map",
     "image_grid",

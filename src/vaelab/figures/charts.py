@@ -9,15 +9,13 @@ from torch import Tensor
 
 from vaelab.figures.grids import image_grid
 from vaelab.figures.latents import pca
-from vaelab.figures.style import PALETTE, Picture, new_figure, rendered, show_grid
+from vaelab.figures.style import PALETTE, SPLIT_COLOURS, Picture, new_figure, rendered, show_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
-
-_SPLITS = {"train": PALETTE[0], "val": PALETTE[6], "test": PALETTE[4]}
 
 
 def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, classes: Sequence[str]) -> Picture:
@@ -71,7 +69,7 @@ def loss_curves(curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: floa
         for axes, (term, splits) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
             for split, (steps, values) in splits.items():
                 marker = "o" if len(steps) <= 30 else ""
-                axes.plot(steps, values, color=_SPLITS[split], marker=marker, markersize=3.5, label=split)
+                axes.plot(steps, values, color=SPLIT_COLOURS[split], marker=marker, markersize=3.5, label=split)
             axes.set_xlim(left=0)
             _without_the_start(axes, splits.values())
             axes.set_title(term)

@@ -14,6 +14,7 @@ Picture = np.ndarray
 
 # Ten colours that stay apart for the colour-blind: Petroff (2021), arXiv 2107.02270.
 PALETTE = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+SPLIT_COLOURS = {"train": PALETTE[0], "val": PALETTE[6], "test": PALETTE[4]}
 DPI = 110
 _STYLE: dict[str, Any] = {
     "font.size": 10,

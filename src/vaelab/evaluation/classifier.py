@@ -1,0 +1,113 @@
+"""A small classifier of a data set's images, trained here, whose features samples are judged by.
+
+It is no Inception network, and distances between its features compare models of the same data set with each other, not
+with any figure published elsewhere.
+"""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor, nn
+
+from vaelab.data.batches import Batches
+from vaelab.data.source import Images
+
+_VERSION = 1  # raise it with every change to the network or its training
+_STEPS = 1000
+_BATCH = 128
+_FEATURES = 128
+
+
+class Classifier(nn.Module):
+    """Two convolutions and two dense layers, for images of any size; its features lie between -1 and 1.
+
+    Args:
+        channels: of the images.
+        classes: how many.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.BatchNorm2d(32),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(64),
+            nn.AdaptiveAvgPool2d(7),
+            nn.Flatten(),
+            nn.Dropout(0.5),  # else features of the images it was trained on would be others than those of new ones
+            nn.Linear(64 * 7 * 7, _FEATURES),
+            nn.Tanh(),  # no feature is ever dead, and none outgrows the others
+        )
+        self.head = nn.Linear(_FEATURES, classes)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Features (N, 128) of images (N, C, H, W), floats in [0, 1] or uint8, in 64 bits on the CPU."""
+        device = next(self.parameters()).device
+        parts = images.split(500)
+        scaled = (part.to(device).float() / (255 if images.dtype == torch.uint8 else 1) for part in parts)
+        return torch.cat([self.trunk(part).double().cpu() for part in scaled])
+
+    @torch.no_grad()
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Of the classes, (N, classes), from features (N, 128)."""
+        weight = self.head.weight
+        return self.head(features.to(weight)).softmax(1).double().cpu()
+
+
+def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.device) -> Classifier:
+    """The classifier of these images, from the cache where it has been trained before.
+
+    Args:
+        train: uint8 images and labels to train with.
+        classes: how many.
+        cache_dir: where it is kept; ``None`` for nowhere.
+        device: to train on.
+    """
+    digest = hashlib.sha256(f"{_VERSION} {list(train.images.shape)} {classes}".encode())
+    digest.update(train.images.numpy().tobytes())
+    digest.update(train.labels.numpy().tobytes())
+    path = None if cache_dir is None else cache_dir / f"classifier-{digest.hexdigest()[:16]}.pt"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Classifier(train.images.shape[1], classes)
+    if path is not None and path.is_file():
+        try:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return model.to(device).eval()
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+            path.unlink()  # damaged: trained again
+    _train(model.to(device), train, device)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(model.state_dict(), partial)
+        os.replace(partial, path)
+    return model.eval()
+
+
+def _train(model: Classifier, train: Images, device: torch.device) -> None:
+    batches = Batches(train.images.to(device), train.labels.to(device), _BATCH, shuffle=True)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=_STEPS)
+
+    def endless():  # type: ignore[no-untyped-def]
+        while True:
+            yield from batches
+
+    with torch.enable_grad():
+        steps = zip(range(_STEPS), endless(), strict=False)
+        for _, (x, y) in track(steps, "training a classifier to judge samples by", _STEPS, transient=True):
+            loss = F.cross_entropy(model.head(model.trunk(x)), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()

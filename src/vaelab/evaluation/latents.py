@@ -1,0 +1,183 @@
+"""How a model uses its latent space, and what can be read from it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vaelab.data.source import Images
+from vaelab.distributions import DiagonalGaussian, FullGaussian, Latent
+from vaelab.evaluation.disentanglement import dci, mutual_information_gap
+from vaelab.evaluation.subject import Measured, Subject
+from vaelab.figures import dimension_bars
+from vaelab.reporting import Figure
+
+_ACTIVE = 0.01
+_NEIGHBOURS = 5
+_PAIRS_AT_ONCE = 200_000
+
+
+def active_units(codes: Tensor) -> Tensor:
+    """Which dimensions of the posteriors' means (N, D) have a variance above 0.01 over images (arXiv 1509.00519)."""
+    return codes.var(0) > _ACTIVE
+
+
+def dimension_kls(q_z: Latent, p_z: Latent) -> Tensor | None:
+    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` where its closed form does not exist.
+
+    For a diagonal Gaussian these add up to the KL divergence; for one with a full covariance, to less.
+    """
+    if not isinstance(q_z, DiagonalGaussian | FullGaussian) or not isinstance(p_z, DiagonalGaussian):
+        return None
+    marginals = DiagonalGaussian(q_z.mean, 0.5 * q_z.variance.log()).marginals()
+    return kl_divergence(marginals, p_z.marginals())
+
+
+@torch.no_grad()
+def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tensor]:
+    r"""Samples of what makes up the rate, for N images x_i that stand for the data, with one z_i ~ q(z|x_i) each.
+
+    .. math:: \log \frac{q(z_i|x_i)}{\hat q(z_i)} + \log \frac{\hat q(z_i)}{p(z_i)}, \qquad
+        \hat q(z) = \frac1N \sum_j q(z|x_j)
+
+    The mean of the first is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748): a lower bound on the mutual
+    information of images and latents, which cannot exceed log N. The mean of the second is therefore at least
+    KL(q(z) || p(z)) of the aggregate posterior. Together they are the ELBO's KL term (Hoffman and Johnson 2016).
+
+    Args:
+        q_z: the posteriors of N images.
+        p_z: the prior.
+        description: beside the progress bar.
+
+    Returns:
+        Both, (N,), in nats.
+    """
+    z, log_q = (values[0] for values in q_z.rsample_and_log_prob((1,)))  # (N, D), (N,)
+    count = len(z)
+    at_once = max(1, _PAIRS_AT_ONCE // count)
+    parts = [q_z.log_prob(part.unsqueeze(-2)) for part in track(z.split(at_once), description, transient=True)]
+    log_aggregate = torch.cat(parts).logsumexp(1) - math.log(count)
+    return (log_q - log_aggregate).cpu(), (log_aggregate - p_z.log_prob(z)).cpu()
+
+
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """The accuracy of a logistic regression from codes (N, D) to classes, fitted to one set and tried on another."""
+    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
+    train, test = (train - mean) / std, (test - mean) / std
+    head = torch.nn.Linear(train.shape[1], int(train_labels.max()) + 1)
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    fit = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        fit.zero_grad()
+        # The least penalty that keeps classes which can be told apart without error from infinite weights.
+        loss = F.cross_entropy(head(train), train_labels) + 1e-4 * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        fit.step(closure)
+    return float((head(test).argmax(1) == test_labels).double().mean())
+
+
+def nearest_neighbour_accuracy(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = _NEIGHBOURS
+) -> float:
+    """How often most of the k codes (N, D) nearest to a code, in Euclidean distance, are of its class."""
+    right = 0.0
+    classes = int(train_labels.max()) + 1
+    for codes, labels in zip(test.split(500), test_labels.split(500), strict=True):
+        nearest = torch.cdist(codes, train).topk(min(k, len(train)), largest=False).indices
+        votes = F.one_hot(train_labels[nearest], classes).sum(1).double()
+        # A tie goes to the class of the nearest one.
+        votes.scatter_add_(1, train_labels[nearest[:, :1]], votes.new_full((len(votes), 1), 0.5))
+        right += float((votes.argmax(1) == labels).sum())
+    return right / len(test)
+
+
+def measure(subject: Subject, limit: int | None, pairs: int) -> Measured:
+    """Active units, the parts of the KL divergence, and how well classes and factors can be read from the codes.
+
+    Args:
+        subject: what is evaluated.
+        limit: how many training and how many test images, evenly spaced; ``None`` for all of them.
+        pairs: how many test images are compared with each other for the aggregate posterior.
+    """
+    train, test = subject.images("train", limit), subject.images("test", limit)
+    codes = subject.codes(test)
+    of = subject.protocol("test", len(codes))
+    active = active_units(codes)
+    figures = {
+        "active_units": Figure(int(active.sum()), f"of {len(active)}", note=f"variance of the means > {_ACTIVE}; {of}")
+    }
+    measured = Measured(figures, arrays={"mean_variances": codes.var(0).tolist()})
+    few = subject.images("test", pairs)
+    with torch.no_grad():
+        q_z, p_z = subject.posterior(few), subject.vae.p_z()
+        kls = dimension_kls(q_z, p_z)
+    if kls is None:
+        prior, posterior = (type(part).__name__ for part in (subject.vae.prior, subject.vae.posterior))
+        measured.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
+    else:
+        each = kls.mean(0).cpu()
+        measured.arrays["dimension_kls"] = each.tolist()
+        measured.pictures["dimensions"] = dimension_bars(each, active)
+    information, divergence = aggregate(q_z, p_z, "comparing posteriors")
+    count = len(information)
+    root, of = count**0.5, subject.protocol("test", count)
+    figures |= {
+        "mutual_information": Figure(
+            float(information.mean()),
+            "nats",
+            float(information.std()) / root,
+            f"InfoNCE, a lower bound, at most log {count} = {math.log(count):.2f}; {of}",
+        ),
+        "aggregate_kl": Figure(
+            float(divergence.mean()),
+            "nats",
+            float(divergence.std()) / root,
+            f"KL less InfoNCE, an upper bound on KL(q(z) || p(z)); {of}",
+        ),
+    }
+    if len(subject.datamodule.source.classes) > 1:
+        figures |= _readable(subject, train, test, codes)
+    if test.factors is not None:
+        names = subject.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
+        figures |= _disentangled(subject, train, test, codes, names)
+    return measured
+
+
+def _readable(subject: Subject, train: Images, test: Images, codes: Tensor) -> dict[str, Figure]:
+    """How well classes can be read from codes."""
+    train_codes = subject.codes(train)
+    of = f"of {len(codes):,} test images, from the codes of {len(train_codes):,} training images"
+    figures = {}
+    for name, accuracy, how in (
+        ("linear_probe", linear_probe, "logistic regression"),
+        ("nearest_neighbours", nearest_neighbour_accuracy, f"{_NEIGHBOURS} nearest, Euclidean"),
+    ):
+        value = accuracy(train_codes, train.labels, codes, test.labels)
+        figures[f"{name}_accuracy"] = Figure(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{how}, {of}")
+    return figures
+
+
+def _disentangled(
+    subject: Subject, train: Images, test: Images, codes: Tensor, names: Sequence[str]
+) -> dict[str, Figure]:
+    """How far single dimensions follow single factors."""
+    assert train.factors is not None
+    assert test.factors is not None
+    of = f"of {len(codes):,} test images; factors {', '.join(names)}"
+    figures = {}
+    if codes.shape[1] > 1:
+        gaps = mutual_information_gap(codes, torch.cat([test.labels[:, None].float(), test.factors], 1))
+        each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(("class", *names), gaps.tolist(), strict=True))
+        figures["mig"] = Figure(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
+    for name, value in dci(subject.codes(train), train.factors, codes, test.factors).items():
+        figures[f"dci_{name}"] = Figure(value, "", None, f"DCI by lasso, {of}")
+    return figures

@@ -1,0 +1,120 @@
+r"""The log-likelihood of images, estimated from below by importance sampling.
+
+.. math:: L_k = \mathbb{E} \log \frac1k \sum_{i=1}^k \frac{p(x|z_i)\, p(z_i)}{q(z_i|x)} \leq \log p(x), \qquad
+    z_i \sim q(z|x)
+
+Burda, Grosse and Salakhutdinov (2016), arXiv 1509.00519: it rises with k, is the ELBO for k = 1, and tends to
+log p(x). How much it still rises is how much to trust it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from vaelab.evaluation.published import published
+from vaelab.evaluation.subject import Measured, NotMeasured, Subject
+from vaelab.figures import convergence
+from vaelab.likelihoods import bits_per_dim
+from vaelab.reporting import Figure
+from vaelab.vae import VAE
+
+_STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual
+_DECODED_AT_ONCE = 4000  # latents times images: keeps activations small, and products large enough
+_IMAGES_AT_ONCE = 100  # few, so that an image is encoded once for many samples
+
+
+@torch.no_grad()
+def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
+    """Log importance weights of images (B, C, H, W), in nats, shape (samples, B), piece by piece.
+
+    Args:
+        vae: the model, in evaluation mode.
+        x: images.
+        samples: how many of each.
+        y: labels (B,), which a conditional model needs: everything is conditional on them then.
+    """
+    at_once = max(1, _DECODED_AT_ONCE // len(x))
+    pieces = [vae.log_weights(x, min(at_once, samples - start), y) for start in range(0, samples, at_once)]
+    return torch.cat(pieces).double()
+
+
+def bound(weights: Tensor, k: int | None = None) -> Tensor:
+    """The bound with k samples, from the log weights (K, B) of k or more: the mean over all groups of k there are.
+
+    Returns:
+        Shape (B,), in nats.
+    """
+    k = k or len(weights)
+    groups = weights[: len(weights) // k * k].unflatten(0, (-1, k))
+    return (groups.logsumexp(1) - math.log(k)).mean(0)
+
+
+def effective_samples(weights: Tensor) -> Tensor:
+    r"""How many equal weights would be as good as these, :math:`(\sum w)^2 / \sum w^2`, of log weights (K, B)."""
+    return (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp()
+
+
+def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], description: str) -> tuple[Tensor, Tensor]:
+    """The bounds of stored images for several numbers of samples, with a progress bar.
+
+    Args:
+        vae: the model, in evaluation mode.
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        ks: rising.
+        description: beside the progress bar.
+
+    Returns:
+        The bounds, (N, len(ks)), in nats; and the effective number of the largest k's samples, (N,). On the CPU.
+    """
+    device = next(vae.parameters()).device
+    parts = list(zip(images.split(_IMAGES_AT_ONCE), labels.split(_IMAGES_AT_ONCE), strict=True))
+    values, sizes = [], []
+    for x, y in track(parts, description, transient=True):
+        weights = log_weights(vae, x.to(device).float() / 255, ks[-1], y.to(device))
+        values.append(torch.stack([bound(weights, k) for k in ks], 1).cpu())
+        sizes.append(effective_samples(weights).cpu())
+    return torch.cat(values), torch.cat(sizes)
+
+
+def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | None) -> Measured:
+    """The log-likelihood of splits, with its standard error over images and what it was with fewer samples.
+
+    Args:
+        subject: what is evaluated.
+        samples: the largest k.
+        splits: of ``train``, ``val`` and ``test``.
+        limit: how many images of each, evenly spaced; ``None`` for all of them.
+
+    Raises:
+        NotMeasured: the loss is no likelihood of these images.
+    """
+    if not subject.is_normalized:
+        raise NotMeasured(
+            "this loss is no likelihood of these images: train with data.binarize=dynamic, or loss=discretized_logistic"
+        )
+    ks = [*(k for k in _STEPS if k < samples), samples]
+    given = "" if subject.vae.classes is None else ", given their class"
+    figures: dict[str, Figure] = {}
+    curves = {}
+    for split in splits:
+        images, labels, _ = subject.images(split, limit)
+        values, sizes = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
+        errors = values.std(0) / len(values) ** 0.5
+        of = f"{subject.protocol(split, len(images))}{given}"
+        for k, value, error in zip(ks, values.mean(0).tolist(), errors.tolist(), strict=True):
+            figures[f"{split}/log_likelihood, k={k}"] = Figure(value, "nats", error, of)
+        gap = values[:, -1] - values[:, 0]
+        figures[f"{split}/gap"] = Figure(
+            float(gap.mean()), "nats", float(gap.std()) / len(gap) ** 0.5, f"k={samples} less k=1, the ELBO; {of}"
+        )
+        figures[f"{split}/effective_samples"] = Figure(float(sizes.mean()), f"of {samples}", note=of)
+        if subject.vae.likelihood.has_bits_per_dim:
+            bits, error = (float(bits_per_dim(x, subject.vae.image_shape)) for x in (values[:, -1].mean(), -errors[-1]))
+            figures[f"{split}/bits_per_dim"] = Figure(bits, "bits/dim", error, f"k={samples}; {of}")
+        curves[split] = (ks, values.mean(0).tolist(), errors.tolist())
+    beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
+    return Measured(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)

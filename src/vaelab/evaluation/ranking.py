@@ -1,0 +1,86 @@
+"""A folder of runs: which they are, and the table that their evaluations come to."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import get_console
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from vaelab import reporting
+
+_DEPTH = 3  # folders below the one that was named
+_BEST = "log_likelihood"
+
+
+def runs_in(folder: str | Path) -> dict[str, Path]:
+    """The runs in a folder that is not one itself, by their names in it; none of anything else."""
+    root = Path(folder).expanduser()
+    if str(folder) == "latest" or not root.is_dir() or (root / "checkpoints").is_dir():
+        return {}
+    found = (path.parent for depth in range(1, _DEPTH + 1) for path in root.glob("*/" * depth + "checkpoints"))
+    runs = {str(path.relative_to(root)): path for path in found if any(path.glob("checkpoints/*.ckpt"))}
+    return dict(sorted(runs.items(), key=lambda run: [(len(part), part) for part in run[0].split("/")]))
+
+
+def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each evaluation: those of one kind together, of which figures can be compared, the best first."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        protocol, figures = evaluation["protocol"], evaluation["figures"]
+        values = {key: figure["value"] for key, figure in figures.items()}
+        best = [key for key in values if key.startswith(f"likelihood/test/{_BEST}")]
+        loss = protocol["choices"].get("loss", "")
+        row = {
+            "run": name,
+            "data": f"{protocol['data']}, {protocol['binarize']}",
+            "loss": loss,
+            "test/elbo": values.get("test/elbo"),
+        }
+        if best:
+            key = best[-1]
+            row |= {key.removeprefix("likelihood/"): values[key], "standard error": figures[key]["standard_error"]}
+        row |= {
+            key: values[key]
+            for key in values
+            if key.partition("/")[0] in ("latents", "reconstructions", "samples") or key.startswith("scores/auroc")
+        }
+        row["unit"] = protocol["unit"]
+        rows.append((row["data"], loss, -(values[best[-1]] if best else values.get("test/elbo", 0.0)), row))
+    return [row for *_, row in sorted(rows, key=lambda each: each[:3])]
+
+
+def conclude(evaluations: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str], folder: Path) -> None:
+    """Prints the table of several evaluations, and writes it as ``results.csv`` and ``results.md``."""
+    rows = rows_of(evaluations)
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    shown = [[_shown(row.get(name)) for name in names] for row in rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in [names, ["---"] * len(names), *shown]]
+    lines += ["", *(f"- {name} could not be evaluated: {reason}" for name, reason in failed.items())]
+    (folder / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+    few = [name for name in names if "/" not in name or name.startswith("test/")][:7]  # what a terminal has room for
+    table = Table(box=SIMPLE_HEAD)
+    for name in few:
+        table.add_column(escape(name), no_wrap=name == "run")
+    for row in rows:
+        table.add_row(*(escape(_shown(row.get(name))) for name in few))
+    get_console().print(table)
+    for name, reason in failed.items():
+        reporting.say(escape(f"{name} could not be evaluated: {reason}"))
+    reporting.say(f"every figure: {reporting.shown_path(folder)} (results.csv, results.md)")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.{4 if abs(value) < 1 else 2}f}" if isinstance(value, float) else str(value)

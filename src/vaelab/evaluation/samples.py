@@ -1,0 +1,190 @@
+"""What samples are worth, judged by the features of a classifier of the same data set; and reconstructions."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from vaelab.evaluation.classifier import trained
+from vaelab.evaluation.subject import Measured, NotMeasured, Subject, spaced
+from vaelab.figures import Picture, labelled_grid
+from vaelab.reporting import Figure
+
+_SUBSETS, _SUBSET = 100, 1000
+_MANIFOLD_NEIGHBOURS = 3
+_MANIFOLD_IMAGES = 5000
+_SSIM_WINDOW = 11
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    r"""The squared Fréchet distance of two Gaussians fitted to features (N, F) and (M, F) in 64 bits.
+
+    .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}\left(C_a + C_b - 2 (C_a C_b)^{1/2}\right)
+
+    Heusel et al. (2017), arXiv 1706.08500. It falls with the number of images, so that only figures of as many can be
+    compared.
+    """
+    root_a = _root(a.T.cov())
+    # The square roots of the eigenvalues of C_a C_b, by a symmetric matrix that has the same.
+    cross = torch.linalg.eigvalsh(root_a @ b.T.cov() @ root_a).clamp(min=0).sqrt().sum()
+    traces = a.var(0).sum() + b.var(0).sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + traces - 2 * cross)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> Tensor:
+    r"""The unbiased squared maximum mean discrepancy of features (N, F) and (N, F), with a kernel of third degree.
+
+    .. math:: k(x, y) = (x^\top y / F + 1)^3
+
+    Bińkowski et al. (2018), arXiv 1801.01401.
+    """
+    size, count = a.shape[1], len(a)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / size + 1) ** 3
+
+    def within(x: Tensor) -> Tensor:
+        products = kernel(x, x)
+        return (products.sum() - products.trace()) / (count * (count - 1))
+
+    return within(a) + within(b) - 2 * kernel(a, b).mean()
+
+
+def precision_and_recall(real: Tensor, drawn: Tensor, k: int = _MANIFOLD_NEIGHBOURS) -> tuple[float, float]:
+    """How many samples lie within the manifold of real images, and the other way round, by features (N, F), (M, F).
+
+    A manifold is the union of balls around its points that reach to their k-th neighbour (Kynkäänniemi et al. 2019,
+    arXiv 1904.06991).
+    """
+
+    def within(points: Tensor, manifold: Tensor) -> float:
+        radii = torch.cat([torch.cdist(part, manifold).kthvalue(k + 1).values for part in manifold.split(500)])
+        inside = [(torch.cdist(part, manifold) <= radii).any(1) for part in points.split(500)]
+        return float(torch.cat(inside).double().mean())
+
+    return within(drawn, real), within(real, drawn)
+
+
+@torch.no_grad()
+def measure_reconstructions(subject: Subject, limit: int | None) -> Measured:
+    """How near the pictures of test images come to them.
+
+    Args:
+        subject: what is evaluated.
+        limit: how many test images, evenly spaced; ``None`` for all of them.
+    """
+    images = subject.images("test", limit)
+    errors, similarities = [], []
+    for x, y in subject.batches(images):
+        picture = subject.vae.reconstruct(x, y).float()
+        errors.append((picture - x).square().flatten(1).mean(1).cpu())
+        if min(x.shape[-2:]) >= _SSIM_WINDOW:
+            ssim = structural_similarity_index_measure(picture, x, data_range=1.0, reduction="none")
+            assert isinstance(ssim, Tensor)
+            similarities.append(ssim.cpu())
+    mse = torch.cat(errors).double()
+    psnr = -10 * mse.clamp(min=1e-10).log10()
+    of = subject.protocol("test", len(mse))
+    rows = [("mse", mse, "", "per pixel, black 0 and white 1"), ("psnr", psnr, "dB", "mean over images")]
+    if similarities:
+        rows.append(("ssim", torch.cat(similarities).double(), "", "Wang et al. 2004, Gaussian window of 11 pixels"))
+    root = len(mse) ** 0.5
+    return Measured(
+        {
+            name: Figure(float(values.mean()), unit, float(values.std()) / root, f"{note}; {of}")
+            for name, values, unit, note in rows
+        }
+    )
+
+
+@torch.no_grad()
+def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | None) -> Measured:
+    """How far samples are from test images, how many of them look real, what they leave out, what they repeat.
+
+    Samples are pictures, the means of p(x|z) for z from the prior, and are compared with grey images, however the model
+    was trained.
+
+    Args:
+        subject: what is evaluated.
+        count: how many samples, and of test images as many; fewer where there are fewer of those.
+        shown: how many samples are drawn beside their nearest training images.
+        cache_dir: where the classifier is kept.
+
+    Raises:
+        NotMeasured: there are no classes to train a classifier on.
+    """
+    source, vae = subject.datamodule.source, subject.vae
+    train, test = source.load(train=True), source.load(train=False)
+    classes = source.classes
+    if len(classes) < 2:
+        raise NotMeasured(f"{source.name} has no classes, and the network that judges samples is a classifier of them")
+    classifier = trained(train, len(classes), cache_dir, subject.device)
+    every = classifier.features(test.images)
+    accuracy = float((classifier.probabilities(every).argmax(1) == test.labels).double().mean())
+    count = min(count, len(every))
+    real = every[torch.arange(count) * len(every) // count]
+    labels = vae.classes_in_turn(count)
+    parts = [None] * len(range(0, count, 500)) if labels is None else labels.split(500)
+    pictures = torch.cat([vae.sample(min(500, count - 500 * i), part).cpu() for i, part in enumerate(parts)])
+    drawn = classifier.features(pictures)
+    known = classifier.features(spaced(train, count).images)
+    of = f"{count:,} samples and test images; features of our own classifier, {100 * accuracy:.2f} % right"
+
+    subset = min(_SUBSET, count)
+    distances = torch.stack(
+        [kernel_distance(drawn[_some(count, subset)], real[_some(count, subset)]) for _ in range(_SUBSETS)]
+    )
+    precision, recall = precision_and_recall(real[:_MANIFOLD_IMAGES], drawn[:_MANIFOLD_IMAGES])
+    manifold = f"{_MANIFOLD_NEIGHBOURS} neighbours, {min(count, _MANIFOLD_IMAGES):,} of each; {of}"
+    probabilities = classifier.probabilities(drawn)
+    shares = torch.bincount(probabilities.argmax(1), minlength=len(classes)).double() / count
+    expected = torch.bincount(test.labels, minlength=len(classes)).double() / len(test.labels)
+    figures = {
+        "frechet_distance": Figure(frechet_distance(drawn, real), "", None, of),
+        "frechet_distance_of_training_images": Figure(
+            frechet_distance(known, real), "", None, f"the same of {len(known):,} training images: what is within reach"
+        ),
+        "kernel_distance": Figure(
+            float(distances.mean()),
+            "",
+            float(distances.std()),
+            f"{_SUBSETS} subsets of {subset:,}; {of}",
+        ),
+        "precision": Figure(precision, "", None, manifold),
+        "recall": Figure(recall, "", None, manifold),
+        "class_distance": Figure(
+            float((shares - expected).abs().sum() / 2), "", None, f"total variation between shares of classes; {of}"
+        ),
+        "certainty": Figure(
+            float(probabilities.max(1).values.mean()), "", None, f"the classifier's, of a sample's class; {of}"
+        ),
+    }
+    picture = _nearest(pictures[:shown], drawn[:shown], train.images, classifier.features(train.images))
+    return Measured(figures, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
+
+
+def _some(count: int, size: int) -> Tensor:
+    return torch.randperm(count)[:size]
+
+
+def _nearest(pictures: Tensor, drawn: Tensor, images: Tensor, features: Tensor) -> Picture:
+    """Samples over the training images that are nearest to them."""
+    flat = pictures.flatten(1)
+    distances = []
+    for part in images.split(5000):  # bytes until they are needed
+        others = part.flatten(1).float() / 255
+        distances.append(torch.cdist(flat, others))
+    in_pixels = images[torch.cat(distances, 1).argmin(1)].float() / 255
+    in_features = images[torch.cdist(drawn, features).argmin(1)].float() / 255
+    return labelled_grid(
+        torch.cat([pictures, in_pixels, in_features]),
+        len(pictures),
+        f"samples, and the nearest of {len(images):,} training images",
+        left=["sample", "nearest\nin pixels", "nearest\nin features"],
+    )
