@@ -126,13 +126,15 @@ def test_evaluate_gives_the_same_figures(
     trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     run_dir, _ = trained
-    done = run("evaluate", f"run={run_dir}", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
+    typed = (f"run={run_dir}", "what=[latents,reconstructions]", f"hydra.run.dir={tmp_path / 'out'}")
+    done = run("evaluate", *typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     trained_figures = json.loads((run_dir / "metrics.json").read_text())
     evaluated = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     for name in ("test/elbo", "test/reconstruction", "test/kl"):
-        assert evaluated[name] == trained_figures[name]
+        assert evaluated["figures"][name]["value"] == trained_figures[name]
         assert name in done.stdout
+    assert "latents/active_units" in done.stdout
 
 
 def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

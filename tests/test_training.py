@@ -11,7 +11,6 @@ import torch
 from tests.conftest import composed
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
-from vaelab.generation import generate
 from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
 from vaelab.schedulers import plateau
@@ -21,6 +20,12 @@ from vaelab.vae import VAE
 
 def _train(run_dir: Path, *overrides: str) -> dict[str, Any]:
     return train(composed("train", f"run_dir={run_dir}", *overrides))
+
+
+def _tested(run_dir: Path) -> dict[str, float]:
+    """The test figures again, from the checkpoint alone."""
+    options = (f"run={run_dir}", f"run_dir={run_dir / 'evaluation'}", "what=[]")
+    return {name: figure["value"] for name, figure in evaluate(composed("evaluate", *options))["figures"].items()}
 
 
 def _weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -112,15 +117,6 @@ def test_the_best_epoch_is_tested_unless_validation_is_the_test(tmp_path: Path, 
     assert figures["test/elbo"] == pytest.approx(validated[-1], rel=1e-6)
 
 
-def test_evaluation_gives_the_figures_of_the_end_of_training(tmp_path: Path, tiny_data: list[str]) -> None:
-    trained = _train(tmp_path, *tiny_data, "data.binarize=threshold")
-    evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={tmp_path / 'evaluation'}"))
-    for name in ("test/loss", "test/elbo", "test/reconstruction", "test/kl"):
-        assert evaluated[name] == trained[name]
-    assert evaluated["unit"] == "nats"
-    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == evaluated
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -144,7 +140,7 @@ def test_what_a_training_can_be_told(tmp_path: Path, tiny_data: list[str], optio
 def test_an_objective_is_told_how_many_images_there_are(tmp_path: Path, tiny_data: list[str]) -> None:
     """In the training and in the evaluation of its checkpoint, which gives the same figures."""
     trained = _train(tmp_path, *tiny_data, "objective=beta_tc", "callbacks.pictures=null", "callbacks.gallery=null")
-    evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={tmp_path / 'evaluation'}"))
+    evaluated = _tested(tmp_path)
     parts = ("test/mutual_information", "test/total_correlation", "test/dimension_kl")
     assert sum(trained[name] for name in parts) == pytest.approx(trained["test/kl"], rel=1e-4)
     for name in ("test/loss", *parts):
@@ -234,41 +230,6 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, tiny_data: list[str]
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
 
 
-def test_evaluation_scores_images_against_another_data_set(tmp_path: Path, tiny_data: list[str]) -> None:
-    _train(tmp_path, *tiny_data, "data.limit=500", "trainer.max_epochs=8", "data.binarize=threshold", "callbacks=none")
-    against = [
-        "data@against=digits",
-        f"against.source.cache_dir={tmp_path}",
-        "+against.source.seed=1",
-        "scores.limit=100",
-    ]
-    out = tmp_path / "evaluation"
-    figures = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={out}", "scores.limit=100", *against))
-    assert 0.3 < figures["score/auroc"] < 0.7  # other handwriting, the same kind
-    assert figures["score/images"] == 100
-    with (out / "scores.csv").open() as file:
-        scores = [float(row["score"]) for row in csv.DictReader(file)]
-    assert sum(scores) / 100 == pytest.approx(figures["score/mean"], rel=1e-5)
-    assert figures["score/mean"] > figures["test/elbo"] - 5  # a tighter bound, of some of the images
-    assert (out / "extremes.png").stat().st_size > 1000
-    assert "score/auroc_reversed" not in figures
-
-
-def test_two_runs_are_told_apart_both_ways_round(tmp_path: Path, tiny_data: list[str]) -> None:
-    """A model against itself: the same images, so that neither set is likelier; and two models side by side."""
-    _train(tmp_path, *tiny_data, "callbacks=none")
-    run, out = f"run={tmp_path}", f"run_dir={tmp_path / 'out'}"
-    figures = evaluate(composed("evaluate", run, out, f"against_run={tmp_path}", "scores.limit=50"))
-    assert figures["score/auroc"] == pytest.approx(0.5, abs=0.1)
-    assert figures["score/auroc_reversed"] == pytest.approx(0.5, abs=0.1)
-    with pytest.raises(UserError, match="against"):
-        evaluate(composed("evaluate", run, out, f"against_run={tmp_path}", "data@against=digits"))
-    files = generate(composed("generate", run, out, "what=comparison", f"beside={tmp_path}"))
-    assert files[0].stat().st_size > 10_000
-    with pytest.raises(UserError, match="beside"):
-        generate(composed("generate", run, out, "what=comparison"))
-
-
 def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list[str]) -> None:
     _train(tmp_path / "a", *tiny_data, "callbacks=none")
     for options, said in (
@@ -331,9 +292,7 @@ def test_clipping_goes_with_mixed_precision(tmp_path: Path, tiny_data: list[str]
 def test_no_checkpoint_is_chosen_by_test_images(tmp_path: Path, tiny_data: list[str]) -> None:
     trained = _train(tmp_path, *tiny_data, "data.validation=test", "optimizer=sgd", "optimizer.lr=3e-3")
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
-    out = tmp_path / "evaluation"
-    evaluated = evaluate(composed("evaluate", f"run={tmp_path}", f"run_dir={out}", "scores.samples=0"))
-    assert evaluated["test/elbo"] == trained["test/elbo"]
+    assert _tested(tmp_path)["test/elbo"] == trained["test/elbo"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path, tiny_data: list[str]) -> None:

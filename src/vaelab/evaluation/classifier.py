@@ -5,6 +5,7 @@ with any figure published elsewhere.
 """
 
 import hashlib
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from vaelab.data.batches import Batches
 from vaelab.data.source import Images
+from vaelab.module import evaluation_noise
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1  # raise it with every change to the network or its training
 _STEPS = 1000
@@ -76,22 +80,35 @@ def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.d
     digest.update(train.images.numpy().tobytes())
     digest.update(train.labels.numpy().tobytes())
     path = None if cache_dir is None else cache_dir / f"classifier-{digest.hexdigest()[:16]}.pt"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Classifier(train.images.shape[1], classes)
-    if path is not None and path.is_file():
+    with evaluation_noise(device):  # the same classifier whatever was drawn before, and the same draws after it
+        model = Classifier(train.images.shape[1], classes).to(device)
+        if path is None or not _load(model, path):
+            _train(model, train, device)
+            if path is not None:
+                _save(model, path)
+    return model.eval()
+
+
+def _load(model: Classifier, path: Path) -> bool:
+    """Whether there is a classifier to go on with."""
+    if path.is_file():
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            return model.to(device).eval()
+            return True
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
             path.unlink()  # damaged: trained again
-    _train(model.to(device), train, device)
-    if path is not None:
+    return False
+
+
+def _save(model: Classifier, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         torch.save(model.state_dict(), partial)
         os.replace(partial, path)
-    return model.eval()
+    except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
+        log.warning("the classifier could not be kept, and will be trained again: %s", error)
+        partial.unlink(missing_ok=True)
 
 
 def _train(model: Classifier, train: Images, device: torch.device) -> None:

@@ -85,10 +85,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     quieten()
     wanted = _check(cfg)
     keep_freed_memory()
+    with evaluation_noise(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
+        runs = ranking.runs_in(cfg.run)
+        if runs:
+            return _evaluate_all(cfg, wanted, runs)
+        return _evaluate(cfg, wanted, checkpoint.find(cfg.run), Path(cfg.run_dir))
+
+
+def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> dict[str, Any]:
+    """The figures of several runs, and one table of them; those that cannot be evaluated are named there."""
     run_dir = Path(cfg.run_dir)
-    runs = ranking.runs_in(cfg.run)
-    if not runs:
-        return _evaluate(cfg, wanted, checkpoint.find(cfg.run), run_dir)
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for number, (name, folder) in enumerate(runs.items(), 1):
@@ -97,10 +103,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             found[name] = _evaluate(cfg, wanted, checkpoint.find(folder), run_dir / name)
         except UserError as error:
             failed[name] = str(error)
-            reporting.say(f"{name}: {error}")
     ranking.conclude(found, failed, run_dir)
-    if failed and not found:
-        raise UserError(f"none of the {len(runs)} runs in {cfg.run} could be evaluated")
+    if not found:
+        raise UserError(f"none of the {len(runs)} runs in {cfg.run} could be evaluated: {next(iter(failed.values()))}")
     return found
 
 

@@ -165,7 +165,7 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
             float(probabilities.max(1).values.mean()), "", None, f"the classifier's, of a sample's class; {of}"
         ),
     }
-    picture = _nearest(pictures[:shown], drawn[:shown], train.images, classifier.features(train.images))
+    picture = _beside_nearest(pictures[:shown], drawn[:shown], train.images, classifier.features(train.images))
     return Measured(figures, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
 
 
@@ -173,18 +173,16 @@ def _some(count: int, size: int) -> Tensor:
     return torch.randperm(count)[:size]
 
 
-def _nearest(pictures: Tensor, drawn: Tensor, images: Tensor, features: Tensor) -> Picture:
-    """Samples over the training images that are nearest to them."""
-    flat = pictures.flatten(1)
-    distances = []
-    for part in images.split(5000):  # bytes until they are needed
-        others = part.flatten(1).float() / 255
-        distances.append(torch.cdist(flat, others))
-    in_pixels = images[torch.cat(distances, 1).argmin(1)].float() / 255
-    in_features = images[torch.cdist(drawn, features).argmin(1)].float() / 255
-    return labelled_grid(
-        torch.cat([pictures, in_pixels, in_features]),
-        len(pictures),
-        f"samples, and the nearest of {len(images):,} training images",
-        left=["sample", "nearest\nin pixels", "nearest\nin features"],
-    )
+def nearest(queries: Tensor, among: Tensor) -> Tensor:
+    """Which of the rows (M, ...) is nearest to each of the queries (N, ...), in Euclidean distance: (N,)."""
+    parts = among.flatten(1).split(5000)
+    distances = [torch.cdist(queries.flatten(1), part.to(queries.dtype)) for part in parts]
+    return torch.cat(distances, 1).argmin(1)
+
+
+def _beside_nearest(pictures: Tensor, drawn: Tensor, images: Tensor, features: Tensor) -> Picture:
+    """Samples over the training images that are nearest to them, in pixels and in features."""
+    rows = [pictures, images[nearest(255 * pictures, images)] / 255, images[nearest(drawn, features)] / 255]
+    title = f"samples, and the nearest of {len(images):,} training images"
+    left = ["sample", "nearest\nin pixels", "nearest\nin features"]
+    return labelled_grid(torch.cat(rows), len(pictures), title, left=left)

@@ -1,0 +1,109 @@
+"""What is read from latent space, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from tests.conftest import tiny_vae
+from tests.evaluation.grey import grey_module
+from vaelab import distributions
+from vaelab.distributions import DiagonalGaussian, FullGaussian, Mixture
+from vaelab.evaluation.latents import (
+    active_units,
+    aggregate,
+    dimension_kls,
+    linear_probe,
+    measure,
+    nearest_neighbour_accuracy,
+)
+from vaelab.evaluation.subject import Subject
+from vaelab.likelihoods import Bernoulli
+
+
+def _standard(size: int) -> distributions.StandardNormal:
+    return distributions.StandardNormal(torch.zeros(size))
+
+
+def test_active_units_vary() -> None:
+    codes = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert active_units(codes).tolist() == [True, True, False, False]
+
+
+def test_the_kls_of_single_dimensions_add_up() -> None:
+    q_z = DiagonalGaussian(torch.randn(5, 3), 0.3 * torch.randn(5, 3))
+    kls = dimension_kls(q_z, _standard(3))
+    assert kls is not None
+    torch.testing.assert_close(kls.sum(1), kl_divergence(q_z, _standard(3)))
+
+
+def test_a_covariance_costs_more_than_its_dimensions() -> None:
+    tril = torch.eye(3) + 0.5 * torch.ones(3, 3).tril(-1)
+    q_z = FullGaussian(torch.randn(5, 3), tril.expand(5, 3, 3))
+    kls = dimension_kls(q_z, _standard(3))
+    assert kls is not None
+    assert (kls.sum(1) < kl_divergence(q_z, _standard(3))).all()
+
+
+def test_there_are_no_dimensions_where_there_is_no_closed_form() -> None:
+    q_z = DiagonalGaussian(torch.randn(5, 3), torch.zeros(5, 3))
+    components = DiagonalGaussian(torch.randn(2, 3), torch.zeros(2, 3))
+    assert dimension_kls(q_z, Mixture(torch.zeros(2), components)) is None
+
+
+def test_posteriors_far_apart_tell_which_image_it_was() -> None:
+    q_z = DiagonalGaussian(100.0 * torch.arange(8.0)[:, None].expand(8, 2), torch.zeros(8, 2))
+    information, divergence = aggregate(q_z, _standard(2), "")
+    torch.testing.assert_close(information, torch.full((8,), math.log(8)), atol=1e-3, rtol=0)
+    assert float((information + divergence).mean()) > 1000
+
+
+def test_posteriors_that_are_all_the_same_tell_nothing() -> None:
+    q_z = DiagonalGaussian(torch.full((2000, 2), 0.5), torch.full((2000, 2), -0.3))
+    information, divergence = aggregate(q_z, _standard(2), "")
+    torch.testing.assert_close(information, torch.zeros(2000), atol=1e-4, rtol=0)
+    exact = float(kl_divergence(q_z, _standard(2)).mean())
+    assert float(divergence.mean()) == pytest.approx(exact, abs=4 * float(divergence.std()) / 2000**0.5)
+
+
+def test_classes_are_read_from_codes_that_tell_them_apart() -> None:
+    labels = torch.arange(300) % 3
+    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
+    train, test = (centres[labels] + torch.randn(300, 2) for _ in range(2))
+    assert linear_probe(train, labels, test, labels) > 0.97
+    assert nearest_neighbour_accuracy(train, labels, test, labels) > 0.97
+    ring = torch.randn(300, 2)
+    ring = ring / ring.norm(dim=1, keepdim=True) * (1 + 3 * labels[:, None])  # classes around each other
+    assert nearest_neighbour_accuracy(ring, labels, ring, labels) > 0.95
+    assert linear_probe(ring, labels, ring, labels) < 0.7
+    noise = torch.randn(300, 2)
+    assert linear_probe(noise, labels, torch.randn(300, 2), labels) < 0.5
+
+
+def test_of_two_votes_that_tie_the_nearest_counts() -> None:
+    train, labels = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([1, 0, 0, 1])
+    assert nearest_neighbour_accuracy(train, labels, torch.tensor([[-1.0]]), torch.tensor([1]), k=2) == 1
+    assert nearest_neighbour_accuracy(train, labels, torch.tensor([[4.0]]), torch.tensor([1]), k=4) == 1
+
+
+def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
+    vae = tiny_vae(Bernoulli(), latent_dim=2).train()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    measured = measure(Subject(vae, grey_module((1, 4, 4))), None, 20)
+    assert set(measured.figures) == {
+        "active_units",
+        "mutual_information",
+        "aggregate_kl",
+        "linear_probe_accuracy",
+        "nearest_neighbours_accuracy",
+        "mig",
+        "dci_disentanglement",
+        "dci_completeness",
+        "dci_informativeness",
+    }
+    assert len(measured.arrays["dimension_kls"]) == 2
+    assert set(measured.pictures) == {"dimensions"}
+    assert measured.figures["mutual_information"].value <= math.log(20) + 1e-6
+    assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
+    assert vae.training

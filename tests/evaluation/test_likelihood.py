@@ -1,0 +1,96 @@
+"""Importance-weighted bounds against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from tests.conftest import tiny_vae
+from tests.evaluation.exact import log_likelihood
+from tests.evaluation.grey import grey_module
+from vaelab.evaluation import likelihood
+from vaelab.evaluation.likelihood import bound, effective_samples, log_weights, measure
+from vaelab.evaluation.published import published
+from vaelab.evaluation.subject import NotMeasured, Subject, spaced
+from vaelab.likelihoods import Bernoulli, DiscretizedLogistic
+from vaelab.vae import VAE
+
+
+def test_the_bound_tends_to_the_exact_likelihood_from_below(linear_vae: VAE) -> None:
+    x = torch.randn(50, 1, 3, 2)
+    gaps = [float((log_likelihood(linear_vae, x) - bound(log_weights(linear_vae, x, k))).mean()) for k in (1, 10, 9999)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert abs(gaps[2]) < 0.05
+
+
+def test_pieces_give_the_same_weights_as_a_whole(linear_vae: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 1, 3, 2)
+    torch.manual_seed(1)
+    expected = torch.cat([linear_vae.log_weights(x, k) for k in (3, 3, 1)])
+    monkeypatch.setattr(likelihood, "_DECODED_AT_ONCE", 12)
+    torch.manual_seed(1)
+    torch.testing.assert_close(log_weights(linear_vae, x, 7), expected.detach().double())
+
+
+def test_the_bound_of_fewer_samples_is_the_mean_over_groups() -> None:
+    weights = torch.randn(7, 5, dtype=torch.float64)
+    expected = sum(weights[i : i + 3].exp().mean(0).log() for i in (0, 3)) / 2
+    torch.testing.assert_close(bound(weights, 3), expected)
+    torch.testing.assert_close(bound(weights, 1), weights.mean(0))
+    torch.testing.assert_close(bound(weights), weights.exp().mean(0).log())
+
+
+def test_effective_samples() -> None:
+    weights = torch.tensor([[-900.0, 0.0], [-900.0, -50.0], [-900.0, -50.0]], dtype=torch.float64)
+    torch.testing.assert_close(effective_samples(weights), torch.tensor([3.0, 1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae: VAE, limit: int | None) -> None:
+    subject = Subject(linear_vae, grey_module((1, 3, 2)))
+    measured = measure(subject, 3000, ["train", "test"], limit)
+    for split in ("train", "test"):
+        images = subject.images(split, limit).images
+        exact = log_likelihood(linear_vae, images / 255)
+        figure = measured.figures[f"{split}/log_likelihood, k=3000"]
+        assert figure.value == pytest.approx(float(exact.mean()), abs=0.02)
+        assert figure.standard_error == pytest.approx(float(exact.std()) / math.sqrt(len(images)), rel=0.02)
+        assert figure.unit == "nats"
+        rising = [measured.figures[f"{split}/log_likelihood, k={k}"].value for k in (1, 10, 100, 1000, 3000)]
+        assert rising == sorted(rising)
+        assert measured.figures[f"{split}/gap"].value == pytest.approx(rising[-1] - rising[0])
+        assert f"{len(images):,}" in figure.note
+    assert set(measured.pictures) == {"likelihood"}
+
+
+def test_a_mere_loss_is_not_called_a_likelihood() -> None:
+    with pytest.raises(NotMeasured, match=r"no likelihood of these images.*data\.binarize=dynamic"):
+        measure(Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4))), 10, ["test"], None)
+
+
+def test_bits_per_dim_are_of_the_largest_k() -> None:
+    vae = tiny_vae(DiscretizedLogistic())
+    figures = measure(Subject(vae, grey_module((1, 4, 4))), 20, ["val"], None).figures
+    expected = -figures["val/log_likelihood, k=20"].value / (16 * math.log(2))
+    assert figures["val/bits_per_dim"].value == pytest.approx(expected)
+    assert figures["val/bits_per_dim"].standard_error > 0  # type: ignore[operator]
+
+
+def test_dynamic_training_images_are_binary_and_the_same_each_time() -> None:
+    subject = Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4), binarize="dynamic"))
+    drawn = subject.images("train").images
+    assert set(drawn.unique().tolist()) == {0, 255}
+    assert torch.equal(drawn, subject.images("train").images)
+
+
+def test_fewer_images_are_spread_over_the_split() -> None:
+    images = grey_module((1, 4, 4)).splits["train"]
+    assert spaced(images, 5).labels.tolist() == images.labels[::10].tolist()
+    assert spaced(images, None) is spaced(images, 10_000) is images
+
+
+def test_published_values_are_of_the_same_data_and_protocol() -> None:
+    assert any("-84.45 nats" in line for line in published("MNIST", "dynamic"))
+    assert any("another draw" in line for line in published("MNIST", "static"))
+    assert any("-228.70" in line for line in published("FashionMNIST", "dynamic"))
+    assert published("MNIST", "threshold") == published("Digits", "dynamic") == []
