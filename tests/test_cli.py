@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from tests.wrong_lines import CONFIGURATION
 from vaelab import cli, paths
 from vaelab.errors import UserError
 from vaelab.mistakes import explain
@@ -23,75 +24,6 @@ from vaelab.paths import CONFIGS, ROOT
 
 SRC = ROOT / "src"
 HEAVY = {"torch", "torchvision", "lightning", "wandb"}
-
-# A command, what is typed, and what the line says.
-MISTAKES = [
-    # groups and their options
-    ("train", "modle=conv", ["no setting modle", "did you mean model=conv?"]),
-    ("train", "model=cnov", ["no model=cnov", "did you mean model=conv?", "conv, ", "mlp"]),
-    ("train", "data=minst", ["no data=minst", "did you mean data=mnist?"]),
-    ("train", "model=3", ["no model=3", "model is one of"]),
-    ("train", "logger=null", ["no logger=null", "none"]),
-    ("train", "model=[conv,nope]", ["no model=nope"]),
-    ("train", "model=", ["no model=;", "model is one of"]),
-    ("train", "experiment=nope", ["no experiment=nope"]),
-    ("train", "optimizer@x=adam", ["did you mean optimizer=adam?"]),
-    ("train", "modle@x=conv", ["'modle' does not exist"]),
-    ("train", "hydra/launcher=nope", ["no hydra/launcher=nope", "basic"]),
-    ("train", "trainer=gpu", ["trainer is a group of settings"]),
-    ("evaluate", "run=latest model=conv", ["no setting model"]),
-    # settings
-    ("train", "latent_dm=3", ["no setting latent_dm", "did you mean latent_dim=3?"]),
-    ("train", "trainer.max_epoch=3", ["did you mean trainer.max_epochs=3?"]),
-    ("train", "optimizer.learning_rate=1", ["did you mean optimizer.lr=1?"]),
-    ("train", "lr=1e-3", ["did you mean optimizer.lr=1e-3?"]),
-    ("train", "batch_size=64", ["did you mean data.batch_size=64?"]),
-    ("train", "epochs=3", ["did you mean trainer.max_epochs=3?"]),
-    ("train", "optimizer=sgd momentun=0.5", ["did you mean optimizer.momentum=0.5?"]),
-    ("train", "model.encoder.activation=ReLU", ["did you mean module.vae.encoder.activation=ReLU"]),
-    ("train", "lr=1 latent_dm=3", ["no setting lr", "did you mean optimizer.lr=1?"]),
-    ("train", "trainer.qqqqq=1", ["no setting trainer.qqqqq", "--cfg job -p trainer"]),
-    ("train", "qqqqq=1", ["no setting qqqqq", "--cfg job prints all"]),
-    ("train", "latent_dim.x=3", ["no setting latent_dim.x"]),
-    ("train", "~latent_dm", ["no setting latent_dm", "did you mean latent_dim?"]),
-    ("train", "+latent_dm=3", ["nothing reads latent_dm", "did you mean latent_dim=3?"]),
-    ("train", "++latent_dm=3", ["nothing reads latent_dm", "did you mean latent_dim=3?"]),
-    ("train", "+modle=conv", ["nothing reads modle", "did you mean model=conv?"]),
-    ("train", "+mine.own=1", ["nothing reads mine.own"]),
-    ("train", "+latent_dim=3", ["a setting latent_dim already", "leave out the +"]),
-    ("train", "data.image_shape.7=3", ["data.image_shape.7=3", "out of range"]),
-    ("train", "hydra.job.num=a", ["hydra.job.num=a", "could not be converted to Integer"]),
-    ("generate", "run=latest cuont=3", ["no setting cuont", "did you mean count=3?"]),
-    # what is left open
-    ("evaluate", "", ["run is missing", "run=latest", "a run folder or checkpoint"]),
-    ("generate", "count=3", ["run is missing", "run=latest"]),
-    ("generate", "-m count=3,4", ["run is missing", "run=latest"]),
-    # what cannot be read
-    ("train", "latent_dim", ["cannot read latent_dim;", "latent_dim=20"]),
-    ("train", "latent_dim==3", ["cannot read latent_dim==3", "latent_dim=20"]),
-    ("train", "=3", ["cannot read =3", "key=value"]),
-    ("train", "model:conv", ["cannot read model:conv", "key=value"]),
-    ("train", "data.image_shape=[1,28", ["a bracket is not closed"]),
-    ("train", "ckpt_path=epoch=3.ckpt", ["quote the value: 'ckpt_path=\"epoch=3.ckpt\"'"]),
-    ("train", "latent_dim=2,8", ["several values", "-m", "latent_dim=[2,8]"]),
-    ("train", "latent_dim=range(2,8)", ["several values", "-m"]),
-    # Hydra's options
-    ("train", "--nope", ["unrecognized arguments: --nope", "--hydra-help"]),
-    ("train", "model=conv -m latent_dim=2,8", ["unrecognized arguments", "-m before all settings"]),
-    ("train", "--cfg nope", ["invalid choice: 'nope'"]),
-    ("train", "--cfg job --info", ["Only one of"]),
-    ("train", "--config-name nope", ["Cannot find primary config 'nope'"]),
-    ("train", "--config-dir /nope", ["'/nope' not found"]),
-    ("train", "--cfg=job modle=conv", ["did you mean model=conv?"]),
-    ("train", "--help modle=conv", ["did you mean model=conv?"]),
-    # sweeps, refused before the first job
-    ("train", "-m latent_dm=2,8", ["no setting latent_dm", "did you mean latent_dim=2,8?"]),
-    ("train", "-m model=conv,cnov", ["no model=cnov", "did you mean model=conv?"]),
-    ("train", "-m model=glob(*) lr=1,2", ["did you mean optimizer.lr=1,2?"]),
-    ("train", "-m latent_dim=interval(1,2)", ["does not support sweep type"]),
-    ("train", "-m +latent_dm=2,8", ["nothing reads latent_dm", "did you mean latent_dim=2,8?"]),
-    ("train", "-m hydra.job.chdir=true,false", ["Sweeping over Hydra's configuration is not supported"]),
-]
 
 
 @pytest.fixture
@@ -118,7 +50,9 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], int]:
     return call
 
 
-@pytest.mark.parametrize(("name", "typed", "said"), MISTAKES, ids=[f"{name} {typed}" for name, typed, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("name", "typed", "said"), CONFIGURATION, ids=[f"{name} {typed}" for name, typed, _ in CONFIGURATION]
+)
 def test_a_mistake_is_one_line(
     name: str,
     typed: str,

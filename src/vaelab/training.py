@@ -305,7 +305,8 @@ def _count_parameters(module: VAEModule) -> int:
 
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     """The trainer with its configured callbacks and loggers, and these."""
-    configured = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    # An experiment's settings of a callback that was then left out (callbacks=none) have no target.
+    configured = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node and "_target_" in node]
     if cfg.data.validation == "test":  # no epoch is chosen by test images: the last one is tested
         configured = [c for c in configured if not (isinstance(c, ModelCheckpoint) and c.monitor)]
     run_loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]

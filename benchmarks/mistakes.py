@@ -1,0 +1,58 @@
+"""Types every wrong command line of the tests, and writes down what it is answered.
+
+    make mistakes
+
+Writes ``benchmarks/results/mistakes.md``. Every answer has to be one line, with an exit code that is not 0.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from runs import RESULTS, ROOT
+
+sys.path.insert(0, str(ROOT))
+
+from tests.wrong_lines import CONFIGURATION, VALUES
+
+
+def main() -> int:
+    """Types them all; the exit code says whether each was answered by one line."""
+    rows, bad = [], 0
+    for number, (name, typed, _) in enumerate([*CONFIGURATION, *VALUES]):
+        with tempfile.TemporaryDirectory() as folder:
+            kind = "sweep" if typed.startswith("-m") else "run"
+            where = [] if "--" in typed or "hydra." in typed else [f"hydra.{kind}.dir={folder}/run"]
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "src" / f"{name}.py"), *typed.split(), *where],
+                cwd=ROOT,
+                env={key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"},
+                capture_output=True,
+                text=True,
+            )
+        lines = done.stderr.strip().splitlines()
+        right = done.returncode != 0 and len(lines) == 1 and lines[0].startswith("error: ")
+        bad += not right
+        answer = " ⏎ ".join(lines).replace(str(ROOT), ".").replace(folder, "<folder>").replace("|", "\\|")
+        rows.append(f"| `{name}.py {typed}` | {answer} | {done.returncode} |".replace("`train.py `", "`train.py`"))
+        if not right:
+            print(f"{number}: {name} {typed}: {done.returncode}\n{done.stderr[-1500:]}", flush=True)
+    text = [
+        "# Wrong command lines",
+        "",
+        f"Written by `make mistakes` on {date.today()}: {len(rows)} lines, {len(rows) - bad} of them answered by one.",
+        "",
+        "| typed, after `python src/` | answer | exit code |",
+        "|---|---|---|",
+        *rows,
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "mistakes.md").write_text("\n".join(text) + "\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
