@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
-from pathlib import Path
 
 from runs import RESULTS, ROOT
 
