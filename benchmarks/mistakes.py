@@ -26,7 +26,7 @@ def main() -> int:
             kind = "sweep" if typed.startswith("-m") else "run"
             where = [] if "--" in typed or "hydra." in typed else [f"hydra.{kind}.dir={folder}/run"]
             done = subprocess.run(
-                [sys.executable, str(ROOT / "src" / f"{name}.py"), *typed.split(), *where],
+                ["timeout", "60", sys.executable, str(ROOT / "src" / f"{name}.py"), *typed.split(), *where],
                 cwd=ROOT,
                 env={key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"},
                 capture_output=True,

@@ -2,8 +2,10 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wandb
 
 from tests.conftest import composed
 from vaelab.errors import UserError
@@ -72,3 +74,31 @@ def test_a_torn_last_row_is_left_out(tmp_path: Path, torn: str) -> None:
     logger.go_on(7)
     logger.log_metrics({"a": 2.0}, step=7)
     assert [(row["step"], row["a"]) for row in _rows(logger.path)] == [("5", "1.0"), ("7", "2.0")]
+
+
+def test_a_training_that_goes_on_is_the_same_wandb_run(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = (f"run_dir={tmp_path}", *tiny_data, "logger=wandb", "callbacks=none")
+    train(composed("train", *options, "trainer.max_epochs=1"))
+    train(composed("train", *options, f"ckpt_path={tmp_path}"))
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2
+    assert len({run.name.rpartition("-")[2] for run in runs}) == 1
+
+
+@pytest.mark.parametrize("where", ["init", "log"])
+def test_a_training_goes_on_when_wandb_fails(
+    where: str,
+    tmp_path: Path,
+    tiny_data: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise wandb.errors.CommError("the network is gone\nand more")
+
+    monkeypatch.setattr(wandb if where == "init" else wandb.Run, where, fail)
+    figures = train(composed("train", f"run_dir={tmp_path}", *tiny_data, "logger=many"))
+    assert figures["epochs"] == 2
+    assert len([row for row in _rows(tmp_path / "metrics.csv") if row["val/elbo"]]) == 2
+    said = [record.getMessage() for record in caplog.records if "W&B failed" in record.getMessage()]
+    assert said == ["W&B failed and is told nothing from here on; the training goes on: the network is gone"]

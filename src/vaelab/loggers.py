@@ -2,15 +2,19 @@
 
 import csv
 import io
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class CSVLogger(Logger):
@@ -79,6 +83,62 @@ def _to_disk(file: TextIO) -> None:
     os.fsync(file.fileno())
 
 
+class PatientWandbLogger(WandbLogger):
+    """Weights & Biases, of which nothing is heard any more once it has failed: a training does not end for its sake."""
+
+    failed = False
+
+    @property
+    def experiment(self) -> Any:
+        """W&B's run, or what does nothing in its place."""
+        if not self.failed:
+            try:
+                return super().experiment
+            except Exception as error:
+                self._give_up(error)
+        return _DummyExperiment()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._try(super().log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._try(super().log_hyperparams, params)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self._try(super().log_image, key, images, step, **kwargs)
+
+    def log_video(self, key: str, videos: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self._try(super().log_video, key, videos, step, **kwargs)
+
+    def finalize(self, status: str) -> None:
+        self._try(super().finalize, status)
+
+    def finish(self, exit_code: int) -> None:
+        """Ends the run."""
+        if self._experiment is not None:
+            self._try(self._experiment.finish, exit_code=exit_code)
+
+    def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        _ = self.experiment  # which begins with the first that is logged
+        if self.failed:
+            return
+        try:
+            action(*args, **kwargs)
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.failed = True
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        log.warning("W&B failed and is told nothing from here on; the training goes on: %s", reason[0])
+
+
+def _run_before(save_dir: str) -> str | None:
+    """The identifier of the W&B run that a training in this folder had, so that it goes on as the same run."""
+    folders = sorted(Path(save_dir, "wandb").glob("*run-*-*"), key=lambda folder: folder.name.partition("run-")[2])
+    return folders[-1].name.rpartition("-")[2] if folders else None
+
+
 def wandb_logger(
     save_dir: str,
     project: str,
@@ -88,6 +148,9 @@ def wandb_logger(
     tags: list[str] | None = None,
 ) -> WandbLogger:
     """A Weights & Biases run of this job alone, offline unless somebody says otherwise.
+
+    A training that goes on in its folder goes on in its run: online at once, offline in files of its own with the same
+    identifier, which ``wandb sync --append`` joins.
 
     Args:
         save_dir: the run folder; W&B's files go to ``wandb`` in it.
@@ -112,8 +175,10 @@ def wandb_logger(
             "offline with logger.wandb.offline=true"
         )
     # Lightning's own offline=True sets WANDB_MODE for the whole process, and so for every later job of a sweep.
-    logger = WandbLogger(
+    logger = PatientWandbLogger(
         save_dir=save_dir,
+        id=_run_before(save_dir),
+        resume="allow" if mode == "online" else None,  # what is offline cannot look, but has the same identifier
         project=project,
         name=name or Path(save_dir).name,
         mode=mode,
@@ -146,5 +211,5 @@ def finish(loggers: list[Logger], status: str) -> None:
     """
     for logger in loggers:
         logger.finalize(status)
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger._experiment.finish(exit_code=0 if status == "success" else 1)
+        if isinstance(logger, PatientWandbLogger):
+            logger.finish(0 if status == "success" else 1)
