@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
-from vaelab.callbacks.stopping import GracefulStop, Stopped
+from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, was_requeued
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.memory import keep_freed_memory
@@ -177,7 +177,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.keep_freed_memory:
         keep_freed_memory()
     run_dir = Path(cfg.run_dir).resolve()
-    again = _is_sweep() and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
+    again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
     if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
         reporting.say(f"{reporting.shown_path(run_dir)} is complete")
         return complete
@@ -231,15 +231,25 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 f"stopped by {stopped} after step {trainer.global_step:,}: ckpt_path={reporting.shown_path(run_dir)} "
                 "and the same settings go on from there"
             )
+            if stopped.signum == signal.SIGUSR1:
+                _requeue(run_dir)
         if stopped.signum == signal.SIGINT:
             raise KeyboardInterrupt from None
-        raise SystemExit(128 + stopped.signum) from None
+        raise SystemExit(0 if stopped.signum == signal.SIGUSR1 else 128 + stopped.signum) from None
     finally:
         loggers.finish(trainer.loggers, status)
 
 
+def _requeue(run_dir: Path) -> None:
+    """Has Slurm start this job again, which then goes on in its run folder, if that is named on its command line."""
+    failure = requeue()
+    if failure is not None:
+        raise UserError(f"the job could not be queued again ({failure}): start it with ckpt_path={run_dir}")
+    reporting.say(f"queued again: a job with hydra.run.dir={reporting.shown_path(run_dir)} goes on there")
+
+
 def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
-    """The checkpoint that the training goes on from, if any; of a sweep that is started again, the job's own."""
+    """The checkpoint that the training goes on from, if any; of a job that is started again, its own."""
     if cfg.ckpt_path is None and again and (run_dir / "checkpoints" / "last.ckpt").is_file():
         cfg.ckpt_path = str(run_dir)
     if cfg.ckpt_path is not None:

@@ -32,19 +32,8 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     signum: signal.Signals, code: int, whole: Path, tmp_path: Path, tiny_data: list[str]
 ) -> None:
     stopped = tmp_path / "stopped"
-    with subprocess.Popen(
-        _command(stopped, tiny_data),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        while "epoch 1/5" not in (line := child.stdout.readline()):
-            assert line or child.poll() is None
-        child.send_signal(signum)
-        out, err = child.communicate(timeout=120)
-    assert child.returncode == code, err
+    found, out, err = _stop(_command(stopped, tiny_data), ENVIRONMENT, signum)
+    assert found == code, err
     assert f"stopped by {signum.name}" in out
     assert "Traceback" not in err
     steps = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
@@ -53,6 +42,49 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
         _command(stopped, tiny_data, f"ckpt_path={stopped}"), env=ENVIRONMENT, capture_output=True, timeout=300
     )
     assert on.returncode == 0, on.stderr
+    _assert_same(whole, stopped)
+
+
+def test_a_slurm_job_whose_time_is_up_is_queued_again_and_goes_on(
+    whole: Path, tmp_path: Path, tiny_data: list[str]
+) -> None:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    job = {
+        "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NAME": "vae",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+    }
+    slurm = {**ENVIRONMENT, **job, "SLURM_NODEID": "0", "PATH": f"{scontrol.parent}:{ENVIRONMENT['PATH']}"}
+    command = _command(tmp_path / "run", tiny_data)
+    code, out, err = _stop(command, slurm, signal.SIGUSR1)
+    assert code == 0, err
+    assert "queued again" in out
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    # As Slurm starts it: the same command, and a count.
+    on = subprocess.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, timeout=300)
+    assert on.returncode == 0, on.stderr
+    assert "continuing" in on.stdout
+    _assert_same(whole, tmp_path / "run")
+
+
+def _stop(command: list[str], environment: dict[str, str], signum: signal.Signals) -> tuple[int, str, str]:
+    """Sends a training a signal in its second epoch; its exit code, and what it has said."""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while "epoch 1/5" not in (line := child.stdout.readline()):
+            assert line or child.poll() is None
+        child.send_signal(signum)
+        out, err = child.communicate(timeout=120)
+    return child.returncode, out, err
+
+
+def _assert_same(whole: Path, stopped: Path) -> None:
+    """Both trainings came to the same, bit for bit."""
     weights = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, stopped)]
     for name, value in weights[0]["state_dict"].items():
         assert torch.equal(value, weights[1]["state_dict"][name]), name

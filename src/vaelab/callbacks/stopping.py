@@ -1,7 +1,8 @@
-"""What ends a training from outside: Ctrl-C, and the signal by which a machine asks a process to go."""
+"""What ends a training from outside: Ctrl-C, and the signals by which a machine asks a process to go."""
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,8 +22,10 @@ class Stopped(BaseException):
 class GracefulStop(L.Callback):
     """Ends a training after the step that is being taken, with a checkpoint from which it goes on with the next one.
 
-    A second Ctrl-C ends the process at once. Several processes end together, at a step at which figures are logged,
-    because all of them write the checkpoint; whichever was asked.
+    A second Ctrl-C ends the process at once. In a Slurm job SIGUSR1, which ``--signal=SIGUSR1@90`` sends before the
+    time is up, does so too, and is Lightning's sign to have the job queued again, see :func:`requeue`. Several
+    processes end together, at a step at which figures are logged, because all of them write the checkpoint; whichever
+    was asked.
 
     Args:
         path: the checkpoint.
@@ -34,8 +37,9 @@ class GracefulStop(L.Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        try:  # after Lightning's own, which end a training without a checkpoint
-            self._before = {signum: signal.signal(signum, self._ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+        signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
+        try:  # after Lightning's own, which end a training without a checkpoint, or with one amid a step
+            self._before = {signum: signal.signal(signum, self._ask) for signum in signals}
         except ValueError:  # not the main thread, which alone may
             self._before = {}
 
@@ -69,3 +73,19 @@ class GracefulStop(L.Callback):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
+
+
+def requeue() -> str | None:
+    """Has Slurm queue the job that this is again; why that did not work, if it did not."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except OSError as error:
+        return f"scontrol: {error.strerror}"
+    return None if done.returncode == 0 else f"scontrol requeue {job}: {done.stderr.strip() or done.returncode}"
+
+
+def was_requeued() -> bool:
+    """Whether this is a Slurm job that has been running before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
