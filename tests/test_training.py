@@ -13,6 +13,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
 from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
+from vaelab.resuming import alone
 from vaelab.schedulers import plateau
 from vaelab.training import train
 from vaelab.vae import VAE
@@ -353,3 +354,16 @@ def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str
     assert (tmp_path / "metrics.csv").read_text() == rows
     with pytest.raises(UserError, match="2 epochs already"):
         _train(tmp_path, *options, f"ckpt_path={tmp_path}")
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path, tiny_data: list[str]) -> None:
+    with alone(tmp_path), pytest.raises(UserError, match="another training is writing into"):
+        _train(tmp_path, *tiny_data, "callbacks=none")
+    assert not (tmp_path / "config.yaml").exists()
+    assert _train(tmp_path, *tiny_data, "callbacks=none")["epochs"] == 2
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny_data: list[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/run cannot be written.*hydra\.run\.dir="):
+        _train(tmp_path / "file" / "run", *tiny_data)

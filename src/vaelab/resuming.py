@@ -1,7 +1,9 @@
-"""What must hold when a training goes on from a checkpoint: it is the same training, and there is something left."""
+"""What must hold when a training goes on: it is the same one, something is left of it, and it has its folder alone."""
 
 import json
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,13 @@ from omegaconf import OmegaConf
 
 from vaelab import checkpoint
 from vaelab.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 # What makes a training what it is. The rest (how long, on what, what is logged) may change when it goes on.
 _PARTS = ("latent_dim", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
@@ -97,3 +106,32 @@ def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, value in node.items():
         yield from _flat(f"{prefix}.{key}", value)
+
+
+@contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run's folder, which is made, as long as the context lasts.
+
+    The lock is the system's, on an open file: it ends with the process, however that ends.
+
+    Raises:
+        UserError: another training is there, or the folder cannot be written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = (run_dir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{run_dir} cannot be written ({error.strerror}): type hydra.run.dir=<another folder>"
+        ) from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another training is writing into {run_dir}: wait for its end, or choose another folder"
+                ) from error
+            except OSError as error:  # some network file systems have no locks
+                log.warning("%s could not be locked (%s): let no other training write there", run_dir, error.strerror)
+        yield

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,9 @@ def check(cfg: DictConfig) -> None:
         unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
         if not unlimited and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
+    clip = cfg.trainer.gradient_clip_val
+    if clip is not None and (not isinstance(clip, int | float) or isinstance(clip, bool) or clip < 0):
+        raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
     if _is_sweep() and _devices(cfg) * cfg.trainer.num_nodes != 1:
@@ -171,20 +175,24 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    started = time.perf_counter()
     quieten()
     check(cfg)
     if cfg.keep_freed_memory:
         keep_freed_memory()
     run_dir = Path(cfg.run_dir).resolve()
-    again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
-    if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
-        reporting.say(f"{reporting.shown_path(run_dir)} is complete")
-        return complete
-    resume = _starting_point(cfg, run_dir, again)
+    with nullcontext() if _is_child() else resuming.alone(run_dir):
+        again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
+        if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
+            reporting.say(f"{reporting.shown_path(run_dir)} is complete")
+            return complete
+        return _train(cfg, run_dir, _starting_point(cfg, run_dir, again))
+
+
+def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
+    """What is left of a training that nothing speaks against."""
+    started = time.perf_counter()
     _group_sweep(cfg)
     _unfuse_optimizer(cfg)
-
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
