@@ -105,7 +105,7 @@ VALUES = [
     ("train", "scheduler=cosine scheduler.warmup=2", ["warmup"]),
     ("train", "model=mlp module.vae.encoder.hidden_sizes=[0]", ["positive integers"]),
     ("train", "model=mlp module.vae.encoder.hidden_sizes=400", ["list"]),
-    ("train", "module.vae.encoder.channels=[]", ["channels"]),
+    ("train", "module.vae.encoder.channels=[0]", ["positive integers"]),
     ("train", "module.vae.encoder.activation=Relu", ["activation", "ReLU"]),
     ("train", "module.bad_numbers=ignore", ["bad_numbers", "stop or skip"]),
     ("train", "channels_last=perhaps", ["channels_last=perhaps", "true, false or auto"]),
@@ -132,7 +132,7 @@ VALUES = [
         ["components=10"],
     ),
     ("train", "conditional=true data.classes=7", ["data.classes=10"]),
-    ("train", "-m latent_dim=2,3 accelerator=ddp_cpu", ["trainer.devices=2", "one device each"]),
+    ("train", "-m latent_dim=2 accelerator=ddp_cpu", ["trainer.devices=2", "one device each"]),
     # hardware
     ("train", "accelerator=cpu trainer.precision=16-mixed", ["16-mixed", "accelerator=cpu_bf16"]),
     ("train", "trainer.precision=17", ["17"]),

@@ -29,6 +29,9 @@ from vaelab.quiet import quieten
 log = logging.getLogger(__name__)
 
 
+_PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+
+
 class _Stopwatch(L.Callback):
     """Counts training images and the seconds they took, without validation and its pictures; points ``latest`` here."""
 
@@ -88,6 +91,11 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run on one device each; type "
             "accelerator=auto with -m, or leave -m out"
+        )
+    if str(cfg.trainer.precision) not in _PRECISIONS:  # in the others, densities would not be summed in 32 bits
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision}: choose from 32-true, bf16-mixed and 16-mixed, or type "
+            "accelerator=cpu_bf16 or gpu_bf16"
         )
     on_cpu = cfg.trainer.accelerator == "cpu" or (
         cfg.trainer.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()

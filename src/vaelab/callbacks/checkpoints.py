@@ -66,6 +66,8 @@ class Checkpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.monitor and self.monitor not in trainer.callback_metrics:
+            return  # the training ended before it was validated, which is made good after it
         super().on_train_epoch_end(trainer, pl_module)
         by_step = self._every_n_train_steps or self._train_time_interval
         if by_step and trainer.is_last_batch and not self.monitor:
