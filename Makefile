@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format reproduce choices kills clean
+.PHONY: help train test check format reproduce choices kills mistakes soak clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
@@ -14,6 +14,8 @@ help:
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
 	@echo "make kills      kill trainings at random moments and see that they end as if nothing had been"
+	@echo "make mistakes   type wrong command lines and see that each is answered by one"
+	@echo "make soak       train, evaluate and draw again and again in one process, and see that nothing is left over"
 	@echo "make format     put the formatting right"
 	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
@@ -47,6 +49,12 @@ choices: $(BIN)/.installed
 
 kills: $(BIN)/.installed
 	@$(BIN)/python benchmarks/kills.py $(ARGS)
+
+mistakes: $(BIN)/.installed-dev
+	@$(BIN)/python benchmarks/mistakes.py $(ARGS)
+
+soak: $(BIN)/.installed
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix

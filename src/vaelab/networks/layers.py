@@ -29,20 +29,6 @@ def glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def kaiming(module: nn.Module) -> None:
-    """Initialises a layer as Mathematica does: normal weights (He et al. 2015), biases zero.
-
-    The variance is 2 over the number of a layer's inputs, which for a transposed convolution are counted as if its
-    stride were one. To be applied as :func:`glorot`.
-    """
-    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        # torch counts the dimensions of a weight as a convolution has them; a transposed one has its inputs first.
-        mode = "fan_out" if isinstance(module, nn.ConvTranspose2d) else "fan_in"
-        nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def positive(values: Sequence[int], what: str) -> None:
     """Refuses what are no sizes.
 
