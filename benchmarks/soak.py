@@ -3,8 +3,8 @@
     make soak                     20 rounds
     make soak ARGS="--rounds 5"
 
-Writes ``benchmarks/results/soak.md``. Memory, open files, threads and processes have to be the same after the last round
-as after the first few, which fill caches.
+Writes ``benchmarks/results/soak.md``. Memory, open files, threads and processes have to be the same after the last
+round as after the first few, which fill caches.
 """
 
 import argparse
@@ -76,8 +76,9 @@ def main() -> int:
     lines = [
         "# Again and again in one process",
         "",
-        f"Written by `make soak` on {date.today()}, torch {torch.__version__}, {torch.get_num_threads()} threads. A round "
-        "is a training with every picture and W&B, an evaluation and a drawing; the figures are of what is left after it.",
+        f"Written by `make soak` on {date.today()}, torch {torch.__version__}, {torch.get_num_threads()} threads. A "
+        "round is a training with every picture and W&B, an evaluation and a drawing; the figures are of what is left "
+        "after it.",
         "",
         f"**{'Flat' if flat else 'Growing'} from round {min(_SETTLED, len(rows))} to round {len(rows)}.**",
         "",
