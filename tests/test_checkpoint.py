@@ -1,14 +1,18 @@
 """Checkpoints are found, rebuild their model alone, and run nothing that they bring along."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from tests.conftest import composed
+from tests.test_configs import options
 from vaelab import checkpoint
 from vaelab.errors import UserError
 from vaelab.training import train
@@ -153,3 +157,71 @@ def test_newer_formats_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "vaelab": {"format": 2}}, tmp_path / "newer.ckpt")
     with pytest.raises(UserError, match="another version of this project"):
         checkpoint.rebuild(tmp_path / "newer.ckpt")
+
+
+def _zipped(source: Path, target: Path, compression: int, **entries: bytes) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+        for name, content in entries.items():
+            new.writestr(f"{old.namelist()[0].partition('/')[0]}/{name}", content)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.ckpt"
+    _zipped(checkpoint.find(run_dir), path, zipfile.ZIP_DEFLATED, zeros=bytes(50_000_000))
+    assert path.stat().st_size < 10_000_000
+    with pytest.raises(UserError, match=r"bytes claim to hold 5\d,\d{3},\d{3}\)"):
+        checkpoint.rebuild(path)
+
+
+def test_torch_s_format_of_old_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "vaelab": {}}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        checkpoint.rebuild(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [("encoder", "hidden_sizes", [10**9, 10**9]), ("prior", "components", 10**12), (None, "latent_dim", 10**12)],
+)
+def test_a_configuration_that_asks_for_more_memory_than_there_are_weights_is_refused(
+    run_dir: Path, tmp_path: Path, part: str | None, setting: str, value: Any
+) -> None:
+    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    vae = contents["vaelab"]["config"]["module"]["vae"]
+    if part == "prior":
+        vae["prior"] = {"_target_": "vaelab.priors.GaussianMixture", "_partial_": True}
+    (vae if part is None else vae[part])[setting] = value
+    torch.save(contents, tmp_path / "greedy.ckpt")
+    with pytest.raises(UserError, match="another model"):
+        checkpoint.rebuild(tmp_path / "greedy.ckpt")
+
+
+CHOICES = [f"{group}={option}" for group in ("model", "loss", "prior", "posterior") for option in options(group)]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_built_again(choice: str, tmp_path: Path) -> None:
+    config = OmegaConf.to_container(composed("train", choice, "latent_dim=3").module, resolve=True)
+    assert isinstance(config, dict)
+    vae = instantiate(config["vae"], _convert_="all")
+    contents = {
+        "state_dict": {f"vae.{name}": value for name, value in vae.state_dict().items()},
+        "vaelab": {"format": 1, "config": {"module": config}},
+    }
+    torch.save(contents, tmp_path / "any.ckpt")
+    module, _ = checkpoint.rebuild(tmp_path / "any.ckpt")
+    for name, value in vae.state_dict().items():
+        assert torch.equal(module.vae.state_dict()[name], value), name
+
+
+def test_nothing_is_written_where_only_a_checkpoint_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    source = {"_target_": "vaelab.data.mnist.MNIST", "data_dir": str(tmp_path / "made" / "up")}
+    data = {"_target_": "vaelab.data.datamodule.ImageDataModule", "image_shape": [1, 28, 28], "source": source}
+    path = tmp_path / "any.ckpt"
+    assert checkpoint.rebuild_data({"data": data}, path).source.data_dir == tmp_path
+    (tmp_path / "made" / "up").mkdir(parents=True)
+    assert checkpoint.rebuild_data({"data": data}, path).source.data_dir == tmp_path / "made" / "up"
+    assert checkpoint.rebuild_data({"data": data}, path, "elsewhere").source.data_dir == Path("elsewhere")

@@ -137,6 +137,21 @@ def test_evaluate_gives_the_same_figures(
     assert "latents/active_units" in done.stdout
 
 
+def test_a_key_is_in_no_file_of_a_run(tmp_path: Path) -> None:
+    key = "0123456789abcdef" * 2 + "01234567"
+    run_dir = tmp_path / "run"
+    done = run("train", *TINY, f"hydra.run.dir={run_dir}", cwd=tmp_path, WANDB_API_KEY=key)
+    assert done.returncode == 0, done.stderr
+    evaluated = ("what=[]", f"run={run_dir}", f"hydra.run.dir={run_dir}/evaluation")
+    assert run("evaluate", *evaluated, cwd=tmp_path, WANDB_API_KEY=key).returncode == 0
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert any(path.suffix == ".wandb" for path in files)
+    for path in files:
+        assert key.encode() not in path.read_bytes(), path
+    assert key not in done.stdout + done.stderr
+
+
 def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     run_dir, _ = trained
     checkpoint = run_dir / "checkpoints" / "last.ckpt"

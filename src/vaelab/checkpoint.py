@@ -6,6 +6,7 @@ models, objectives and data sets.
 """
 
 import importlib
+import os
 import pickle
 import re
 import zipfile
@@ -17,6 +18,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from vaelab.errors import UserError
+from vaelab.mistakes import first_line
 from vaelab.module import VAEModule
 from vaelab.paths import ROOT
 
@@ -56,6 +58,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, holds more than plain containers and tensors, or is not one of this project's.
     """
+    _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -63,16 +66,34 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} was not loaded, because it holds more than tensors and plain values, or is damaged: "
             "use a checkpoint written by this project"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError) as error:
         raise UserError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0] if str(error) else 'no details'}): "
-            "it is damaged or something else"
+            f"{path} cannot be read as a checkpoint ({first_line(error)}): it is damaged or something else"
         ) from error
     if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("vaelab"), dict) and "state_dict" in checkpoint):
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
     if checkpoint["vaelab"].get("format") != 1:
         raise UserError(f"{path} was written by another version of this project, which this one cannot read")
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses what is no archive as torch writes it, or would take more memory than it has bytes.
+
+    torch stores what it writes as it is. Compressed, a small file can hold as many zeros as a machine has memory; so
+    can the format that torch wrote years ago, which says how large a tensor is before it has read it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        claimed = sum(entry.file_size for entry in entries)
+        honest = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if honest and claimed <= path.stat().st_size:
+            return
+        reason = f"its {path.stat().st_size:,} bytes claim to hold {claimed:,}"
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        reason = first_line(error)
+    raise UserError(f"{path} cannot be read as a checkpoint ({reason}): it is damaged or something else")
 
 
 def _is_ours(target: str) -> bool:
@@ -124,6 +145,7 @@ def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
     try:
         config = checkpoint["vaelab"]["config"]
         parts = config["module"]
+        _check_sizes(parts["vae"], checkpoint, path)
         module = VAEModule(vae=_build(parts["vae"], path), objective=_build(parts["objective"], path))
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is incomplete") from error
@@ -133,7 +155,7 @@ def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
 
 
 def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:
-    """The data module of a checkpoint's configuration.
+    """The data module of a checkpoint's configuration, with folders of this machine where its own are not there.
 
     Args:
         config: as :func:`rebuild` returns it.
@@ -141,9 +163,24 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
         data_dir: where the data set's files are now, if they have moved.
     """
     source = dict(config["data"]["source"])
+    for key in DATA_PATHS:
+        if key != "folder" and source.get(key) is not None and not Path(str(source[key])).is_dir():
+            # From another machine: nothing is written to a place that a checkpoint has made up.
+            source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
+            source[key] = source[key] or str(ROOT / "data")
     if data_dir is not None:
         source[next(key for key in DATA_PATHS if key in source)] = data_dir
     return _build({**config["data"], "source": source}, path)
+
+
+def _check_sizes(vae: Any, checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuses a configuration of other weights than there are, before any memory is taken for them."""
+    with torch.device("meta"):
+        model = _build(vae, path)
+    wanted = {f"vae.{name}": value.shape for name, value in model.state_dict().items()}
+    weights = checkpoint["state_dict"].items()
+    if wanted != {name: getattr(value, "shape", None) for name, value in weights if name.startswith("vae.")}:
+        raise _another_model(checkpoint, path)
 
 
 def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
@@ -155,10 +192,14 @@ def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> N
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise UserError(
-            f"{path} holds another model than this configuration: type the options it was trained with, "
-            f"{_options(checkpoint)}"
-        ) from error
+        raise _another_model(checkpoint, path) from error
+
+
+def _another_model(checkpoint: dict[str, Any], path: Path) -> UserError:
+    return UserError(
+        f"{path} holds another model than this configuration: type the options it was trained with, "
+        f"{_options(checkpoint)}"
+    )
 
 
 def _options(checkpoint: dict[str, Any]) -> str:

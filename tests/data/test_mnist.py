@@ -1,5 +1,7 @@
 """MNIST's files: real ones where they are, absent and damaged ones in one line."""
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,20 +25,51 @@ def test_reads_idx_files_and_says_that_they_are_not_the_official_ones(
     assert "not the official training split" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["truncated", "swapped", "empty"])
+DAMAGES: dict[str, Callable[[bytes, bytes], tuple[bytes, bytes]]] = {
+    "truncated": lambda images, labels: (images[:-100], labels),
+    "swapped": lambda images, labels: (labels, images),
+    "empty": lambda images, labels: (b"", labels),
+    "another format": lambda images, labels: (b"\x89PNG" + images[4:], labels),
+    "another shape": lambda images, labels: (struct.pack(">IIII", 2051, 30 * 4, 14, 14) + images[16:], labels),
+    "fewer labels": lambda images, labels: (images, struct.pack(">II", 2049, 20) + labels[8:28]),
+    "labels of letters": lambda images, labels: (images, labels[:8] + bytes([25]) * 30),
+    "no images at all": lambda images, labels: (struct.pack(">IIII", 2051, 0, 28, 28), struct.pack(">II", 2049, 0)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_in_one_line(tmp_path: Path, damage: str) -> None:
     raw = tmp_path / "MNIST" / "raw"
     write_mnist(raw)
-    images = raw / "train-images-idx3-ubyte"
-    if damage == "truncated":
-        images.write_bytes(images.read_bytes()[:-100])
-    elif damage == "swapped":
-        images.write_bytes((raw / "train-labels-idx1-ubyte").read_bytes())
-    else:
-        images.write_bytes(b"")
-    with pytest.raises(UserError, match="training files of MNIST in .* cannot be read") as caught:
+    files = [raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"]
+    images, labels = DAMAGES[damage](*(file.read_bytes() for file in files))
+    files[0].write_bytes(images)
+    files[1].write_bytes(labels)
+    with pytest.raises(UserError, match=r"training files of MNIST in .*: delete them to download them again") as caught:
         MNIST(tmp_path).load(train=True)
     assert str(raw) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_that_stops_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halfway(root: str, download: bool) -> None:
+        write_mnist(Path(root) / "MNIST" / "raw")
+        (Path(root) / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+        raise OSError("the connection was reset")
+
+    source = MNIST(tmp_path)
+    monkeypatch.setattr(source, "_dataset", halfway)
+    with pytest.raises(UserError, match=r"could not be downloaded \(OSError: the connection was reset\)"):
+        source.prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_is_put_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = MNIST(tmp_path)
+    monkeypatch.setattr(source, "_dataset", lambda root, download: write_mnist(Path(root) / "MNIST" / "raw"))
+    source.prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
+    assert len(MNIST(tmp_path).load(train=True).images) == 30
 
 
 def test_absent_files_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

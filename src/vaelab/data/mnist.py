@@ -1,6 +1,8 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), read through torchvision."""
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -47,8 +49,14 @@ class MNIST:
             return
         log.info("%s is not in %s: downloading it", self.name, folder)
         try:
-            with downloading():
-                self._dataset(str(self.data_dir), download=True)
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            # Elsewhere first: an interruption leaves nothing that looks like the data set, and of two processes that
+            # start at once each has its own.
+            with downloading(), tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=self.data_dir) as temporary:
+                self._dataset(temporary, download=True)
+                folder.mkdir(parents=True, exist_ok=True)
+                for file in _FILES:
+                    os.replace(Path(temporary) / self.name / "raw" / file, folder / file)
         except DOWNLOAD_ERRORS as error:
             raise UserError(
                 f"{self.name} is not in {folder.absolute()} (looked for {', '.join(_FILES)}) and could not be "
@@ -67,11 +75,11 @@ class MNIST:
                 f"({type(error).__name__}: {first_line(error)}): delete them to download them again"
             ) from error
         images, labels = dataset.data, dataset.targets
-        if len(images) != len(labels) or images.shape[1:] != (28, 28):
+        if len(images) != len(labels) or images.shape[1:] != (28, 28) or not len(labels) or labels.max() > 9:
             raise UserError(
                 f"the {'training' if train else 'test'} files of {self.name} in {folder.absolute()} hold images of "
-                f"shape {tuple(images.shape)} and {len(labels)} labels, not as many of both and 28x28: delete them to "
-                "download them again"
+                f"shape {tuple(images.shape)} and {len(labels)} labels, not as many of both, 28x28, and labels of ten "
+                "classes: delete them to download them again"
             )
         if not self.is_official(labels, train):
             log.warning(
