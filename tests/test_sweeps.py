@@ -3,6 +3,9 @@
 import csv
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from vaelab.paths import ROOT
 from vaelab.sweeps import conclude, read, swept
 
 
@@ -81,3 +85,24 @@ def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.Captur
 def test_an_empty_folder_has_no_results(tmp_path: Path) -> None:
     conclude(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_sweeps_of_one_folder_do_not_spoil_each_other(tmp_path: Path, tiny_data: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks=none", "seed=0,1"]
+    command += ["trainer.max_epochs=8", f"hydra.sweep.dir={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [(*child.communicate(timeout=300), child.returncode) for child in both]
+    for _, err, code in ends:
+        assert "Traceback" not in err
+        assert code == 0 or "another training is writing into" in err
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    for number in (0, 1):
+        with (tmp_path / str(number) / "metrics.csv").open(newline="") as file:
+            steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/elbo"]]
+        assert steps == [4 * epoch - 1 for epoch in range(1, 9)]
+    assert (tmp_path / "results.csv").is_file()
