@@ -34,7 +34,7 @@ train: $(BIN)/.installed
 	@$(BIN)/python src/train.py $(ARGS)
 
 test: $(BIN)/.installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(BIN)/.installed-dev
 	@$(BIN)/ruff check

@@ -4,6 +4,9 @@ import os
 from functools import partial
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker for each core, and what it starts stays there
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir

@@ -1,7 +1,10 @@
 """Trainings from their configuration to their figures, in this process."""
 
 import csv
+import errno
+import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import pytest
 import torch
 
 from tests.conftest import composed
+from vaelab import loggers
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
+from vaelab.mistakes import explain
 from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
 from vaelab.resuming import alone
@@ -367,3 +372,33 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny_data: list[str]) -
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run cannot be written.*hydra\.run\.dir="):
         _train(tmp_path / "file" / "run", *tiny_data)
+
+
+def test_a_full_disk_ends_a_training_in_one_line_and_leaves_its_checkpoint(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any) -> None:
+        if (tmp_path / "checkpoints" / "last.ckpt").exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "metrics.csv"))
+
+    monkeypatch.setattr(loggers, "_to_disk", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        _train(tmp_path, *tiny_data)
+    line = explain(caught.value)
+    assert line is not None
+    assert line.startswith(f"No space left on device ({tmp_path}/metrics.csv): make room")
+    monkeypatch.undo()
+    assert _train(tmp_path, *tiny_data, f"ckpt_path={tmp_path}")["epochs"] == 2
+
+
+def test_a_clock_that_goes_backwards_disturbs_nothing(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(ticks))
+    figures = _train(tmp_path, *tiny_data)
+    assert figures["epochs"] == 2
+    assert 0 < figures["seconds"] < 600
+    assert figures["images_per_second"] > 0
+    assert len([row for row in _rows(tmp_path) if row["val/elbo"]]) == 2

@@ -1,6 +1,7 @@
 """What a mistake is called: errors of Hydra, OmegaConf and Lightning in one line that says what to type instead."""
 
 import difflib
+import errno
 import re
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError, Mi
 from vaelab.errors import UserError
 from vaelab.paths import options_of
 
+# What is wrong with a disk rather than with us.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
 
 def explain(error: BaseException) -> str | None:
     """The line that tells a user their mistake, or None where the mistake is ours."""
@@ -18,6 +22,12 @@ def explain(error: BaseException) -> str | None:
             return " ".join(str(error).split())
         case InstantiationException():
             return _explain_instantiation(error)
+        case OSError() if error.errno in _DISK:
+            where = f" ({error.filename})" if error.filename else ""
+            return (
+                f"{error.strerror}{where}: make room or choose another folder; ckpt_path=<run folder> goes on "
+                "with a training from its last checkpoint"
+            )
         case OverrideParseException():
             return explain_override(error.override)
         case MissingConfigException() if "/" in str(error.missing_cfg_file):
