@@ -28,7 +28,7 @@ from runs import RESULTS, ROOT
 SETTINGS = [
     *("model=mlp", "data.limit=2000", "data.batch_size=32", "data.binarize=dynamic", "trainer.max_epochs=6"),
     *("objective=beta", "module.objective.warmup.steps=200", "scheduler=cosine", "trainer.log_every_n_steps=7"),
-    *("+callbacks.last.every_n_train_steps=5", "callbacks.pictures=null", "callbacks.gallery=null", "logger=csv"),
+    *("callbacks.last.every_n_train_steps=5", "callbacks.pictures=null", "callbacks.gallery=null", "logger=csv"),
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import composed
 from vaelab import loggers
+from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
 from vaelab.mistakes import explain
@@ -227,7 +228,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, tiny_data: lis
 
 
 def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, tiny_data: list[str]) -> None:
-    options = [*tiny_data, "data.binarize=dynamic", "+callbacks.last.every_n_train_steps=3", "data.limit=80"]
+    options = [*tiny_data, "data.binarize=dynamic", "callbacks.last.every_n_train_steps=3", "data.limit=80"]
     _train(tmp_path / "whole", *options, "trainer.max_epochs=3")
     _train(tmp_path / "first", *options, "trainer.max_steps=8")
     checkpoint = torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -330,7 +331,7 @@ def test_what_dies_before_an_epochs_validation_does_it_again(
     tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where a checkpoint is due at the epoch's last step, from which validation would be passed over."""
-    options = [*tiny_data, "+callbacks.last.every_n_train_steps=2", "trainer.max_epochs=3", "callbacks.gallery=null"]
+    options = [*tiny_data, "callbacks.last.every_n_train_steps=2", "trainer.max_epochs=3", "callbacks.gallery=null"]
     _train(tmp_path / "whole", *options)
 
     def die(self: VAEModule) -> None:
@@ -402,3 +403,20 @@ def test_a_clock_that_goes_backwards_disturbs_nothing(
     assert 0 < figures["seconds"] < 600
     assert figures["images_per_second"] > 0
     assert len([row for row in _rows(tmp_path) if row["val/elbo"]]) == 2
+
+
+def test_a_checkpoint_is_written_every_so_many_minutes(tmp_path: Path, tiny_data: list[str]) -> None:
+    """Here after every step but the last, from which the epoch's end is written."""
+    steps: list[int] = []
+    save = WholeFiles.save_checkpoint
+
+    def note(self: WholeFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if Path(path).name == "last.ckpt":
+            steps.append(checkpoint["global_step"])
+        save(self, checkpoint, path, storage_options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WholeFiles, "save_checkpoint", note)
+        options = ("callbacks.last.every_n_minutes=1e-6", "callbacks.pictures=null", "callbacks.gallery=null")
+        _train(tmp_path, *tiny_data, *options)
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]

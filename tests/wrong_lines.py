@@ -109,6 +109,7 @@ VALUES = [
     ("train", "module.vae.encoder.activation=Relu", ["activation", "ReLU"]),
     ("train", "module.bad_numbers=ignore", ["bad_numbers", "stop or skip"]),
     ("train", "channels_last=perhaps", ["channels_last=perhaps", "true, false or auto"]),
+    ("train", "callbacks.last.every_n_minutes=-1", ["every_n_minutes must be a positive number"]),
     ("train", "conditional=perhaps", ["conditional=perhaps"]),
     ("train", "monitor=val/nothing", ["val/nothing"]),
     # parts of the model

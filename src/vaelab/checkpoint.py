@@ -40,11 +40,12 @@ def find(run: str | Path, prefer: str = "best") -> Path:
     Raises:
         UserError: there is none.
     """
-    path = (ROOT / "logs" / "train" / "latest" if str(run) == "latest" else Path(run).expanduser()).resolve()
+    is_latest = str(run) in ("latest", "last")  # the second is Lightning's word
+    path = (ROOT / "logs" / "train" / "latest" if is_latest else Path(run).expanduser()).resolve()
     if path.is_file():
         return path
     if not path.exists():
-        what = "no run has finished an epoch yet" if str(run) == "latest" else f"{path} does not exist"
+        what = "no run has finished an epoch yet" if is_latest else f"{path} does not exist"
         raise UserError(f"{what}: type a run folder (logs/train/runs/...), a checkpoint, or latest")
     for name in (prefer, "best", "last"):
         if (path / "checkpoints" / f"{name}.ckpt").is_file():

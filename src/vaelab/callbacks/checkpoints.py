@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,22 @@ class Checkpoint(ModelCheckpoint):
     Lightning's own forget it there, and call the best epoch since then the best. Those of every so many steps leave out
     an epoch's last step, since what goes on from there passes over the epoch's validation: they are written when the
     epoch is really over.
+
+    Args:
+        every_n_minutes: a number of minutes after which one is written within an epoch; ``None`` for none. It has no
+            effect where ``every_n_train_steps`` is set.
+        every_n_train_steps: a number of steps after which one is.
+        options: Lightning's.
     """
+
+    def __init__(
+        self, *, every_n_minutes: float | None = None, every_n_train_steps: int | None = None, **options: Any
+    ) -> None:
+        for name, value in (("every_n_minutes", every_n_minutes), ("every_n_train_steps", every_n_train_steps)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+                raise ValueError(f"{name} must be a positive number, or null for none, not {value!r}")
+        interval = timedelta(minutes=every_n_minutes) if every_n_minutes and not every_n_train_steps else None
+        super().__init__(every_n_train_steps=every_n_train_steps, train_time_interval=interval, **options)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -69,7 +85,7 @@ class Checkpoint(ModelCheckpoint):
         if self.monitor and self.monitor not in trainer.callback_metrics:
             return  # the training ended before it was validated, which is made good after it
         super().on_train_epoch_end(trainer, pl_module)
-        by_step = self._every_n_train_steps or self._train_time_interval
+        by_step = self._every_n_train_steps or self._train_time_interval is not None
         if by_step and trainer.is_last_batch and not self.monitor:
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
 
