@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format reproduce choices kills mistakes soak clean
+.PHONY: help train test check format reproduce choices likelihoods kills mistakes soak clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check      lint, formatting and types"
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
+	@echo "make likelihoods  train networks with priors, and put their log-likelihoods beside published ones: hours"
 	@echo "make kills      kill trainings at random moments and see that they end as if nothing had been"
 	@echo "make mistakes   type wrong command lines and see that each is answered by one"
 	@echo "make soak       train, evaluate and draw again and again in one process, and see that nothing is left over"
@@ -46,6 +47,9 @@ reproduce: $(BIN)/.installed
 
 choices: $(BIN)/.installed
 	@$(BIN)/python benchmarks/choices.py $(ARGS)
+
+likelihoods: $(BIN)/.installed
+	@$(BIN)/python benchmarks/likelihoods.py $(ARGS)
 
 kills: $(BIN)/.installed
 	@$(BIN)/python benchmarks/kills.py $(ARGS)

@@ -301,7 +301,7 @@ def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) ->
     module.objective.data_size = len(datamodule.splits["train"].images)
     random_state = torch.get_rng_state()
     try:
-        module.eval().objective(module.vae, images.float() / 255, labels)
+        terms = module.eval().objective(module.vae, images.float() / 255, labels)
     except NotImplementedError as error:  # of torch.distributions: "No KL(p || q) is implemented for ..."
         names = {group: OmegaConf.select(cfg, f"module.{group}._target_") for group in ("vae.posterior", "vae.prior")}
         q, p = (str(name).rpartition(".")[2] for name in names.values())
@@ -314,6 +314,11 @@ def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) ->
     finally:
         module.train()
         torch.set_rng_state(random_state)
+    figures = [
+        f"val/{name}" for name in (*terms, *(["bits_per_dim"] if module.vae.likelihood.has_bits_per_dim else []))
+    ]
+    if cfg.monitor not in figures:
+        raise UserError(f"monitor={cfg.monitor}: there is no such figure; choose from {', '.join(figures)}")
 
 
 def _check_resume(module: VAEModule, path: Path) -> int:

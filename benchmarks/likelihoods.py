@@ -1,0 +1,111 @@
+"""Trains networks with priors on MNIST and Fashion-MNIST, and puts their log-likelihoods beside published ones.
+
+    make likelihoods                                     all of them: ten minutes each on two cores, and then some
+    make likelihoods ARGS="mnist conv realnvp"           some of them
+
+A run that is complete is not repeated, one that was interrupted goes on where it stopped, and so does the evaluation.
+After every run the table in ``benchmarks/results/likelihoods.md`` is brought up to date.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import date
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from runs import RESULTS, ROOT, finish
+
+sys.path.insert(0, str(ROOT / "src"))
+
+from vaelab.evaluation.published import published
+
+RUNS = ROOT / "logs" / "likelihoods"
+DATA = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+PRIORS = ("standard_normal", "vampprior", "realnvp")
+# What each network is trained with: as many epochs as take about ten minutes on two cores.
+MODELS = {
+    "mlp": ["trainer.max_epochs=150"],
+    "conv": ["trainer.max_epochs=50", "accelerator=cpu_bf16"],
+    "resnet": ["trainer.max_epochs=7", "accelerator=cpu_bf16"],
+}
+COMMON = [
+    *("data.binarize=dynamic", "data.validation=10000", "latent_dim=40", "objective=elbo_sampled"),
+    *("scheduler=cosine", "scheduler.warmup=0.05", "optimizer.lr=2e-3", "logger=csv", "callbacks.gallery=null"),
+]
+SAMPLES, IMAGES = 1000, 1000
+
+
+def evaluated(folder: Path) -> dict[str, Any] | None:
+    """What the evaluation of a complete run came to, which is done if it has not been."""
+    found = folder / "evaluation" / "evaluation.json"
+    if not found.is_file():
+        command = [sys.executable, str(ROOT / "src" / "evaluate.py"), f"run={folder}", "what=likelihood"]
+        command += [f"likelihood.samples={SAMPLES}", f"likelihood.limit={IMAGES}", f"hydra.run.dir={found.parent}"]
+        subprocess.run(command, cwd=ROOT)
+    return json.loads(found.read_text()) if found.is_file() else None
+
+
+def table() -> str:
+    """The results as a Markdown table for each data set, with what is published beneath."""
+    lines = [
+        "# Log-likelihoods",
+        "",
+        f"Written by `make likelihoods` on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} "
+        "threads. Dynamically binarised images, the last 10,000 training images to validate on, 40 latents, one seed, "
+        f"`python src/train.py {' '.join(COMMON)}` and what stands in the row. log p(x) is the importance-weighted "
+        f"bound with {SAMPLES:,} samples of {IMAGES:,} test images, evenly spaced, the same for all; ± is its standard error over "
+        "images, most of which two rows have in common. The ELBO is of all test images.",
+    ]
+    for data, name in DATA.items():
+        lines += ["", f"## {name}", "", "| row | test ELBO, nats | log p(x), nats | ± | gap | parameters | minutes |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for model, prior in product(MODELS, PRIORS):
+            folder = RUNS / f"{data}-{model}-{prior}"
+            evaluation, metrics = folder / "evaluation" / "evaluation.json", folder / "metrics.json"
+            if not evaluation.is_file():
+                continue
+            figures, trained = json.loads(evaluation.read_text())["figures"], json.loads(metrics.read_text())
+            bound = figures[f"likelihood/test/log_likelihood, k={SAMPLES}"]
+            typed = " ".join([f"data={data}", f"model={model}", f"prior={prior}", *MODELS[model]])
+            lines.append(
+                f"| `{typed}` | {figures['test/elbo']['value']:.2f} | {bound['value']:.2f} "
+                f"| {bound['standard_error']:.2f} | {figures['likelihood/test/gap']['value']:.2f} "
+                f"| {trained['parameters']:,} | {trained['seconds'] / 60:.0f} |"
+            )
+        lines += ["", *(f"- {line}" for line in published(name, "dynamic"))]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Runs what was asked for; the exit code says whether all of it succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", help="data sets, networks and priors; of what is not named, all")
+    options = parser.parse_args()
+    chosen = [[name for name in group if name in options.names] or list(group) for group in (DATA, MODELS, PRIORS)]
+    unknown = set(options.names) - {*DATA, *MODELS, *PRIORS}
+    if unknown:
+        parser.error(f"no {', '.join(unknown)}: choose from {', '.join([*DATA, *MODELS, *PRIORS])}")
+    cells = list(product(*chosen))
+    failed, started = [], time.monotonic()
+    for number, (data, model, prior) in enumerate(cells, 1):
+        what = [f"data={data}", f"model={model}", f"prior={prior}"]
+        minutes = (time.monotonic() - started) / 60
+        print(f"[{number} of {len(cells)}, after {minutes:.0f} min] {' '.join(what)}", flush=True)
+        folder = RUNS / f"{data}-{model}-{prior}"
+        if not finish(folder, [*what, *MODELS[model], *COMMON]) or evaluated(folder) is None:
+            failed.append(" ".join(what))
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "likelihoods.md").write_text(table())
+    print(table())
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
