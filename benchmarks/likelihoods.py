@@ -58,8 +58,8 @@ def table() -> str:
         f"Written by `make likelihoods` on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} "
         "threads. Dynamically binarised images, the last 10,000 training images to validate on, 40 latents, one seed, "
         f"`python src/train.py {' '.join(COMMON)}` and what stands in the row. log p(x) is the importance-weighted "
-        f"bound with {SAMPLES:,} samples of {IMAGES:,} test images, evenly spaced, the same for all; ± is its standard error over "
-        "images, most of which two rows have in common. The ELBO is of all test images.",
+        f"bound with {SAMPLES:,} samples of {IMAGES:,} test images, evenly spaced, the same for all; ± is its standard "
+        "error over images, which two rows have in common. The ELBO is of all test images.",
     ]
     for data, name in DATA.items():
         lines += ["", f"## {name}", "", "| row | test ELBO, nats | log p(x), nats | ± | gap | parameters | minutes |"]

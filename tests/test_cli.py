@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tests.wrong_lines import CONFIGURATION
+from tests.wrong_lines import CONFIGURATION, VALUES
 from vaelab import cli, paths
 from vaelab.errors import UserError
 from vaelab.mistakes import explain
@@ -70,6 +70,24 @@ def test_a_mistake_is_one_line(
     assert "Traceback" not in out + err
     for fragment in said:
         assert fragment in err
+
+
+@pytest.mark.parametrize(("name", "typed", "said"), VALUES, ids=[f"{name} {typed}" for name, typed, _ in VALUES])
+def test_what_cannot_be_is_one_line_before_anything_is_trained(
+    name: str,
+    typed: str,
+    said: list[str],
+    command: Callable[[str, str], int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert command(name, f"{typed} hydra.run.dir={tmp_path}") == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    for fragment in said:
+        assert fragment in err
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,11 @@ def test_two_sweeps_of_one_folder_do_not_spoil_each_other(tmp_path: Path, tiny_d
             steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/elbo"]]
         assert steps == [4 * epoch - 1 for epoch in range(1, 9)]
     assert (tmp_path / "results.csv").is_file()
+
+
+def test_a_sweep_has_one_device_for_a_job(tmp_path: Path, tiny_data: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "accelerator=ddp_cpu"]
+    done = subprocess.run([*command, f"hydra.sweep.dir={tmp_path}"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "trainer.devices=2: the jobs of a sweep run on one device each" in done.stderr
+    assert "Traceback" not in done.stderr

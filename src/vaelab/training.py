@@ -82,6 +82,9 @@ def check(cfg: DictConfig) -> None:
         unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
         if not unlimited and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
+    for key, value in cfg.optimizer.items():
+        if isinstance(value, str) and not str(key).startswith("_"):
+            raise UserError(f"optimizer.{key}={value}: it must be a number; type e.g. optimizer.lr=1e-3")
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and (not isinstance(clip, int | float) or isinstance(clip, bool) or clip < 0):
         raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")

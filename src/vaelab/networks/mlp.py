@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vaelab.networks.layers import dense
+from vaelab.networks.layers import dense, positive
 
 
 class MLPEncoder(nn.Module):
@@ -21,6 +21,7 @@ class MLPEncoder(nn.Module):
         self, image_shape: Sequence[int], hidden_sizes: Sequence[int] = (400,), activation: str = "ReLU"
     ) -> None:
         super().__init__()
+        positive(hidden_sizes, "the encoder's hidden_sizes")
         sizes = [math.prod(image_shape), *hidden_sizes]
         self.out_features = sizes[-1]
         self.layers = dense(sizes, activation)
@@ -47,6 +48,7 @@ class MLPDecoder(nn.Module):
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
+        positive(hidden_sizes, "the decoder's hidden_sizes")
         sizes = [in_features, *hidden_sizes]
         self.image_shape = tuple(image_shape)
         self.layers = dense(sizes, activation)
