@@ -27,7 +27,7 @@ def test_pieces_give_the_same_weights_as_a_whole(linear_vae: VAE, monkeypatch: p
     x = torch.randn(4, 1, 3, 2)
     torch.manual_seed(1)
     expected = torch.cat([linear_vae.log_weights(x, k) for k in (3, 3, 1)])
-    monkeypatch.setattr(likelihood, "_DECODED_AT_ONCE", 12)
+    monkeypatch.setattr(likelihood, "_PIXELS_AT_ONCE", 72)
     torch.manual_seed(1)
     torch.testing.assert_close(log_weights(linear_vae, x, 7), expected.detach().double())
 

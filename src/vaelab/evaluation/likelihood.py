@@ -22,7 +22,7 @@ from vaelab.reporting import Figure
 from vaelab.vae import VAE
 
 _STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual
-_DECODED_AT_ONCE = 4000  # latents times images: keeps activations small, and products large enough
+_PIXELS_AT_ONCE = 3_000_000  # that are decoded: keeps activations small, and products large enough
 _IMAGES_AT_ONCE = 100  # few, so that an image is encoded once for many samples
 
 
@@ -36,7 +36,7 @@ def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> T
         samples: how many of each.
         y: labels (B,), which a conditional model needs: everything is conditional on them then.
     """
-    at_once = max(1, _DECODED_AT_ONCE // len(x))
+    at_once = max(1, _PIXELS_AT_ONCE // x.numel())
     pieces = [vae.log_weights(x, min(at_once, samples - start), y) for start in range(0, samples, at_once)]
     return torch.cat(pieces).double()
 
