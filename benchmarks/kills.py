@@ -38,7 +38,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 def kill(folder: Path, delay: float, while_writing: bool) -> str:
-    """Starts a training and kills it so many seconds after its first checkpoint; when that was, as far as one knows."""
+    """Starts a training and kills it so many seconds after its first checkpoint; when that was, or "" for too late."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -51,8 +51,8 @@ def kill(folder: Path, delay: float, while_writing: bool) -> str:
             pass
         child.send_signal(signal.SIGKILL)
         child.wait()
-        if child.returncode != -signal.SIGKILL:
-            return "it had ended already"
+    if (folder / "metrics.json").exists():
+        return ""
     step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
     return f"after step {step}{', a checkpoint half written' if partial.exists() else ''}"
 
@@ -90,7 +90,8 @@ def main() -> int:
     length = time.monotonic() - started
     for number in range(options.kills):
         folder, while_writing = home / f"killed{number}", number < 2
-        moment = kill(folder, generator.uniform(0, 0.4 * length), while_writing)
+        while not (moment := kill(folder, generator.uniform(0, 0.4 * length), while_writing)):
+            shutil.rmtree(folder)
         done = subprocess.run(
             command(folder, f"ckpt_path={folder}")
             if (folder / "checkpoints" / "last.ckpt").exists()

@@ -4,8 +4,26 @@ Importing the package is cheap: torch and lightning are loaded by the modules th
 a mistyped option answer at once.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from vaelab import _torchvision
+
+if TYPE_CHECKING:
+    from vaelab.model import Model
 
 __version__ = "0.1.0"
 
 _torchvision.install()
+
+
+def load(run: str | Path = "latest", device: str = "cpu") -> "Model":
+    """A trained model to use from Python, see :class:`vaelab.model.Model`.
+
+    Args:
+        run: a run folder, a checkpoint, or ``latest``.
+        device: where it computes, as torch names it.
+    """
+    from vaelab.model import Model
+
+    return Model(run, device)
