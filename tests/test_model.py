@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import vaelab
-from tests.conftest import composed
+from tests.conftest import ROOT, composed
+from vaelab import checkpoint
 from vaelab.errors import UserError
 from vaelab.training import train
 
@@ -90,3 +91,17 @@ def test_what_are_no_latents_and_no_run(run_dir: Path, tmp_path: Path) -> None:
         vaelab.load(run_dir).decode(np.zeros((4, 3)))
     with pytest.raises(UserError, match="does not exist"):
         vaelab.load(tmp_path / "none")
+
+
+def test_the_readme_s_example(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text()
+    example = readme.partition("```python\n")[2].partition("```")[0]
+    assert "vaelab.load" in example
+    monkeypatch.setattr(checkpoint, "ROOT", run_dir.parent)
+    (run_dir.parent / "logs" / "train").mkdir(parents=True)
+    (run_dir.parent / "logs" / "train" / "latest").symlink_to(run_dir)
+    monkeypatch.chdir(run_dir.parent)
+    names: dict[str, np.ndarray] = {}
+    exec(example, names)
+    assert names["pictures"].shape == (16, 1, 28, 28)
+    assert names["codes"].shape == (16, 2)
