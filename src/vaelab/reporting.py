@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,8 +128,17 @@ def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normal
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Writes values as JSON, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.write_text(json.dumps(_valid(values), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
+
+
+def _valid(value: Any) -> Any:
+    """The same in what JSON has: no number for what is none."""
+    if isinstance(value, Mapping):
+        return {key: _valid(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown_path(path: Path) -> str:

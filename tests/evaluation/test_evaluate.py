@@ -84,8 +84,9 @@ def test_images_are_scored_against_another_data_set(tmp_path: Path, tiny_data: l
     figures = _values(_evaluate(tmp_path, out, "what=scores", "scores.limit=100", *against))
     assert 0.3 < figures["scores/auroc"] < 0.7  # other handwriting, the same kind
     with (out / "scores.csv").open() as file:
-        scores = [float(row["score"]) for row in csv.DictReader(file)]
-    assert len(scores) == 100
+        rows = list(csv.DictReader(file))
+    scores = [float(row["score"]) for row in rows]
+    assert [int(row["image"]) for row in rows] == list(range(0, 500, 5))  # numbers of the test split
     assert sum(scores) / 100 == pytest.approx(figures["scores/mean"], rel=1e-5)
     assert figures["scores/mean"] > figures["test/elbo"] - 5  # a tighter bound, of some of the images
     assert (out / "extremes.png").stat().st_size > 1000
@@ -131,3 +132,17 @@ def test_a_folder_of_runs_ends_in_one_ranked_table(
     assert "| much |" in table
     assert (out / "much" / "evaluation.json").is_file()
     assert "results.csv" in capsys.readouterr().out
+
+
+def test_a_conditional_model_s_figures_say_so(tmp_path: Path, tiny_data: list[str]) -> None:
+    _train(tmp_path, *tiny_data, *NOTHING, "conditional=true", "data.binarize=threshold")
+    options = ("what=[likelihood,latents,scores]", "likelihood.samples=2", "scores.limit=20")
+    evaluated = _evaluate(tmp_path, tmp_path / "out", *options)
+    assert "latents/linear_probe_accuracy" not in evaluated["figures"]
+    assert "no class is read from the codes of a model that is told it" in evaluated["remarks"]
+    for name in ("likelihood/test/log_likelihood, k=2", "scores/mean"):
+        assert evaluated["figures"][name]["note"].endswith(", given their class")
+    with pytest.raises(UserError, match="against: a conditional model is told the class"):
+        _evaluate(
+            tmp_path, tmp_path / "out", "what=scores", "data@against=digits", f"against.source.cache_dir={tmp_path}"
+        )

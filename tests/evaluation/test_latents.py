@@ -10,6 +10,7 @@ from tests.conftest import tiny_vae
 from tests.evaluation.grey import grey_module
 from vaelab import distributions
 from vaelab.distributions import DiagonalGaussian, FullGaussian, Mixture
+from vaelab.evaluation.disentanglement import dci, mutual_information_gap
 from vaelab.evaluation.latents import (
     active_units,
     aggregate,
@@ -85,6 +86,9 @@ def test_of_two_votes_that_tie_the_nearest_counts() -> None:
     train, labels = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([1, 0, 0, 1])
     assert nearest_neighbour_accuracy(train, labels, torch.tensor([[-1.0]]), torch.tensor([1]), k=2) == 1
     assert nearest_neighbour_accuracy(train, labels, torch.tensor([[4.0]]), torch.tensor([1]), k=4) == 1
+    # One of a third class is nearest, then two of the second and two of the first.
+    train, labels = torch.arange(1.0, 6.0)[:, None], torch.tensor([2, 1, 0, 0, 1])
+    assert nearest_neighbour_accuracy(train, labels, torch.tensor([[0.0]]), torch.tensor([1]), k=5) == 1
 
 
 def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
@@ -93,8 +97,8 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     measured = measure(Subject(vae, grey_module((1, 4, 4))), None, 20)
     assert set(measured.figures) == {
         "active_units",
-        "mutual_information",
-        "aggregate_kl",
+        "mutual_information_lower_bound",
+        "aggregate_kl_upper_bound",
         "linear_probe_accuracy",
         "nearest_neighbours_accuracy",
         "mig",
@@ -104,6 +108,18 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     }
     assert len(measured.arrays["dimension_kls"]) == 2
     assert set(measured.pictures) == {"dimensions"}
-    assert measured.figures["mutual_information"].value <= math.log(20) + 1e-6
+    assert measured.figures["mutual_information_lower_bound"].value <= math.log(20) + 1e-6
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
     assert vae.training
+
+
+def test_what_says_nothing_is_zero_and_a_number() -> None:
+    """Codes that are all the same, a factor that never varies, one dimension."""
+    factors = torch.stack([torch.rand(100), torch.ones(100)], 1)
+    assert mutual_information_gap(torch.zeros(100, 2), factors).tolist() == [0, 0]
+    assert all(
+        math.isfinite(value) for value in dci(torch.zeros(100, 2), factors, torch.zeros(100, 2), factors).values()
+    )
+    one = measure(Subject(tiny_vae(Bernoulli(), latent_dim=1), grey_module((1, 4, 4))), None, 20).figures
+    assert "mig" not in one
+    assert all(math.isfinite(figure.value) for figure in one.values())

@@ -18,8 +18,8 @@ class Images(NamedTuple):
     labels: Tensor
     factors: Tensor | None = None
 
-    def part(self, which: slice) -> "Images":
-        """Some of the images."""
+    def part(self, which: slice | Tensor) -> "Images":
+        """Some of the images: a slice of them, or those with these numbers."""
         factors = None if self.factors is None else self.factors[which]
         return Images(self.images[which], self.labels[which], factors)
 

@@ -58,13 +58,13 @@ class Classifier(nn.Module):
         device = next(self.parameters()).device
         parts = images.split(500)
         scaled = (part.to(device).float() / (255 if images.dtype == torch.uint8 else 1) for part in parts)
-        return torch.cat([self.trunk(part).double().cpu() for part in scaled])
+        return torch.cat([self.trunk(part).cpu().double() for part in scaled])
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
         """Of the classes, (N, classes), from features (N, 128)."""
         weight = self.head.weight
-        return self.head(features.to(weight)).softmax(1).double().cpu()
+        return self.head(features.to(weight)).softmax(1).cpu().double()
 
 
 def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.device) -> Classifier:

@@ -32,7 +32,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor) -> Tensor:
         joint = torch.stack([_joint(latent, values) for latent in latents])  # (D, bins, bins)
         known = _entropy(joint.sum(1)) + _entropy(joint.sum(2)) - _entropy(joint.flatten(1))
         first, second = known.topk(2).values
-        gaps.append((first - second) / _entropy(joint[0].sum(0)))
+        gaps.append((first - second) / _entropy(joint[0].sum(0)).clamp(min=1e-12))  # 0 of what never varies
     return torch.stack(gaps)
 
 
@@ -59,11 +59,11 @@ def dci(train: Tensor, train_factors: Tensor, test: Tensor, test_factors: Tensor
     The importance :math:`R_{ij}` of dimension i for factor j is the size of its weight in a lasso that predicts the
     standardised factor from the standardised codes, with the penalty that does best on a fifth of the training images.
     Disentanglement: one minus the entropy of a dimension's importances, in units of the largest it could be, averaged
-    over dimensions by their importance; completeness: the same of a factor's. Informativeness is given as R², the
-    share of the factor's variance that is predicted, averaged over factors.
+    over dimensions by their importance; completeness: the same of a factor's, a plain average. Informativeness is given
+    as R², the share of the factor's variance that is predicted, averaged over factors.
 
     Args:
-        train, test: posterior means (N, D).
+        train, test: posterior means (N, D), D at least 2.
         train_factors, test_factors: numbers (N, F), F at least 2; an order must mean something.
     """
     codes, code_scale = _standardised(train.double())
@@ -76,22 +76,22 @@ def dci(train: Tensor, train_factors: Tensor, test: Tensor, test_factors: Tensor
     weights = torch.stack([fits[penalty, :, j] for j, penalty in enumerate(best.tolist())], 1)  # (D, F)
     predicted = code_scale(test.double()) @ weights
     true = factor_scale(test_factors.double())
-    share = 1 - (true - predicted).square().mean(0) / (true - true.mean(0)).square().mean(0)
+    share = 1 - (true - predicted).square().mean(0) / (true - true.mean(0)).square().mean(0).clamp(min=1e-12)
     importance = weights.abs()
     return {
-        "disentanglement": _concentration(importance),
-        "completeness": _concentration(importance.T),
+        "disentanglement": float(
+            (_concentration(importance) * importance.sum(1)).sum() / importance.sum().clamp(min=1e-12)
+        ),
+        "completeness": float(_concentration(importance.T).mean()),
         "informativeness": float(share.mean()),
     }
 
 
-def _concentration(importance: Tensor) -> float:
-    """How much of each row (..., n) is in one place, from 0 to 1, rows weighted by their sums."""
+def _concentration(importance: Tensor) -> Tensor:
+    """How much of each row (M, n) is in one place, (M,), from 0 to 1; 0 of a row that is empty."""
     total = importance.sum(1)
-    if not total.sum() > 0:
-        return 0.0
     rows = importance / total.clamp(min=1e-12).unsqueeze(1)
-    return float(((1 - _entropy(rows) / math.log(importance.shape[1])) * total).sum() / total.sum())
+    return torch.where(total > 0, 1 - _entropy(rows) / math.log(importance.shape[1]), 0.0)
 
 
 def _standardised(values: Tensor):  # type: ignore[no-untyped-def]
@@ -109,7 +109,7 @@ def _lasso(x: Tensor, y: Tensor, penalties: Tensor) -> Tensor:
     By FISTA (Beck and Teboulle 2009).
     """
     gram, target = x.T @ x / len(x), x.T @ y / len(x)
-    step = 1 / torch.linalg.eigvalsh(gram)[-1]
+    step = 1 / torch.linalg.eigvalsh(gram)[-1].clamp(min=1e-12)
     weights = ahead = target.new_zeros(len(penalties), *target.shape)
     momentum = 1.0
     for _ in range(_STEPS):

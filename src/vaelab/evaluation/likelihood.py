@@ -28,7 +28,7 @@ _IMAGES_AT_ONCE = 100  # few, so that an image is encoded once for many samples
 
 @torch.no_grad()
 def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
-    """Log importance weights of images (B, C, H, W), in nats, shape (samples, B), piece by piece.
+    """Log importance weights of images (B, C, H, W), in nats, shape (samples, B), on the CPU, piece by piece.
 
     Args:
         vae: the model, in evaluation mode.
@@ -38,7 +38,7 @@ def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> T
     """
     at_once = max(1, _PIXELS_AT_ONCE // x.numel())
     pieces = [vae.log_weights(x, min(at_once, samples - start), y) for start in range(0, samples, at_once)]
-    return torch.cat(pieces).double()
+    return torch.cat(pieces).cpu().double()  # some devices have no 64 bits
 
 
 def bound(weights: Tensor, k: int | None = None) -> Tensor:
@@ -75,8 +75,8 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
     values, sizes = [], []
     for x, y in track(parts, description, transient=True):
         weights = log_weights(vae, x.to(device).float() / 255, ks[-1], y.to(device))
-        values.append(torch.stack([bound(weights, k) for k in ks], 1).cpu())
-        sizes.append(effective_samples(weights).cpu())
+        values.append(torch.stack([bound(weights, k) for k in ks], 1))
+        sizes.append(effective_samples(weights))
     return torch.cat(values), torch.cat(sizes)
 
 
@@ -97,14 +97,13 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
             "this loss is no likelihood of these images: train with data.binarize=dynamic, or loss=discretized_logistic"
         )
     ks = [*(k for k in _STEPS if k < samples), samples]
-    given = "" if subject.vae.classes is None else ", given their class"
     figures: dict[str, Figure] = {}
     curves = {}
     for split in splits:
         images, labels, _ = subject.images(split, limit)
         values, sizes = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
         errors = values.std(0) / len(values) ** 0.5
-        of = f"{subject.protocol(split, len(images))}{given}"
+        of = f"{subject.protocol(split, len(images))}{subject.given}"
         for k, value, error in zip(ks, values.mean(0).tolist(), errors.tolist(), strict=True):
             figures[f"{split}/log_likelihood, k={k}"] = Figure(value, "nats", error, of)
         gap = values[:, -1] - values[:, 0]
@@ -116,5 +115,7 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
             bits, error = (float(bits_per_dim(x, subject.vae.image_shape)) for x in (values[:, -1].mean(), -errors[-1]))
             figures[f"{split}/bits_per_dim"] = Figure(bits, "bits/dim", error, f"k={samples}; {of}")
         curves[split] = (ks, values.mean(0).tolist(), errors.tolist())
-    beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
+    beside = []
+    if "test" in splits and subject.vae.classes is None and subject.datamodule.limit is None:
+        beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
     return Measured(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)

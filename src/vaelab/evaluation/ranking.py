@@ -1,6 +1,7 @@
 """A folder of runs: which they are, and the table that their evaluations come to."""
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
         row = {
             "run": name,
             "data": f"{protocol['data']}, {protocol['binarize']}",
-            "loss": loss,
+            "loss": f"{loss}, given the class" if protocol["conditional"] else loss,
             "test/elbo": values.get("test/elbo"),
         }
         if best:
@@ -49,8 +50,9 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
             if key.partition("/")[0] in ("latents", "reconstructions", "samples") or key.startswith("scores/auroc")
         }
         row["unit"] = protocol["unit"]
-        rows.append((row["data"], loss, -(values[best[-1]] if best else values.get("test/elbo", 0.0)), row))
-    return [row for *_, row in sorted(rows, key=lambda each: each[:3])]
+        kind = json.dumps([row["data"], loss, protocol["likelihood"], protocol["conditional"], protocol["image_shape"]])
+        rows.append((kind, -(values[best[-1]] if best else values.get("test/elbo", 0.0)), row))
+    return [row for *_, row in sorted(rows, key=lambda each: each[:2])]
 
 
 def conclude(evaluations: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str], folder: Path) -> None:

@@ -11,9 +11,10 @@ from vaelab.evaluation.subject import Measured, NotMeasured, Subject, spaced
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
 
-_SUBSETS, _SUBSET = 100, 1000
+_SUBSET = 1000
 _MANIFOLD_NEIGHBOURS = 3
 _MANIFOLD_IMAGES = 5000
+_FEWEST = 10  # test images
 _SSIM_WINDOW = 11
 
 
@@ -122,25 +123,27 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
     source, vae = subject.datamodule.source, subject.vae
     train, test = source.load(train=True), source.load(train=False)
     classes = source.classes
+    if len(test.images) < _FEWEST:
+        raise NotMeasured(f"{source.name} has {len(test.images)} test images, too few to compare samples with")
     if len(classes) < 2:
         raise NotMeasured(f"{source.name} has no classes, and the network that judges samples is a classifier of them")
     classifier = trained(train, len(classes), cache_dir, subject.device)
     every = classifier.features(test.images)
     accuracy = float((classifier.probabilities(every).argmax(1) == test.labels).double().mean())
     count = min(count, len(every))
-    real = every[torch.arange(count) * len(every) // count]
-    labels = vae.classes_in_turn(count)
+    chosen = spaced(len(every), count)
+    real = every[chosen]
+    labels = None if vae.classes is None else test.labels[chosen].to(subject.device)  # classes as often as they are
     parts = [None] * len(range(0, count, 500)) if labels is None else labels.split(500)
     pictures = torch.cat([vae.sample(min(500, count - 500 * i), part).cpu() for i, part in enumerate(parts)])
     drawn = classifier.features(pictures)
-    known = classifier.features(spaced(train, count).images)
-    of = f"{count:,} samples and test images; features of our own classifier, {100 * accuracy:.2f} % right"
-
-    subset = min(_SUBSET, count)
-    distances = torch.stack(
-        [kernel_distance(drawn[_some(count, subset)], real[_some(count, subset)]) for _ in range(_SUBSETS)]
+    known = classifier.features(train.images[spaced(len(train.images), count)])
+    of = (
+        f"{count:,} samples, the means of p(x|z), and grey test images; features of our own classifier, "
+        f"{100 * accuracy:.2f} % right"
     )
-    precision, recall = precision_and_recall(real[:_MANIFOLD_IMAGES], drawn[:_MANIFOLD_IMAGES])
+    few = spaced(count, _MANIFOLD_IMAGES)
+    precision, recall = precision_and_recall(real[few], drawn[few])
     manifold = f"{_MANIFOLD_NEIGHBOURS} neighbours, {min(count, _MANIFOLD_IMAGES):,} of each; {of}"
     probabilities = classifier.probabilities(drawn)
     shares = torch.bincount(probabilities.argmax(1), minlength=len(classes)).double() / count
@@ -150,12 +153,7 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
         "frechet_distance_of_training_images": Figure(
             frechet_distance(known, real), "", None, f"the same of {len(known):,} training images: what is within reach"
         ),
-        "kernel_distance": Figure(
-            float(distances.mean()),
-            "",
-            float(distances.std()),
-            f"{_SUBSETS} subsets of {subset:,}; {of}",
-        ),
+        "kernel_distance": _kernel_distance(drawn, real, of),
         "precision": Figure(precision, "", None, manifold),
         "recall": Figure(recall, "", None, manifold),
         "class_distance": Figure(
@@ -169,8 +167,14 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
     return Measured(figures, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
 
 
-def _some(count: int, size: int) -> Tensor:
-    return torch.randperm(count)[:size]
+def _kernel_distance(drawn: Tensor, real: Tensor, of: str) -> Figure:
+    """The mean over subsets that have no image in common, and its standard error where there are several."""
+    order = torch.randperm(len(real))  # test images may be in an order
+    subsets = max(1, len(real) // _SUBSET)
+    parts = zip(drawn.tensor_split(subsets), real[order].tensor_split(subsets), strict=True)
+    distances = torch.stack([kernel_distance(*part) for part in parts])
+    error = float(distances.std()) / subsets**0.5 if subsets > 1 else None
+    return Figure(float(distances.mean()), "", error, f"mean of {subsets} parts; {of}")
 
 
 def nearest(queries: Tensor, among: Tensor) -> Tensor:

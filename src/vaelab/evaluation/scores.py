@@ -16,7 +16,7 @@ from torch import Tensor
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 from vaelab.evaluation.likelihood import bounds
-from vaelab.evaluation.subject import Measured, Subject
+from vaelab.evaluation.subject import Measured, Subject, spaced
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
 from vaelab.vae import VAE
@@ -67,11 +67,15 @@ def measure(
     source = subject.datamodule.source
     images = subject.images("test", limit)
     scores = score(subject.vae, images, samples, "scoring test images")
-    _write(scores, images, source.classes, folder / "scores.csv")
+    numbers = spaced(len(subject.datamodule.splits["test"].images), limit)
+    _write(numbers, scores, images, source.classes, folder / "scores.csv")
 
     def mean(values: Tensor, of: str) -> Figure:
         return Figure(
-            float(values.mean()), subject.unit, float(values.std()) / len(values) ** 0.5, f"k={samples}; {of}"
+            float(values.mean()),
+            subject.unit,
+            float(values.std()) / len(values) ** 0.5,
+            f"k={samples}; {of}{subject.given}",
         )
 
     figures = {"mean": mean(scores, subject.protocol("test", len(scores)))}
@@ -80,6 +84,15 @@ def measure(
         return measured
     other = against.subject
     name, other_name = source.name, other.datamodule.source.name
+    if subject.vae.classes is not None or other.vae.classes is not None:
+        raise UserError(
+            "against: a conditional model is told the class of every image, and another data set has others"
+        )
+    if other.datamodule.binarization != subject.datamodule.binarization:
+        raise UserError(
+            f"against: images of {other_name} are binarize={other.datamodule.binarization} and those of {name} "
+            f"binarize={subject.datamodule.binarization}, by which alone they could be told: choose runs of the same"
+        )
     if tuple(other.datamodule.image_shape) != subject.vae.image_shape:
         raise UserError(
             f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
@@ -87,7 +100,8 @@ def measure(
         )
     others = other.images("test", limit)
     other_scores = score(subject.vae, others, samples, f"scoring {other_name}")
-    _write(other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
+    numbers = spaced(len(other.datamodule.splits["test"].images), limit)
+    _write(numbers, other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
     figures["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
     figures["auroc"] = Figure(
         auroc(scores, other_scores), "", None, f"how likely an image of {name} scores higher than one of {other_name}"
@@ -105,12 +119,12 @@ def measure(
     return measured
 
 
-def _write(scores: Tensor, images: Images, classes: tuple[str, ...], path: Path) -> None:
+def _write(numbers: Tensor, scores: Tensor, images: Images, classes: tuple[str, ...], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", "score"])
-        for i, (label, value) in enumerate(zip(images.labels.tolist(), scores.tolist(), strict=True)):
-            writer.writerow([i, classes[label] if label < len(classes) else label, value])
+        for number, label, value in zip(numbers.tolist(), images.labels.tolist(), scores.tolist(), strict=True):
+            writer.writerow([number, classes[label] if label < len(classes) else label, value])
 
 
 def _extremes(scores: Tensor, images: Tensor, count: int) -> Picture:

@@ -66,13 +66,19 @@ class Subject:
     def unit(self) -> str:
         return reporting.unit(self.is_normalized)
 
+    @property
+    def given(self) -> str:
+        """What figures of the likelihood of a conditional model are conditional on, for their notes."""
+        return "" if self.vae.classes is None else ", given their class"
+
     def images(self, split: str, limit: int | None = None) -> Images:
         """Images of a split as the model sees them, evenly spaced where there are more than asked for.
 
         Data sets are not in an order of chance: the first half of MNIST's test images is easier than the second.
         Training images that are binarised anew at every visit are so once here.
         """
-        found = spaced(self.datamodule.splits[split], limit)
+        whole = self.datamodule.splits[split]
+        found = whole.part(spaced(len(whole.images), limit))
         if split == "train" and self.datamodule.binarization == "dynamic":
             drawn = binarize(found.images, torch.Generator().manual_seed(SPLIT_SEEDS["train"]))
             found = found._replace(images=drawn)
@@ -101,10 +107,7 @@ class Subject:
         return self.vae.encode(images.images.to(self.device).float() / 255, images.labels.to(self.device))
 
 
-def spaced(images: Images, limit: int | None) -> Images:
-    """So many of the images, evenly spaced."""
-    count = len(images.images)
-    if limit is None or limit >= count:
-        return images
-    chosen = torch.arange(limit) * count // limit
-    return Images(*(None if values is None else values[chosen] for values in images))  # type: ignore[arg-type]
+def spaced(count: int, limit: int | None) -> Tensor:
+    """The numbers of so many of all images, evenly spaced."""
+    few = count if limit is None else min(limit, count)
+    return torch.arange(few) * count // few
