@@ -49,7 +49,12 @@ DOCUMENTS = {
 }
 # The same data, measure and length with a better recipe; compared with the document's last figure.
 BETTER = {
-    f"{name}_better": Document(f"{document.name}: better", document.figure, {max(document.epochs): ""}, document.images)
+    f"{name}_better": Document(
+        f"{document.name}: better",
+        document.figure,
+        {max(document.epochs): document.epochs[max(document.epochs)]},
+        document.images,
+    )
     for name, document in DOCUMENTS.items()
     if (ROOT / "configs" / "experiment" / f"{name}_better.yaml").is_file()
 }
