@@ -85,8 +85,8 @@ def test_the_gallery_draws_everything_and_changes_nothing(tmp_path: Path, tiny_d
     assert not (tmp_path / "plain" / "pictures").exists()
 
 
-def test_a_picture_can_be_left_out() -> None:
-    cfg = composed("train", "run_dir=/nowhere", "callbacks.gallery.pictures.latents=null")
+def test_a_picture_can_be_left_out(tmp_path: Path) -> None:
+    cfg = composed("train", f"run_dir={tmp_path}", "callbacks.gallery.pictures.latents=null")
     configured = instantiate(cfg.callbacks.gallery, _convert_="all")
     assert configured.pictures["latents"] is None
     model = subject()
