@@ -4,8 +4,10 @@ import csv
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,23 @@ def test_a_sweep_has_one_device_for_a_job(tmp_path: Path, tiny_data: list[str]) 
     assert done.returncode == 1
     assert "trainer.devices=2: the jobs of a sweep run on one device each" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_signal_ends_the_sweep_and_the_same_command_does_the_rest(tmp_path: Path, tiny_data: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks.gallery=null", "seed=0,1"]
+    command += ["data.limit=500", "trainer.max_epochs=20", "callbacks.pictures=null", f"hydra.sweep.dir={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        while not (tmp_path / "0" / "checkpoints" / "last.ckpt").exists():
+            assert child.poll() is None
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        out, _ = child.communicate(timeout=120)
+    assert child.returncode == 143
+    assert "job 0: not complete" in out
+    assert not (tmp_path / "1").exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "continuing" in again.stdout
+    for number in (0, 1):
+        assert json.loads((tmp_path / str(number) / "metrics.json").read_text())["epochs"] == 20
