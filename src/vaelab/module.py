@@ -15,6 +15,7 @@ from torch import Tensor
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.likelihoods import bits_per_dim
+from vaelab.mistakes import first_line
 from vaelab.objectives import Objective
 from vaelab.vae import VAE
 
@@ -88,6 +89,7 @@ class VAEModule(L.LightningModule):
         self.scheduler = scheduler
         self.config: dict[str, Any] = {}  # the resolved configuration, stored in every checkpoint
         self.training_figures: dict[str, float] = {}  # the last that were logged
+        self._step = self._step_on
         self._names: list[str] = []
         # Of each step since then: the sum of each term over its images, and last their number.
         self._sums: list[Tensor] = []
@@ -107,13 +109,44 @@ class VAEModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""
         self.objective.step.fill_(self.global_step)
-        terms = self.objective(self.vae, *batch)
-        self._names = list(terms)
-        count = len(batch[0])
-        sums = torch.stack([value.detach().mean() * count for value in terms.values()])
-        self._sums.append(torch.cat([sums, sums.new_full((1,), count)]))
+        loss, sums = self._step(*batch)
+        self._sums.append(sums)
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
-        return terms["loss"]
+        return loss
+
+    def _step_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch; and, for the figures, the sums of all terms over its images, and their number."""
+        terms = self.objective(self.vae, x, y)
+        self._names = list(terms)
+        sums = torch.stack([value.detach().mean() * len(x) for value in terms.values()])
+        return terms["loss"], torch.cat([sums, sums.new_full((1,), len(x))])
+
+    def compile_steps(self, mode: str = "default") -> None:
+        """Compiles what a training step computes, when the first one is taken, once for each size of batch.
+
+        It draws the same random numbers as before, and so gives the same figures but for rounding.
+
+        Args:
+            mode: of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
+        """
+        from torch._inductor import list_mode_options  # a second, and only here
+
+        options = {**list_mode_options(mode), "fallback_random": True}
+        compiled = torch.compile(self._step_on, fullgraph=True, dynamic=False, options=options)
+
+        def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            torch.compiler.cudagraph_mark_step_begin()
+            try:
+                loss, sums = compiled(x, y)
+            except Exception as error:
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                raise UserError(
+                    f"compile: the step cannot be compiled ({first_line(error)}): type compile=false"
+                ) from error
+            return loss, sums.clone()  # a recorded graph writes to the same memory at every step
+
+        self._step = step
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs the training figures when it is time."""

@@ -19,9 +19,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vaelab import checkpoint, loggers, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, was_requeued
+from vaelab.cpu import flushed_denormals, keep_freed_memory
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
-from vaelab.memory import keep_freed_memory
 from vaelab.module import VAEModule
 from vaelab.paths import ROOT
 from vaelab.quiet import quieten
@@ -29,6 +29,7 @@ from vaelab.quiet import quieten
 log = logging.getLogger(__name__)
 
 
+_COMPILE_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
@@ -103,6 +104,8 @@ def check(cfg: DictConfig) -> None:
     on_cpu = cfg.trainer.accelerator == "cpu" or (
         cfg.trainer.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
+    if cfg.compile not in (False, True, *_COMPILE_MODES):
+        raise UserError(f"compile={cfg.compile}: it is true, false, {' or '.join(_COMPILE_MODES)}")
     if on_cpu and str(cfg.trainer.precision).startswith("16"):  # Lightning would quietly take another precision
         raise UserError(
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
@@ -191,7 +194,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.keep_freed_memory:
         keep_freed_memory()
     run_dir = Path(cfg.run_dir).resolve()
-    with nullcontext() if _is_child() else resuming.alone(run_dir):
+    with (
+        flushed_denormals() if cfg.flush_denormals else nullcontext(),
+        nullcontext() if _is_child() else resuming.alone(run_dir),
+    ):
         again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
         if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
             reporting.say(f"{reporting.shown_path(run_dir)} is complete")
@@ -210,6 +216,8 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     module.config = _plain(cfg)
     if _keeps_channels_last(cfg):
         module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    if cfg.compile:
+        module.compile_steps("default" if cfg.compile is True else cfg.compile)
     stopwatch = _Stopwatch(run_dir)
     stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
     trainer = _trainer(cfg, stopwatch, stop)

@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, reporting
+from vaelab.cpu import keep_freed_memory
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import latents, likelihood, ranking, samples, scores
 from vaelab.evaluation.scores import Against
 from vaelab.evaluation.subject import Measured, NotMeasured, Subject
 from vaelab.figures import save_png
-from vaelab.memory import keep_freed_memory
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.reporting import Figure

@@ -1,17 +1,19 @@
-"""The allocator keeps what is freed, where there is one that can be told to."""
+"""What a CPU is told before it trains: the allocator keeps what is freed, numbers next to nothing are nothing."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
+from vaelab.cpu import flushed_denormals
 
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
-from vaelab.memory import keep_freed_memory
+from vaelab.cpu import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)
@@ -29,3 +31,13 @@ def test_freed_pages_are_not_asked_for_again() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         faults[keep] = int(done.stdout)
     assert faults[True] < faults[False] / 10
+
+
+def test_denormal_numbers_are_zero_inside_and_themselves_again_afterwards() -> None:
+    tiny = torch.full((3,), 1e-39)
+    with flushed_denormals() as can:
+        if not can:
+            pytest.skip("this processor cannot flush denormal numbers")
+        assert (tiny * 0.5 == 0).all()
+        assert torch.tensor(1e-37) * 0.5 > 0
+    assert (tiny * 0.5 > 0).all()
