@@ -1,0 +1,380 @@
+"""What ``throughput.py`` compares: each way to train a network, for a few seconds in a process of its own.
+
+    python benchmarks/contestants.py <way> <case> <precision>
+
+prints one line of JSON: images per second, after a warm-up; seconds from the start of the process to the end of the
+first step; peak memory of the process, MiB.
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import vaelab.cli  # noqa: F401  # before Lightning: it sees to torchvision
+
+# isort: split
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.cpu import flushed_denormals, keep_freed_memory
+
+WARM_UP_SECONDS, SECONDS = 2.0, 6.0
+
+# The networks, and what of them is not the default; batches of 128 but where it is said.
+CASES = {
+    "mlp, 128": ["model=mlp", "loss=bce", "latent_dim=20"],
+    "MathWorks, 128": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32"],
+    "MathWorks, 512": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32", "data.batch_size=512"],
+    "TensorFlow, 32": [
+        *("model=conv_tensorflow", "loss=bce", "objective=elbo_sampled", "latent_dim=2", "data.binarize=threshold"),
+        *("optimizer.lr=1e-4", "data.batch_size=32"),
+    ],
+}
+ACCELERATORS = {
+    "cpu, 32 bits": ["accelerator=cpu"],
+    "cpu, bfloat16": ["accelerator=cpu_bf16"],
+    "gpu, 32 bits": ["accelerator=gpu"],
+    "gpu, bfloat16": ["accelerator=gpu_bf16"],
+    "gpu, bfloat16, compiled": ["accelerator=gpu_bf16", "compile=reduce-overhead"],
+}
+
+
+class Clock:
+    """Counts images after a warm-up."""
+
+    def __init__(self) -> None:
+        self.first_step = self.images = 0.0
+        self._begin = self._count = 0.0
+        self.rate = 0.0
+
+    def tick(self, images: int) -> bool:
+        """Notes the end of a step; whether it was long enough."""
+        now = time.perf_counter()
+        if not self.first_step:
+            self.first_step, self._first = time.time() - float(os.environ.get("STARTED", time.time())), now
+        if not self._count:
+            if now - self._first > WARM_UP_SECONDS:
+                self._begin, self._count = _now(), 1
+            return False
+        self.images += images
+        if now - self._begin < SECONDS:
+            return False
+        self.rate = self.images / (_now() - self._begin)
+        return True
+
+
+def _now() -> float:
+    """The time when everything is done that was asked for."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def composed(case: str, accelerator: str, *overrides: str) -> Any:
+    """The configuration that ``train.py`` would compose."""
+    from hydra import compose, initialize_config_dir
+
+    from vaelab.paths import CONFIGS
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", ["data=mnist", *CASES[case], *ACCELERATORS[accelerator], *overrides])
+
+
+class Watch(L.Callback):
+    """Ends a training when its clock says so."""
+
+    clock = Clock()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if Watch.clock.tick(len(batch[0])):
+            trainer.should_stop = True
+
+
+def product(case: str, accelerator: str) -> Clock:
+    """``train.py`` as it is: progress bar, W&B and CSV, checkpoints; but for validation, which is a time of its own."""
+    from vaelab.training import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        watch = [f"+callbacks.watch._target_={Watch.__module__}.Watch", f"run_dir={folder}"]
+        short = ["trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=10000", "trainer.limit_test_batches=1"]
+        train(composed(case, accelerator, *watch, *short))
+    return Watch.clock
+
+
+def images_and_batch_size(cfg: Any) -> tuple[Tensor, int]:
+    """The training images, uint8 (N, 1, 28, 28), as all contestants see them."""
+    from hydra.utils import instantiate
+
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule.splits["train"].images, cfg.data.batch_size
+
+
+def negative_elbo(outputs: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, z: Tensor, cfg: Any) -> Tensor:
+    """The loss of a case, written out by hand, per image."""
+    if "SquaredError" in cfg.module.vae.likelihood._target_:
+        reconstruction = 0.5 * (outputs.sigmoid() - x).square().sum()
+    else:
+        reconstruction = F.binary_cross_entropy_with_logits(outputs, x, reduction="sum")
+    if cfg.module.objective.get("divergence") == "sampled":
+        kl = 0.5 * (z.square() - (z - mean).square() * (-log_variance).exp() - log_variance).sum()
+    else:
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
+    return (reconstruction + kl) / len(x)
+
+
+def bare(case: str, accelerator: str) -> Clock:
+    """The same network, images and arithmetic in a loop by hand: what there is to be had."""
+    from hydra.utils import instantiate
+
+    cfg = composed(case, accelerator, "run_dir=.")
+    images, size = images_and_batch_size(cfg)
+    vae = instantiate(cfg.module, _convert_="all").vae
+    device, half = torch.device(accelerator.split(",")[0].replace("gpu", "cuda")), "bfloat16" in accelerator
+    images = images.to(device)
+    vae.to(device=device, memory_format=torch.channels_last if half else torch.preserve_format)
+    encoder, head, decoder = vae.encoder, vae.posterior.head, vae.decoder
+
+    def loss_of(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            mean, log_variance = head(encoder(x)).float().chunk(2, 1)
+            z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+            outputs = decoder(z).float()
+        return negative_elbo(outputs, x, mean, log_variance, z, cfg)
+
+    step = torch.compile(loss_of, mode="reduce-overhead", dynamic=False) if "compiled" in accelerator else loss_of
+    optimizer = torch.optim.Adam(vae.parameters(), lr=cfg.optimizer.lr, fused=True)
+    clock = Clock()
+    while True:
+        order = torch.randperm(len(images)).to(device)
+        for part in order[: len(order) // size * size].split(size):
+            loss = step(images[part].float().div_(255))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if clock.tick(size):
+                return clock
+
+
+def pytorch_example(case: str, accelerator: str) -> Clock:
+    """github.com/pytorch/examples, vae/main.py: its data loader, its network, its loop, as they are there."""
+    from torchvision import datasets, transforms
+
+    class VAE(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc21, self.fc22 = nn.Linear(784, 400), nn.Linear(400, 20), nn.Linear(400, 20)
+            self.fc3, self.fc4 = nn.Linear(20, 400), nn.Linear(400, 784)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            h1 = F.relu(self.fc1(x.view(-1, 784)))
+            mu, logvar = self.fc21(h1), self.fc22(h1)
+            std = torch.exp(0.5 * logvar)
+            z = mu + torch.randn_like(std) * std
+            return torch.sigmoid(self.fc4(F.relu(self.fc3(z)))), mu, logvar
+
+    folder = composed(case, accelerator, "run_dir=.").data.source.data_dir
+    data = datasets.MNIST(folder, train=True, transform=transforms.ToTensor())
+    loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True)
+    model, clock, total = VAE(), Clock(), 0.0
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    while True:
+        for x, _ in loader:
+            optimizer.zero_grad()
+            recon, mu, logvar = model(x)
+            bce = F.binary_cross_entropy(recon, x.view(-1, 784), reduction="sum")
+            loss = bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+            loss.backward()
+            total += loss.item()
+            optimizer.step()
+            if clock.tick(len(x)):
+                return clock
+
+
+class _Enough(Exception):  # noqa: N818  (it is no error)
+    """The clock says so."""
+
+
+def pythae(case: str, accelerator: str) -> Clock:
+    """pythae's VAE and trainer around the case's own encoder and decoder."""
+    from hydra.utils import instantiate
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.trainers.training_callbacks import TrainingCallback
+
+    cfg = composed(case, accelerator, "run_dir=.")
+    images, size = images_and_batch_size(cfg)
+    vae = instantiate(cfg.module, _convert_="all").vae
+    clock = Clock()
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = vae.encoder, vae.posterior.head
+
+        def forward(self, x: Tensor) -> Any:
+            mean, log_variance = self.head(self.encoder(x)).chunk(2, 1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = vae.decoder
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.decoder(z).sigmoid())
+
+    class Watch(TrainingCallback):
+        def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
+            if clock.tick(size):
+                raise _Enough
+
+    loss = "mse" if "SquaredError" in cfg.module.vae.likelihood._target_ else "bce"
+    model_config = VAEConfig(input_dim=(1, 28, 28), latent_dim=cfg.latent_dim, reconstruction_loss=loss)
+    model = VAE(model_config, encoder=Encoder(), decoder=Decoder())
+    with tempfile.TemporaryDirectory() as folder:
+        config = BaseTrainerConfig(
+            output_dir=folder,
+            per_device_train_batch_size=size,
+            num_epochs=10_000,
+            learning_rate=cfg.optimizer.lr,
+            optimizer_cls="Adam",
+            no_cuda=accelerator.startswith("cpu"),
+        )
+        from pythae.data.datasets import BaseDataset
+
+        data = BaseDataset(images.float() / 255, torch.zeros(len(images)))
+        trainer = BaseTrainer(model, data, training_config=config, callbacks=[Watch()])
+        with suppress(_Enough):
+            trainer.train(log_output_dir=folder)
+    return clock
+
+
+def keras(case: str, accelerator: str) -> Clock:
+    """TensorFlow's tutorial "Convolutional Variational Autoencoder": its model, its compiled step, its data set."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    layers, latent_dim, size = tf.keras.layers, 2, 32
+    images = images_and_batch_size(composed(case, accelerator, "run_dir=."))[0]
+    x_train = images.numpy().reshape(-1, 28, 28, 1).astype("float32") / 255
+    data = tf.data.Dataset.from_tensor_slices(x_train).shuffle(len(x_train)).batch(size)
+    encoder = tf.keras.Sequential(
+        [
+            tf.keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, strides=2, activation="relu"),
+            layers.Conv2D(64, 3, strides=2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(2 * latent_dim),
+        ]
+    )
+    decoder = tf.keras.Sequential(
+        [
+            tf.keras.Input((latent_dim,)),
+            layers.Dense(7 * 7 * 32, activation="relu"),
+            layers.Reshape((7, 7, 32)),
+            layers.Conv2DTranspose(64, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2DTranspose(32, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2DTranspose(1, 3, strides=1, padding="same"),
+        ]
+    )
+    optimizer = tf.keras.optimizers.Adam(1e-4)
+    weights = encoder.trainable_variables + decoder.trainable_variables
+
+    def log_normal(sample: Any, mean: Any, log_variance: Any) -> Any:
+        log_2_pi = tf.math.log(2.0 * 3.141592653589793)
+        squares = (sample - mean) ** 2.0 * tf.exp(-log_variance)
+        return tf.reduce_sum(-0.5 * (squares + log_variance + log_2_pi), axis=1)
+
+    @tf.function
+    def train_step(x: Any) -> None:
+        with tf.GradientTape() as tape:
+            mean, log_variance = tf.split(encoder(x), num_or_size_splits=2, axis=1)
+            z = tf.random.normal(shape=tf.shape(mean)) * tf.exp(log_variance * 0.5) + mean
+            cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(logits=decoder(z), labels=x)
+            log_x = -tf.reduce_sum(cross_entropy, axis=[1, 2, 3])
+            loss = -tf.reduce_mean(log_x + log_normal(z, 0.0, 0.0) - log_normal(z, mean, log_variance))
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+    clock = Clock()
+    while True:
+        for x in data:
+            train_step(x)
+            if clock.tick(size):
+                return clock
+
+
+WAYS: dict[str, Callable[[str, str], Clock]] = {
+    "vaelab": product,
+    "bare loop": bare,
+    "PyTorch example": pytorch_example,
+    "pythae": pythae,
+    "Keras": keras,
+}
+
+
+def matrix_peak(accelerator: str) -> float:
+    """Operations per second of the product of large matrices, the most that there is to be had."""
+    device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
+    dtype = torch.bfloat16 if "bfloat16" in accelerator else torch.float32
+    side = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in _for_seconds(3):
+        began = _now()
+        for _ in range(3):
+            a @ b
+        best = max(best, 3 * 2 * side**3 / (_now() - began))
+    return best
+
+
+def operations_per_image(case: str) -> float:
+    """Floating-point operations of a training step, per image, as torch counts them."""
+    from hydra.utils import instantiate
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = instantiate(composed(case, "cpu, 32 bits", "run_dir=.").module, _convert_="all")
+    with FlopCounterMode(display=False) as counter:
+        module.objective(module.vae, torch.rand(8, 1, 28, 28), None)["loss"].backward()
+    return counter.get_total_flops() / 8
+
+
+def _for_seconds(seconds: float) -> Iterator[None]:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        yield
+
+
+def main() -> None:
+    """Runs what was asked for."""
+    way, case, accelerator = sys.argv[1:4]
+    if way == "operations":
+        found: dict[str, float] = {"peak": matrix_peak(accelerator), "per_image": operations_per_image(case)}
+    else:
+        own = way in ("vaelab", "bare loop")  # what the product does for itself, it does not do for others
+        if own:
+            keep_freed_memory()
+        with flushed_denormals() if own else nullcontext():
+            clock = WAYS[way](case, accelerator)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found = {"images_per_second": clock.rate, "first_step": clock.first_step, "memory": peak}
+    print(json.dumps(found), file=sys.__stdout__)
+
+
+if __name__ == "__main__":
+    sys.modules["contestants"] = sys.modules["__main__"]  # one clock, by whichever name it is asked for
+    main()

@@ -1,0 +1,162 @@
+"""How fast it trains, beside a bare loop and beside others: images per second, in the same minutes, taking turns.
+
+    make bench                                       everything; half an hour on two cores, with nothing else running
+    make bench ARGS="--rounds 1 'mlp, 128'"          some networks, once each
+
+Every figure is of a process of its own. In each round all ways take their turn, and ratios are between figures of one
+round, because a machine is not as fast at noon as it was in the morning. What others need, `pip install -e ".[bench]"`
+brings; who is missing is left out, and named.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from runs import RESULTS, ROOT
+
+WORKER = Path(__file__).with_name("contestants.py")
+NEEDED = {"pythae": "pythae", "Keras": "tensorflow"}
+OTHERS = {
+    "mlp, 128": ["PyTorch example", "pythae"],
+    "MathWorks, 128": ["pythae"],
+    "MathWorks, 512": [],
+    "TensorFlow, 32": ["Keras"],
+}
+# What is to be reached: the product over the other, both in 32 bits, or the product alone in 16.
+GOALS = {
+    ("mlp, 128", "bare loop", "32"): 0.85,
+    ("MathWorks, 128", "bare loop", "32"): 0.95,
+    ("MathWorks, 512", "bare loop", "32"): 0.95,
+    ("TensorFlow, 32", "bare loop", "32"): 0.95,
+    ("mlp, 128", "PyTorch example", "32"): 2.5,
+    ("mlp, 128", "pythae", "32"): 2.5,
+    ("MathWorks, 128", "pythae", "32"): 1.15,
+    ("MathWorks, 128", "pythae", "16"): 2.0,
+    ("TensorFlow, 32", "Keras", "32"): 1.0,
+    ("TensorFlow, 32", "Keras", "16"): 1.3,
+}
+
+
+def measure(way: str, case: str, accelerator: str) -> dict[str, float]:
+    """One figure of one way, in a process of its own."""
+    environment = {
+        **os.environ,
+        "STARTED": str(time.time()),
+        "FORCE_COLOR": "1",  # a progress bar is drawn, as in a terminal
+        "WANDB_MODE": "offline",
+    }
+    command = [sys.executable, str(WORKER), way, case, accelerator]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{way}, {case}, {accelerator} failed:\n{done.stderr}{done.stdout[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    middle = f"{statistics.median(values):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: dict[tuple[str, str], Any]) -> str:
+    """The results as Markdown."""
+    missing = [way for way, package in NEEDED.items() if find_spec(package) is None]
+    lines = [
+        "# How fast it trains",
+        "",
+        f"Written by `make bench` on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads of "
+        f"{platform.machine()}{', ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}; MNIST. "
+        "Medians, and from the lowest to the highest, of as many rounds as the table says. *vaelab* is `train.py` as "
+        "it is, with its progress bar, W&B, checkpoints and figures; the *bare loop* is the same network in a loop by "
+        "hand with the same images in memory, the ceiling. Others train the same network at the same batch size "
+        "their own way, in 32 bits.",
+        "",
+        "| network, batch | way | precision | images/s | first step, s | memory, MiB | of the peak | rounds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (case, way, accelerator), values in found.items():
+        rates = [value["images_per_second"] for value in values]
+        peak = machine[case, accelerator]
+        share = statistics.median(rates) * peak["per_image"] / peak["peak"]
+        lines.append(
+            f"| {case} | {way} | {accelerator} | {_spread(rates, 0)} "
+            f"| {statistics.median(value['first_step'] for value in values):.1f} "
+            f"| {statistics.median(value['memory'] for value in values):,.0f} | {share:.0%} | {len(values)} |"
+        )
+    lines += ["", "| network, batch | ratio | precision | of images/s | goal | |", "|---|---|---|---|---|---|"]
+    for (case, way, accelerator), values in found.items():
+        if way != "vaelab":
+            continue
+        for other in ("bare loop", *OTHERS[case]):
+            same = accelerator if other == "bare loop" else f"{accelerator.split(',')[0]}, 32 bits"
+            against = found.get((case, other, same), [])
+            ratios = [
+                one["images_per_second"] / two["images_per_second"] for one, two in zip(values, against, strict=False)
+            ]
+            if ratios:
+                goal = GOALS.get((case, other, "16" if "16" in accelerator else "32"))
+                met = "" if goal is None else "met" if statistics.median(ratios) >= goal else "not met"
+                precision = accelerator if same == accelerator else f"{accelerator} over 32 bits"
+                lines.append(
+                    f"| {case} | vaelab / {other} | {precision} | {_spread(ratios, 2)} | {goal or ''} | {met} |"
+                )
+    lines += ["", "Matrix products, the peak: " + "; ".join(_peaks(machine)) + "."]
+    if missing:
+        lines += ["", f"Not installed, and so not measured: {', '.join(missing)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _peaks(machine: dict[tuple[str, str], Any]) -> list[str]:
+    best: dict[str, float] = {}
+    for (_, accelerator), value in machine.items():
+        best[accelerator] = max(best.get(accelerator, 0), value["peak"])
+    return [f"{accelerator} {peak / 1e12:.2f} TFLOP/s" for accelerator, peak in best.items()]
+
+
+def main() -> int:
+    """Measures, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("cases", nargs="*", help=f"some of {'; '.join(OTHERS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(OTHERS):
+        parser.error(f"no network {', '.join(unknown)}")
+    kinds = ("cpu, 32 bits", "cpu, bfloat16")
+    if torch.cuda.is_available():
+        kinds = ("gpu, 32 bits", "gpu, bfloat16", "gpu, bfloat16, compiled")  # type: ignore[assignment]
+    turns = []
+    for case in options.cases or OTHERS:
+        turns += [(case, way, kind) for kind in kinds for way in ("vaelab", "bare loop")]
+        others = [way for way in OTHERS[case] if way not in NEEDED or find_spec(NEEDED[way]) is not None]
+        turns += [(case, way, kinds[0]) for way in others if kinds[0].startswith("cpu")]
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    machine = {}
+    total, started = options.rounds * len(turns), time.monotonic()
+    for number in range(total):
+        case, way, kind = turn = turns[number % len(turns)]
+        if (case, kind) not in machine:
+            machine[case, kind] = measure("operations", case, kind)
+        left = (time.monotonic() - started) / max(number, 1) * (total - number) / 60
+        print(f"[{number + 1} of {total}, {left:.0f} min left] {case}, {way}, {kind}: ", end="", flush=True)
+        found.setdefault(turn, []).append(measure(way, case, kind))
+        print(f"{found[turn][-1]['images_per_second']:,.0f} images/s", flush=True)
+    text = report(found, machine)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"throughput-{'gpu' if torch.cuda.is_available() else 'cpu'}.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
