@@ -157,7 +157,7 @@ def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProces
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
     done = run("generate", f"run={checkpoint}", "count=9", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name in ("samples", "reconstructions", "interpolations"):
+    for name in ("samples", "reconstructions", "interpolation"):
         assert is_picture(tmp_path / "out" / f"{name}.png")
 
 

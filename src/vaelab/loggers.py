@@ -47,7 +47,7 @@ class CSVLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **metrics}
         if not set(row) <= set(self._columns):  # also at first: whatever is there already is read, and made whole
-            self._rewrite(self._read(), row)
+            self._rewrite(read_metrics(self.path), row)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
             _to_disk(file)
@@ -56,15 +56,7 @@ class CSVLogger(Logger):
     def go_on(self, step: int) -> None:
         """Drops the rows from ``step`` on, which a training that goes on there will log again."""
         if self.path.is_file():
-            self._rewrite([row for row in self._read() if int(row["step"]) < step], ())
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.is_file():
-            return []
-        # A power cut or a full disk can tear the last row: without its end of line it is left out.
-        text = self.path.read_text(errors="replace").replace("\0", "")
-        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-        return [row for row in rows if None not in row and (row.get("step") or "").isdecimal()]
+            self._rewrite([row for row in read_metrics(self.path) if int(row["step"]) < step], ())
 
     def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
         names = {*columns, *(rows[0] if rows else ())}
@@ -76,6 +68,16 @@ class CSVLogger(Logger):
             writer.writerows(rows)
             _to_disk(file)
         os.replace(partial, self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a ``metrics.csv``, each with its step; none where there is no such file."""
+    if not path.is_file():
+        return []
+    # A power cut or a full disk can tear the last row: without its end of line it is left out.
+    text = path.read_text(errors="replace").replace("\0", "")
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    return [row for row in rows if None not in row and (row.get("step") or "").isdecimal()]
 
 
 def _to_disk(file: TextIO) -> None:

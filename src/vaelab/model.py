@@ -75,10 +75,7 @@ class Model:
         """
         with torch.no_grad(), evaluation_noise(self._device):
             torch.manual_seed(seed)
-            p_z = self.vae.p_z()
-            z = p_z.sample(torch.Size((count,)))
-            if temperature != 1:
-                z = p_z.centre + temperature * (z - p_z.centre)
+            z = self.vae.draw(count, temperature)
         if labels is None and self.classes is not None:
             labels = np.arange(count) % self.classes
         return self.decode(z.cpu().numpy(), labels)

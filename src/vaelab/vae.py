@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from vaelab import _mkl
 from vaelab.distributions import Latent
+from vaelab.errors import UserError
 from vaelab.likelihoods import Likelihood
 
 _mkl.settle()  # every model is built from here, before anything is computed
@@ -123,12 +124,32 @@ class VAE(nn.Module):
             return None
         return torch.arange(count, device=next(self.parameters()).device) % self.classes
 
+    def draw(self, count: int, temperature: float = 1.0) -> Tensor:
+        """Latents (count, latent_dim) drawn from the prior.
+
+        Args:
+            count: how many.
+            temperature: how far they lie from the centre of the prior, less than one for what is more typical.
+
+        Raises:
+            UserError: the temperature is not one, and the prior has no centre.
+        """
+        p_z = self.p_z()
+        z = p_z.sample((count,))
+        if temperature == 1:
+            return z
+        try:
+            return p_z.centre + temperature * (z - p_z.centre)
+        except NotImplementedError as error:
+            name = type(self.prior).__name__
+            raise UserError(f"temperature={temperature}: a {name} has no centre to be near to; type 1") from error
+
     def sample(self, count: int, y: Tensor | None = None) -> Tensor:
         """Pictures (count, C, H, W) of latents drawn from the prior: the means of p(x|z), z ~ p(z).
 
         Labels y, (count,), are the classes in turn if not given.
         """
-        return self.decode(self.p_z().sample((count,)), self.classes_in_turn(count) if y is None else y).mean
+        return self.decode(self.draw(count), self.classes_in_turn(count) if y is None else y).mean
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Pictures (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""

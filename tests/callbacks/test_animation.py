@@ -12,11 +12,11 @@ from PIL import Image
 from tests.conftest import composed, tiny_vae
 from vaelab.callbacks import animation
 from vaelab.callbacks.animation import Animation
-from vaelab.callbacks.drawing import CannotDraw
 from vaelab.figures import image_grid, manifold_latents
 from vaelab.likelihoods import SquaredError
 from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
+from vaelab.pictures import CannotDraw
 from vaelab.training import train
 
 GALLERY = ["callbacks=gallery", "callbacks.gallery=null", "callbacks.pictures=null"]

@@ -19,8 +19,8 @@ from vaelab.evaluation.latents import (
     measure,
     nearest_neighbour_accuracy,
 )
-from vaelab.evaluation.subject import Subject
 from vaelab.likelihoods import Bernoulli
+from vaelab.subject import Subject
 
 
 def _standard(size: int) -> distributions.StandardNormal:

@@ -10,9 +10,10 @@ from tests.evaluation.exact import log_likelihood
 from tests.evaluation.grey import grey_module
 from vaelab.evaluation import likelihood
 from vaelab.evaluation.likelihood import bound, effective_samples, log_weights, measure
+from vaelab.evaluation.measured import NotMeasured
 from vaelab.evaluation.published import published
-from vaelab.evaluation.subject import NotMeasured, Subject, spaced
 from vaelab.likelihoods import Bernoulli, DiscretizedLogistic
+from vaelab.subject import Subject, spaced
 from vaelab.vae import VAE
 
 

@@ -9,6 +9,7 @@ from tests.conftest import tiny_vae
 from tests.evaluation.grey import Grey, grey_module
 from vaelab.evaluation import classifier
 from vaelab.evaluation.classifier import Classifier, trained
+from vaelab.evaluation.measured import NotMeasured
 from vaelab.evaluation.samples import (
     frechet_distance,
     kernel_distance,
@@ -17,8 +18,8 @@ from vaelab.evaluation.samples import (
     nearest,
     precision_and_recall,
 )
-from vaelab.evaluation.subject import NotMeasured, Subject
 from vaelab.likelihoods import Bernoulli
+from vaelab.subject import Subject
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaelab.callbacks.drawing import CannotDraw, at_rest, excused, show_gif
+from vaelab.callbacks.drawing import at_rest, excused, show_gif
 from vaelab.figures import Picture, captioned, image_grid, manifold_latents, save_gif, save_png
 from vaelab.module import VAEModule
+from vaelab.pictures import CannotDraw
 from vaelab.vae import VAE
 
 

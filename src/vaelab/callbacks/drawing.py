@@ -9,16 +9,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch import Tensor
 
 from vaelab.figures import Picture, save_png
 from vaelab.module import evaluation_noise
+from vaelab.pictures import CannotDraw
 
 log = logging.getLogger(__name__)
-
-
-class CannotDraw(Exception):  # noqa: N818  (it is no error: not every model and data set has every picture)
-    """What a picture needs is not there. The message ends the sentence "not drawn: "."""
 
 
 @contextmanager
@@ -43,11 +39,6 @@ def excused(name: str) -> Iterator[None]:
         log.info("%s: not drawn: %s", name, reason)
     except Exception as error:
         log.warning("%s: could not be drawn: %s: %s", name, type(error).__name__, str(error).partition("\n")[0])
-
-
-def pixels(images: Tensor, like: Tensor) -> Tensor:
-    """Stored images, uint8, as floats in [0, 1] on the device and in the precision of a parameter."""
-    return (images.to(like.device).float() / 255).to(like.dtype)
 
 
 def keep(trainer: L.Trainer, folder: Path, name: str, picture: Picture, split: str) -> None:

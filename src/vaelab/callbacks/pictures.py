@@ -1,14 +1,13 @@
 """Originals over reconstructions, and samples of one fixed batch of latents, during training and at its end."""
 
-import math
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
-from vaelab.callbacks.drawing import at_rest, excused, keep, pixels
-from vaelab.figures import image_grid, reconstruction_grid
+from vaelab.callbacks.drawing import at_rest, excused, keep
 from vaelab.module import VAEModule
+from vaelab.pictures import reconstructions, samples
+from vaelab.subject import Subject
 
 
 class Pictures(L.Callback):
@@ -38,14 +37,10 @@ class Pictures(L.Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(module, VAEModule)
+        subject = Subject(module.vae, trainer.datamodule)  # type: ignore[attr-defined]
         with excused("reconstructions"), at_rest(module):
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            shown = datamodule.splits[split].part(slice(self.count))
-            images = pixels(shown.images, next(module.parameters()))
-            reconstructions = module.vae.reconstruct(images, shown.labels.to(images.device))
-            grid = reconstruction_grid(images, reconstructions, scale=self.scale)
-            keep(trainer, self.folder, "reconstructions", grid, split)
+            drawn = reconstructions(subject, self.count, split, self.scale)
+            keep(trainer, self.folder, "reconstructions", drawn.picture, split)
         with excused("samples"), at_rest(module):
-            columns = None if math.isqrt(self.count) ** 2 == self.count else 8
-            grid = image_grid(module.vae.sample(self.count), columns, self.scale)
-            keep(trainer, self.folder, "samples", grid, split)
+            drawn = samples(subject, self.count, scale=self.scale)
+            keep(trainer, self.folder, "samples", drawn.picture, split)

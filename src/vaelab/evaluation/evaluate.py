@@ -15,12 +15,13 @@ from vaelab.cpu import keep_freed_memory
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import latents, likelihood, ranking, samples, scores
+from vaelab.evaluation.measured import Measured, NotMeasured
 from vaelab.evaluation.scores import Against
-from vaelab.evaluation.subject import Measured, NotMeasured, Subject
 from vaelab.figures import save_png
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.reporting import Figure
+from vaelab.subject import Subject
 
 MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
 _SPLITS = ("train", "val", "test")
@@ -190,17 +191,12 @@ def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Call
 def _against(cfg: DictConfig, subject: Subject) -> Against | None:
     """The data set to tell from the model's own, with the model of the run that was trained on it, if one was named."""
     if cfg.against_run is not None:
-        path = checkpoint.find(cfg.against_run)
-        module, config = checkpoint.rebuild(path)
-        datamodule = checkpoint.rebuild_data(config, path)
-        vae = module.vae.to(subject.device)
-    elif cfg.against is not None:
+        other = Subject.load(cfg.against_run)
+        other.vae.to(subject.device)
+        return Against(other, True)
+    if cfg.against is not None:
         options = OmegaConf.to_container(cfg.against, resolve=True)
         assert isinstance(options, dict)
         own = {"binarize": subject.datamodule.binarization, "validation": "test"}
-        datamodule, vae = instantiate({**options, **own}, _convert_="all"), subject.vae
-    else:
-        return None
-    datamodule.prepare_data()
-    datamodule.setup()
-    return Against(Subject(vae, datamodule), cfg.against_run is not None)
+        return Against(Subject(subject.vae, instantiate({**options, **own}, _convert_="all")), False)
+    return None

@@ -12,9 +12,10 @@ from torch.distributions import kl_divergence
 from vaelab.data.source import Images
 from vaelab.distributions import DiagonalGaussian, FullGaussian, Latent
 from vaelab.evaluation.disentanglement import dci, mutual_information_gap
-from vaelab.evaluation.subject import Measured, Subject
+from vaelab.evaluation.measured import Measured
 from vaelab.figures import dimension_bars
 from vaelab.reporting import Figure
+from vaelab.subject import Subject
 
 _ACTIVE = 0.01
 _NEIGHBOURS = 5

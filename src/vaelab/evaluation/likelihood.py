@@ -14,11 +14,12 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from vaelab.evaluation.measured import Measured, NotMeasured
 from vaelab.evaluation.published import published
-from vaelab.evaluation.subject import Measured, NotMeasured, Subject
 from vaelab.figures import convergence
 from vaelab.likelihoods import bits_per_dim
 from vaelab.reporting import Figure
+from vaelab.subject import Subject
 from vaelab.vae import VAE
 
 _STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual

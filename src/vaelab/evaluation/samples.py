@@ -7,9 +7,10 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaelab.evaluation.classifier import trained
-from vaelab.evaluation.subject import Measured, NotMeasured, Subject, spaced
+from vaelab.evaluation.measured import Measured, NotMeasured
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
+from vaelab.subject import Subject, spaced
 
 _SUBSET = 1000
 _MANIFOLD_NEIGHBOURS = 3

@@ -16,9 +16,10 @@ from torch import Tensor
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 from vaelab.evaluation.likelihood import bounds
-from vaelab.evaluation.subject import Measured, Subject, spaced
+from vaelab.evaluation.measured import Measured
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
+from vaelab.subject import Subject, spaced
 from vaelab.vae import VAE
 
 
@@ -67,7 +68,7 @@ def measure(
     source = subject.datamodule.source
     images = subject.images("test", limit)
     scores = score(subject.vae, images, samples, "scoring test images")
-    numbers = spaced(len(subject.datamodule.splits["test"].images), limit)
+    numbers = spaced(len(subject.splits["test"].images), limit)
     _write(numbers, scores, images, source.classes, folder / "scores.csv")
 
     def mean(values: Tensor, of: str) -> Figure:
@@ -100,7 +101,7 @@ def measure(
         )
     others = other.images("test", limit)
     other_scores = score(subject.vae, others, samples, f"scoring {other_name}")
-    numbers = spaced(len(other.datamodule.splits["test"].images), limit)
+    numbers = spaced(len(other.splits["test"].images), limit)
     _write(numbers, other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
     figures["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
     figures["auroc"] = Figure(

@@ -57,12 +57,14 @@ def error_histogram(errors: Tensor) -> Picture:
         return rendered(figure)
 
 
-def loss_curves(curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float, units: Mapping[str, str]) -> Picture:
+def loss_curves(
+    curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float | None, units: Mapping[str, str]
+) -> Picture:
     """A panel for each term: what it was in training and in validation, over steps, with epochs on top.
 
     Args:
         curves: term, split, (steps, values).
-        steps_per_epoch: optimiser steps.
+        steps_per_epoch: optimiser steps; ``None`` for no epochs on top.
         units: of a term's values.
     """
     with new_figure(5.2 * len(curves), 4.6) as figure:
@@ -75,10 +77,12 @@ def loss_curves(curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: floa
             axes.set_title(term)
             axes.set_xlabel("steps")
             axes.set_ylabel(f"{term} ({units[term]})")
-            top = axes.secondary_xaxis("top", functions=(lambda x: x / steps_per_epoch, lambda x: x * steps_per_epoch))
-            top.set_xlabel("epochs")
-            for axis in (axes.xaxis, top.xaxis):
-                axis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if steps_per_epoch is not None:
+                per = steps_per_epoch
+                top = axes.secondary_xaxis("top", functions=(lambda x, per=per: x / per, lambda x, per=per: x * per))
+                top.set_xlabel("epochs")
+                top.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
         return rendered(figure)
 

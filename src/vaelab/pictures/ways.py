@@ -1,0 +1,123 @@
+"""Ways through latent space, and what is met on them."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from vaelab import figures
+from vaelab.pictures.drawn import CannotDraw, Drawn
+from vaelab.subject import Subject
+
+
+def manifold(subject: Subject, count: int = 20, any_size: bool = False) -> Drawn:
+    """Images decoded from a plane of latent space; one row for a single dimension.
+
+    Args:
+        subject: the model.
+        count: images to a side.
+        any_size: of more than two dimensions, take the two whose posterior means vary most; else they have no such
+            picture.
+    """
+    latent_dim = subject.vae.latent_dim
+    dims = list(range(min(latent_dim, 2)))
+    if latent_dim > 2:
+        if not any_size:
+            raise CannotDraw(f"latent_dim is {latent_dim}, not 2; callbacks.gallery.pictures.manifold.any_size=true")
+        dims = subject.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
+    z = figures.manifold_latents(count, latent_dim, dims)
+    decoded = subject.decode(z, torch.zeros(len(z), dtype=torch.int64))  # of a conditional model's first class
+    return Drawn(figures.manifold(decoded, latent_dim, dims), {"pictures": decoded, "latents": z})
+
+
+def interpolation(
+    subject: Subject, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10
+) -> Drawn:
+    """Images decoded along straight lines between the latent codes of two images each, between these.
+
+    Args:
+        subject: the model.
+        classes: two, by number or name, whose first test images are the ends. Where there is no such class, these are
+            the first and the last there is; without classes, the first and the second image. ``None`` for the images
+            that are chosen, two and two.
+        count: of pairs, where no images are chosen.
+        steps: images decoded, the two reconstructions included.
+    """
+    if classes is None:
+        images, names = subject.shown(2 * count)
+    else:
+        found = [subject.first_of(wanted) for wanted in classes]
+        if len(found) != 2 or not (found[0] and found[1]) or found[0] == found[1]:
+            present = subject.splits["test"].labels.unique().tolist()
+            found = [subject.first_of(present[0]), subject.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
+        if len(subject.splits["test"].images) < 2:
+            raise CannotDraw("there is one image")
+        images, names = subject.numbered([found[0][0], found[1][0]])
+    if len(names) % 2 or len(names) < 2:
+        raise CannotDraw(f"an interpolation is between two images, and there are {len(names)}: type images=[3,17]")
+    codes, rows = subject.codes(images), len(names) // 2
+    way = torch.linspace(0, 1, steps)[:, None]
+    z = torch.lerp(codes[::2, None], codes[1::2, None], way)  # (rows, steps, latent_dim)
+    labels = None
+    if subject.vae.classes is not None:
+        weights = F.one_hot(images.labels, subject.vae.classes).float()
+        labels = torch.lerp(weights[::2, None], weights[1::2, None], way).flatten(end_dim=1)
+    decoded = subject.decode(z.flatten(end_dim=1), labels).unflatten(0, (rows, steps))
+    originals = subject.pixels(images.images).float().cpu()
+    tiles = torch.cat([originals[::2, None], decoded, originals[1::2, None]], 1)
+    top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
+    ways = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
+    title = "straight lines between latent codes"
+    if rows == 1:
+        title, ways = f"from {names[0]} to {names[1]}, on a straight line between their latent codes", []
+    arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
+    picture = figures.labelled_grid(tiles.flatten(end_dim=1), steps + 2, title, top, ways)
+    return Drawn(picture, arrays)
+
+
+def arithmetic(
+    subject: Subject,
+    factor: int | str | None = "thickness",
+    classes: Sequence[int | str] = (4, 9),
+    times: Sequence[float] = (-2, -1, 0, 1, 2),
+    count: int = 5,
+) -> Drawn:
+    """Images moved along one feature: a difference of mean codes of test images, added to their codes in steps.
+
+    Args:
+        subject: the model.
+        factor: name or number of one of the factors that the images were made from, where these are known: the
+            difference is between the images above and those below its median.
+        classes: two, by number or name: where there is no such factor, the difference is the second less the first.
+        times: how often the difference is added.
+        count: of images, where none are chosen; of the first class if it is classes.
+    """
+    test, means = subject.test, subject.codes_of_test[0]
+    number = subject.factor_names.index(factor) if factor in subject.factor_names else factor
+    numbers = list(range(min(count, len(subject.splits["test"].images))))
+    if test.factors is not None and isinstance(number, int) and number < test.factors.shape[1]:
+        values = test.factors[:, number]
+        high, low = values > values.median(), values < values.median()
+        name = subject.factor_names[number] if subject.factor_names else f"factor {number}"
+        feature = f"{name}: above the median less below"
+    else:
+        ends = [subject.label_of(wanted) for wanted in classes]
+        if len(ends) != 2 or ends[0] is None or ends[1] is None:
+            raise CannotDraw(f"there are neither images of the classes {list(classes)} nor a factor {factor}")
+        low, high = test.labels == ends[0], test.labels == ends[1]
+        numbers = subject.first_of(ends[0], count)
+        feature = f"{subject.classes[ends[1]]} less {subject.classes[ends[0]]}"
+    if not high.any() or not low.any():
+        raise CannotDraw("all images are the same in it")
+    images, names = subject.chosen or subject.numbered(numbers)
+    difference = means[high].mean(0) - means[low].mean(0)
+    z = subject.codes(images)[:, None] + torch.tensor(times, dtype=means.dtype)[:, None] * difference
+    decoded = subject.decode(z.flatten(end_dim=1), images.labels.repeat_interleave(len(times)))
+    decoded = decoded.unflatten(0, z.shape[:2])
+    originals = subject.pixels(images.images).float().cpu()
+    tiles = torch.cat([originals[:, None], decoded], 1).flatten(end_dim=1)
+    top = ["original", *(f"{step:+g}" if step else "0" for step in times)]
+    title = f"difference of mean codes, added in steps\n{feature}"
+    arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
+    picture = figures.labelled_grid(tiles, len(times) + 1, title, top, names)
+    return Drawn(picture, arrays | {"difference": difference})

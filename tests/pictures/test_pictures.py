@@ -1,0 +1,139 @@
+"""Pictures of models and data of any size, and of such as lack something."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.pictures.subjects import noted, subject
+from vaelab import figures, pictures
+from vaelab import subject as subjects
+from vaelab.distributions import Latent
+from vaelab.pictures import CannotDraw
+
+
+@pytest.mark.parametrize(("shape", "latent_dim"), [((1, 4, 4), 2), ((3, 7, 5), 1), ((3, 5, 7), 5)])
+def test_every_picture_of_any_data_and_model(shape: tuple[int, int, int], latent_dim: int) -> None:
+    model = subject(shape=shape, latent_dim=latent_dim)
+    for drawn in (
+        pictures.samples(model, 5),
+        pictures.reconstructions(model, 5),
+        pictures.class_reconstructions(model),
+        pictures.latents(model),
+        pictures.errors(model),
+        pictures.manifold(model, count=3, any_size=True),
+        pictures.interpolation(model, steps=3),
+        pictures.arithmetic(model, classes=("a", 2)),
+    ):
+        assert drawn.picture.dtype == np.uint8
+        assert drawn.picture.shape[2] == 3
+
+
+def test_images_without_classes_are_drawn_as_far_as_they_can_be() -> None:
+    model = subject(classes=("",))
+    for drawn in (
+        pictures.class_reconstructions(model),
+        pictures.latents(model),
+        pictures.interpolation(model, [8, 6]),
+    ):
+        assert drawn.picture.size
+    with pytest.raises(CannotDraw, match="neither images of the classes"):
+        pictures.arithmetic(model)
+
+
+def test_the_choice_of_images_has_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[Tensor] = []
+
+    def note(originals: Tensor, reconstructions: Tensor, labels: Tensor, classes: Any) -> figures.Picture:
+        chosen.append(originals)
+        assert labels.bincount().tolist() == [2, 2, 2]
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(figures, "class_reconstructions", note)
+    model = subject()
+    for seed in (0, 0, 1):
+        pictures.class_reconstructions(model, per_class=2, seed=seed)
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(chosen[0], chosen[2])
+
+
+def test_codes_and_errors_are_those_of_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "_AT_ONCE", 7)
+    model = subject(latent_dim=3)
+    x = model.test.images.float() / 255
+    with torch.no_grad():
+        q_z = model.vae.encode(x)
+        means, log_variances = model.codes_of_test
+        assert log_variances is not None
+        assert torch.allclose(means, q_z.mean, atol=1e-6)
+        assert torch.allclose(log_variances, q_z.variance.log(), atol=1e-6)
+        expected = (model.vae.reconstruct(x) - x).square().flatten(1).mean(1)
+        assert torch.allclose(pictures.errors(model).arrays["errors"], expected, atol=1e-6)
+
+
+def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
+    model = subject()
+
+    class Point(Latent):
+        arg_constraints = {}  # noqa: RUF012
+
+        def __init__(self, mean: Tensor) -> None:
+            self._mean = mean
+            super().__init__(mean.shape[:1], mean.shape[1:], validate_args=False)
+
+        @property
+        def mean(self) -> Tensor:
+            return self._mean
+
+    model.vae.encode = lambda x, y=None: Point(x.flatten(1)[:, :2])  # type: ignore[method-assign]
+    assert model.codes_of_test[1] is None
+    assert pictures.latents(model).picture.size
+
+
+def test_arithmetic_moves_along_a_difference_of_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = torch.stack([torch.randn(40), torch.arange(40.0)], 1)
+    model = subject(factors=factors, factor_names=("angle", "thickness"))
+    decoded = noted(model, monkeypatch)
+    with torch.no_grad():
+        means = model.codes_of_test[0]
+        pictures.arithmetic(model, times=(0, 2), count=3)
+        pictures.arithmetic(model, factor=1, times=(0, 2), count=3)
+        pictures.arithmetic(model, factor=None, classes=("c", "a"), times=(0, 1), count=2)
+    thickness = means[20:].mean(0) - means[:19].mean(0)  # the median itself is on neither side
+    expected = torch.stack([means[:3], means[:3] + 2 * thickness], 1).flatten(0, 1)
+    assert torch.allclose(decoded[0], expected, atol=1e-6)
+    assert torch.equal(decoded[0], decoded[1])
+    difference = means[model.test.labels == 0].mean(0) - means[model.test.labels == 2].mean(0)
+    first = means[model.test.labels == 2][:2]
+    assert torch.allclose(decoded[2], torch.stack([first, first + difference], 1).flatten(0, 1), atol=1e-6)
+
+
+def test_a_path_leads_from_class_to_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = subject()
+    decoded = noted(model, monkeypatch)
+    with torch.no_grad():
+        means = model.codes_of_test[0]
+        pictures.interpolation(model, ["b", 0], steps=4)
+        pictures.interpolation(model, [8, 6], steps=4)  # there are no such classes: the first and the last
+    for z, (start, end) in zip(decoded, ((1, 0), (0, 2)), strict=True):
+        assert torch.allclose(z[[0, -1]], means[[start, end]], atol=1e-6)
+
+
+def test_the_plane_of_a_large_latent_space_is_where_the_means_vary_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = subject(latent_dim=4)
+    model.__dict__["codes_of_test"] = (torch.randn(40, 4) * torch.tensor([1.0, 5.0, 0.1, 9.0]), None)
+    planes: list[Any] = []
+    monkeypatch.setattr(figures, "manifold", lambda images, latent_dim, dims: planes.append(dims))
+    with torch.no_grad():
+        pictures.manifold(model, count=2, any_size=True)
+    assert planes == [[3, 1]]
+
+
+def test_images_come_in_the_precision_of_the_model() -> None:
+    model = subject()
+    model.vae.to(torch.bfloat16)
+    values = model.pixels(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
+    assert values.dtype == torch.bfloat16
+    assert values.tolist()[0] == pytest.approx([0, 0.2, 1], abs=1e-2)
