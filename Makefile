@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format bench reproduce choices likelihoods kills mistakes soak clean
+.PHONY: help train test check format bench growth reproduce choices likelihoods kills mistakes soak clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
 	@echo "make test       run the tests"
 	@echo "make check      lint, formatting and types"
 	@echo "make bench      measure how fast it trains, beside a bare loop and beside others: an hour"
+	@echo "make growth     measure how time and memory grow, and what a start costs: half an hour"
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
 	@echo "make likelihoods  train networks with priors, and put their log-likelihoods beside published ones: hours"
@@ -45,6 +46,9 @@ check: $(BIN)/.installed-dev
 
 bench: $(BIN)/.installed
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+growth: $(BIN)/.installed
+	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
 reproduce: $(BIN)/.installed
 	@$(BIN)/python benchmarks/reproduce.py $(ARGS)

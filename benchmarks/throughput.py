@@ -64,7 +64,8 @@ def measure(way: str, case: str, accelerator: str) -> dict[str, float]:
     return found
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median and, of several values, the lowest and the highest."""
     middle = f"{statistics.median(values):,.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
@@ -90,7 +91,7 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
         peak = machine[case, accelerator]
         share = statistics.median(rates) * peak["per_image"] / peak["peak"]
         lines.append(
-            f"| {case} | {way} | {accelerator} | {_spread(rates, 0)} "
+            f"| {case} | {way} | {accelerator} | {spread(rates, 0)} "
             f"| {statistics.median(value['first_step'] for value in values):.1f} "
             f"| {statistics.median(value['memory'] for value in values):,.0f} | {share:.0%} | {len(values)} |"
         )
@@ -109,7 +110,7 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
                 met = "" if goal is None else "met" if statistics.median(ratios) >= goal else "not met"
                 precision = accelerator if same == accelerator else f"{accelerator} over 32 bits"
                 lines.append(
-                    f"| {case} | vaelab / {other} | {precision} | {_spread(ratios, 2)} | {goal or ''} | {met} |"
+                    f"| {case} | vaelab / {other} | {precision} | {spread(ratios, 2)} | {goal or ''} | {met} |"
                 )
     lines += ["", "Matrix products, the peak: " + "; ".join(_peaks(machine)) + "."]
     if missing:
