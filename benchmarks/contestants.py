@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelab.cpu import flushed_denormals, keep_freed_memory
+from vaelab.machine import flushed_denormals, keep_freed_memory
 
 WARM_UP_SECONDS, SECONDS = 2.0, 6.0
 

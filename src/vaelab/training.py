@@ -19,9 +19,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vaelab import checkpoint, loggers, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, was_requeued
-from vaelab.cpu import flushed_denormals, keep_freed_memory
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
+from vaelab.machine import flushed_denormals, keep_freed_memory, set_products
 from vaelab.module import VAEModule
 from vaelab.paths import ROOT
 from vaelab.quiet import quieten
@@ -193,6 +193,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     check(cfg)
     if cfg.keep_freed_memory:
         keep_freed_memory()
+    set_products(cfg.matmul_precision)
     run_dir = Path(cfg.run_dir).resolve()
     with (
         flushed_denormals() if cfg.flush_denormals else nullcontext(),

@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, reporting
-from vaelab.cpu import keep_freed_memory
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import latents, likelihood, ranking, samples, scores
 from vaelab.evaluation.measured import Measured, NotMeasured
 from vaelab.evaluation.scores import Against
 from vaelab.figures import save_png
+from vaelab.machine import keep_freed_memory, set_products
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.reporting import Figure
@@ -86,6 +86,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     quieten()
     wanted = _check(cfg)
     keep_freed_memory()
+    set_products(cfg.matmul_precision)
     with evaluation_noise(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
         runs = ranking.runs_in(cfg.run)
         if runs:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from vaelab.cpu import flushed_denormals
+from vaelab.errors import UserError
+from vaelab.machine import flushed_denormals, set_products
 
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
-from vaelab.cpu import keep_freed_memory
+from vaelab.machine import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)
@@ -41,3 +42,20 @@ def test_denormal_numbers_are_zero_inside_and_themselves_again_afterwards() -> N
         assert (tiny * 0.5 == 0).all()
         assert torch.tensor(1e-37) * 0.5 > 0
     assert (tiny * 0.5 > 0).all()
+
+
+def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    set_products("high")
+    assert torch.get_float32_matmul_precision() == before or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        for precision, rounded in (("high", True), ("highest", False)):
+            set_products(precision)
+            assert torch.get_float32_matmul_precision() == precision
+            assert torch.backends.cudnn.allow_tf32 == rounded
+    finally:
+        torch.set_float32_matmul_precision(before)
+    with pytest.raises(UserError, match="matmul_precision=low: choose from highest, high"):
+        set_products("low")

@@ -1,4 +1,4 @@
-"""What a CPU, or rather its allocator and its arithmetic, is told before it trains: both cost time for nothing else."""
+"""What the machine is told before it computes: its allocator, and how exact its arithmetic is to be."""
 
 import ctypes
 import logging
@@ -9,7 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from vaelab.errors import UserError
+
 log = logging.getLogger(__name__)
+
+_PRODUCTS = ("highest", "high", "medium")  # torch's words
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -53,3 +57,21 @@ def flushed_denormals() -> Iterator[bool]:
         yield can
     finally:
         torch.set_flush_denormal(False)
+
+
+def set_products(precision: str) -> None:
+    """How exact products of 32-bit matrices and convolutions are on a GPU.
+
+    Args:
+        precision: ``highest`` for 32 bits; ``high`` for TensorFloat-32, of which 10 bits are the mantissa, on GPUs
+            since Ampere; ``medium`` for bfloat16, where there are kernels. (Of torch's own accord convolutions would
+            be in TensorFloat-32 and matrix products in 32 bits.)
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if precision not in _PRODUCTS:
+        raise UserError(f"matmul_precision={precision}: choose from {', '.join(_PRODUCTS)}, or accelerator=gpu_tf32")
+    if torch.cuda.is_available():  # a CPU would round its products too
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
