@@ -3,6 +3,7 @@
     make reproduce                                              all of them, three seeds each
     make reproduce ARGS="--seeds 1 tensorflow_mnist"            some of them, once
 
+    make reproduce ARGS=--steps                                 what helped, change by change
     make reproduce ARGS=--speed                                 how long an epoch takes, with nothing else running
 
 A run that is complete is not repeated and one that was interrupted goes on where it stopped, so the command can be
@@ -22,7 +23,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from runs import RESULTS, ROOT, finish
+from runs import RESULTS, ROOT, finish, finished
 
 RUNS = ROOT / "logs" / "reproduce"
 
@@ -61,6 +62,50 @@ BETTER = {
 EXPERIMENTS = {name: each for key in DOCUMENTS for name, each in (DOCUMENTS | BETTER).items() if name.startswith(key)}
 
 
+def _dense(width: int) -> tuple[str, list[str]]:
+    sizes = [f"module.vae.{part}.hidden_sizes=[{width}]" for part in ("encoder", "decoder")]
+    return f"a dense layer of {width} each way", sizes
+
+
+def _cosine(peak: str) -> tuple[str, list[str]]:
+    schedule = ["scheduler=cosine", "scheduler.warmup=0.1", f"optimizer.lr={peak}"]
+    return f"a rate that rises to {peak} and falls along a cosine", schedule
+
+
+_BFLOAT16 = ("bfloat16", ["accelerator=cpu_bf16"])
+_TENSORFLOW = [
+    ("batches of 64", ["data.batch_size=64"]),
+    _cosine("1e-3"),
+    ("the closed form of the KL divergence", ["objective=elbo"]),
+    _dense(256),
+    _BFLOAT16,
+]
+# From a document's experiment to its better one, a change at a time; the last of them makes it the better one.
+STEPS: dict[str, list[tuple[str, list[str]]]] = {
+    "mathworks_mnist": [
+        ("batches of 128 in a new order every epoch", ["data.batch_size=128", "data.shuffle=true"]),
+        _cosine("2e-3"),
+        _dense(512),
+        _BFLOAT16,
+    ],
+    "mathworks_digits": [_cosine("2e-3"), _dense(512), _BFLOAT16],
+    "wolfram_mnist": [_cosine("2e-3"), _dense(128), _BFLOAT16],
+    "tensorflow_mnist": _TENSORFLOW,
+    "keras_fashion": _TENSORFLOW,
+}
+
+
+def changed(experiment: str, number: int) -> list[str]:
+    """What is typed for a document's experiment with so many of its changes."""
+    return [f"experiment={experiment}", *(part for _, parts in STEPS[experiment][:number] for part in parts)]
+
+
+def step_folders(experiment: str) -> list[Path]:
+    """Where the first seed of a document's experiment is, with no change, with one, and so on to the better one."""
+    between = [RUNS / f"{experiment}_steps" / str(number) for number in range(1, len(STEPS[experiment]))]
+    return [RUNS / experiment / "seed0", *between, RUNS / f"{experiment}_better" / "seed0"]
+
+
 def measure_speed(experiment: str) -> None:
     """Trains for one epoch, at most 1,000 steps, and notes how fast that was."""
     command = [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={experiment}", "logger=none"]
@@ -85,7 +130,7 @@ def figures(experiment: str, folder: Path) -> dict[int, float]:
     return found
 
 
-def table(finished: dict[str, list[Path]]) -> str:
+def table(complete: dict[str, list[Path]]) -> str:
     """The results as a Markdown table."""
     lines = [
         "# The documents and their experiments",
@@ -98,7 +143,7 @@ def table(finished: dict[str, list[Path]]) -> str:
         "| document | `python src/train.py ...` | figure | epoch | document | ours | seeds | seconds per epoch |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for experiment, folders in finished.items():
+    for experiment, folders in complete.items():
         document = EXPERIMENTS[experiment]
         found = [figures(experiment, folder) for folder in folders]
         speed = RUNS / experiment / "speed.json"
@@ -114,16 +159,35 @@ def table(finished: dict[str, list[Path]]) -> str:
                 f"| {epoch or 'last'} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
                 f"| {len(ours)} | {seconds} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_what_helped()]) + "\n"
+
+
+def _what_helped() -> list[str]:
+    """The table of changes, of the experiments whose changes have all been trained."""
+    lines = []
+    for experiment, steps in STEPS.items():
+        folders = step_folders(experiment)
+        if not all(finished(folder) for folder in folders):
+            continue
+        last = max(EXPERIMENTS[experiment].epochs)
+        values = [figures(experiment, folder)[last] for folder in folders]
+        labels = ["as in the document", *(f"+ {label}" for label, _ in steps)]
+        for number, (label, value) in enumerate(zip(labels, values, strict=True)):
+            gain = f"{value - values[number - 1]:+.2f}" if number else ""
+            lines.append(f"| {EXPERIMENTS[experiment].name if not number else ''} | {label} | {value:.2f} | {gain} |")
+    if not lines:
+        return []
+    heading = ["", "## What helped", "", "The last figure of the table above, of the first seed, change by change.", ""]
+    return [*heading, "| document | change | figure | difference |", "|---|---|---|---|", *lines]
 
 
 def write_table() -> str:
     """Brings ``reproduce.md`` up to date with every run that is complete."""
-    finished = {
+    complete = {
         name: [path.parent for path in sorted((RUNS / name).glob("seed*/metrics.json"))] for name in EXPERIMENTS
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    text = table({name: folders for name, folders in finished.items() if folders})
+    text = table({name: folders for name, folders in complete.items() if folders})
     (RESULTS / "reproduce.md").write_text(text)
     return text
 
@@ -133,20 +197,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(EXPERIMENTS)}; all by default")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds each (default: 3)")
+    parser.add_argument("--steps", action="store_true", help="train what lies between each and its better one")
     parser.add_argument("--speed", action="store_true", help="measure how long an epoch takes, and nothing else")
     options = parser.parse_args()
     unknown = set(options.experiments) - set(EXPERIMENTS)
     if unknown or options.seeds < 1:
         parser.error(f"no experiment {', '.join(unknown)}" if unknown else "--seeds must be at least 1")
     chosen = [name for name in EXPERIMENTS if name in options.experiments or not options.experiments]
+    wanted = []
+    if options.steps:
+        for name in (name for name in STEPS if name in chosen):
+            between = step_folders(name)[1:-1]
+            wanted += [(folder, [*changed(name, step), "seed=0"]) for step, folder in enumerate(between, 1)]
+    elif not options.speed:
+        wanted = [
+            (RUNS / name / f"seed{seed}", [f"experiment={name}", f"seed={seed}"])
+            for seed in range(options.seeds)
+            for name in chosen
+        ]
     failed = []
     started = time.monotonic()
-    wanted = [(e, s) for s in range(options.seeds) for e in chosen]
-    for number, (experiment, seed) in enumerate([] if options.speed else wanted, 1):
+    for number, (folder, overrides) in enumerate(wanted, 1):
         minutes = (time.monotonic() - started) / 60
-        print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] experiment={experiment} seed={seed}", flush=True)
-        if not finish(RUNS / experiment / f"seed{seed}", [f"experiment={experiment}", f"seed={seed}", "logger=csv"]):
-            failed.append(f"experiment={experiment} seed={seed}")
+        print(f"[{number} of {len(wanted)}, after {minutes:.0f} min] {' '.join(overrides)}", flush=True)
+        if not finish(folder, [*overrides, "logger=csv"]):
+            failed.append(" ".join(overrides))
         write_table()
     for experiment in chosen if options.speed else []:
         measure_speed(experiment)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from tests.conftest import ROOT, composed
 from tests.files import write_cifar10, write_mnist, write_pictures
 from vaelab.training import train
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from reproduce import STEPS, changed, step_folders
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
 GALLERY = {
@@ -55,3 +59,10 @@ def test_every_experiment_runs(
         assert any(row["val/loss"] for row in csv.DictReader(file))
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert pictures >= (GALLERY if "samples_animation" in cfg.callbacks else {"samples.png"})
+
+
+@pytest.mark.parametrize("experiment", sorted(STEPS))
+def test_the_changes_that_are_counted_make_up_the_better_experiment(experiment: str) -> None:
+    better = composed("train", f"experiment={experiment}_better", "run_dir=.")
+    assert composed("train", *changed(experiment, len(STEPS[experiment])), "run_dir=.") == better
+    assert len(step_folders(experiment)) == len(STEPS[experiment]) + 1
