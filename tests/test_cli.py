@@ -114,7 +114,7 @@ def test_an_unknown_option_in_a_file(default: str, line: str, tmp_path: Path) ->
     [
         ("train", ["model=mlp", "data=mnist", "trainer.max_epochs=", "optimizer.lr=", "-m latent_dim=", "ckpt_path="]),
         ("evaluate", ["run=latest", "accelerator=gpu", "data_dir="]),
-        ("generate", ["run=latest", "what=[samples]", "count=", "seed="]),
+        ("generate", ["run=latest", "what=samples", "images=", "files=", "count=", "seed="]),
     ],
 )
 def test_help_teaches(

@@ -1,11 +1,13 @@
 """Checkpoints: where they are, what is in them, and how a model is built again from one alone.
 
-A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only. Reading one
-runs nothing: it is loaded with ``weights_only``, and of its configuration nothing is built but this package's own
-models, objectives and data sets.
+A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only; or what is
+left of one for others, ``model.safetensors`` with a ``config.json``. Reading either runs nothing: the one is loaded
+with ``weights_only``, the other cannot hold more than tensors, and of its configuration nothing is built but this
+package's own models, objectives and data sets.
 """
 
 import importlib
+import json
 import os
 import pickle
 import re
@@ -24,6 +26,8 @@ from vaelab.paths import ROOT
 
 # How sources call the folder that holds their data, in the order of how much it is theirs.
 DATA_PATHS = ("folder", "data_dir", "cache_dir")
+# What is left of a checkpoint for others: its weights, and beside them what they are weights of.
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 
 _TARGET = re.compile(
     r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Za-z]\w*)"
@@ -34,7 +38,7 @@ def find(run: str | Path, prefer: str = "best") -> Path:
     """The checkpoint that ``run`` means.
 
     Args:
-        run: a checkpoint file; a run folder; or ``latest``, the run started last.
+        run: a checkpoint file; a run folder, or one with ``model.safetensors``; or ``latest``, the run started last.
         prefer: of a run folder's checkpoints, ``best`` or ``last``; the other one is taken where it is missing.
 
     Raises:
@@ -50,6 +54,8 @@ def find(run: str | Path, prefer: str = "best") -> Path:
     for name in (prefer, "best", "last"):
         if (path / "checkpoints" / f"{name}.ckpt").is_file():
             return path / "checkpoints" / f"{name}.ckpt"
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
     raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
 
 
@@ -59,6 +65,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, holds more than plain containers and tensors, or is not one of this project's.
     """
+    if path.suffix == ".safetensors":
+        return _checked_format(_read_safetensors(path), path)
     _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,6 +79,32 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read as a checkpoint ({first_line(error)}): it is damaged or something else"
         ) from error
+    return _checked_format(checkpoint, path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Weights and the configuration beside them, in the place of a checkpoint."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f'{path} needs safetensors: type pip install -e ".[export]"') from error
+    settings = path.with_name(SETTINGS)
+    try:
+        stored = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{settings} cannot be read as the configuration of {path.name}: {first_line(error)}"
+        ) from error
+    try:
+        weights = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): it is damaged or something else") from error
+    return {"vaelab": stored, "state_dict": weights}
+
+
+def _checked_format(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """A checkpoint's contents, if they are one's."""
     if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("vaelab"), dict) and "state_dict" in checkpoint):
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
     if checkpoint["vaelab"].get("format") != 1:
@@ -165,7 +199,11 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
     """
     source = dict(config["data"]["source"])
     for key in DATA_PATHS:
-        if key != "folder" and source.get(key) is not None and not Path(str(source[key])).is_dir():
+        if key == "folder" or key not in source:
+            continue
+        value = source[key]
+        unknown = value is None and (key == "data_dir" or "folder" in source)  # of other sources it is a choice
+        if unknown or (value is not None and not Path(str(value)).is_dir()):
             # From another machine: nothing is written to a place that a checkpoint has made up.
             source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
             source[key] = source[key] or str(ROOT / "data")

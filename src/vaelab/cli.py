@@ -1,4 +1,4 @@
-"""The command line of train.py, evaluate.py and generate.py: Hydra, with one readable line for every mistake.
+"""The command line of the scripts in ``src/``: Hydra, with one readable line for every mistake.
 
 A mistake a user can make ends in one line on stderr (what was wrong, where, what to type instead) and exit code 1; a
 bug keeps its traceback; Ctrl-C is one line and 130. ``HYDRA_FULL_ERROR=1`` gives tracebacks for everything. In a sweep

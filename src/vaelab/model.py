@@ -1,5 +1,6 @@
 """A trained model to use from Python, with NumPy arrays in and out: :func:`vaelab.load`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,32 @@ from torch import Tensor
 from vaelab import checkpoint
 from vaelab.errors import UserError
 from vaelab.evaluation.likelihood import bound, log_weights
+from vaelab.mistakes import first_line
 from vaelab.module import evaluation_noise
 
 Floats = npt.NDArray[np.float32]
 _AT_ONCE = 500
+
+
+def fetched(model: str | Path) -> Path:
+    """The folder of a model: the one that is named or, where there is none, its copy of the Hugging Face Hub's.
+
+    Raises:
+        UserError: there is neither, or nothing that can download it.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(model)):
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(
+            f'{model} is no folder here, and the hub needs huggingface_hub: type pip install -e ".[export]"'
+        ) from error
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=[checkpoint.WEIGHTS, checkpoint.SETTINGS]))
+    except Exception as error:  # of the network, the hub, or the disk
+        raise UserError(f"{model} is no folder here, and could not be downloaded: {first_line(error)}") from error
 
 
 class Model:

@@ -190,6 +190,11 @@ class Subject:
         return self.encode(images)[0]
 
     @torch.no_grad()
+    def draw(self, images: Images) -> Tensor:
+        """A latent (N, D) of each of the images, drawn from its posterior, on the CPU."""
+        return torch.cat([self.vae.encode(x, y).rsample().float().cpu() for x, y in self.batches(images)])
+
+    @torch.no_grad()
     def posterior(self, images: Images) -> Latent:
         """q(z|x) of images, all at once."""
         return self.vae.encode(self.pixels(images.images), images.labels.to(self.device))

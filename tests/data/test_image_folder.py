@@ -14,7 +14,7 @@ from rich.console import Console
 
 from vaelab.data import image_folder
 from vaelab.data.datamodule import ImageDataModule
-from vaelab.data.image_folder import ImageFolder
+from vaelab.data.image_folder import ImageFolder, read_image
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 
@@ -446,3 +446,36 @@ def test_a_data_module_makes_batches_of_them(tmp_path: Path) -> None:
         assert x.shape[1:] == (3, 4, 4)
         assert 0 <= x.min() <= x.max() <= 1
         assert len(x) == len(y)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "done"),
+    [
+        (_plain("L", 7), (1, 7, 9), []),
+        (_plain("1", 1), (3, 7, 9), []),
+        (_plain("RGB", (1, 2, 3)), (1, 7, 9), ["made grey"]),
+        (_plain("RGBA", (1, 2, 3, 4)), (3, 7, 9), ["laid on white"]),
+        (_animated, (3, 2, 2), ["the first of 2 frames"]),
+        (_turned, (3, 4, 2), ["turned as its EXIF orientation says"]),
+    ],
+)
+def test_what_is_done_to_one_file_is_told(
+    tmp_path: Path, make: Callable[[Path], None], shape: tuple[int, int, int], done: list[str]
+) -> None:
+    make(tmp_path / "one.png")
+    image, told = read_image(tmp_path / "one.png", shape)
+    assert image.shape == shape
+    assert [text for text in told if not text.startswith(("cropped", "scaled"))] == done
+
+
+def test_one_file_becomes_what_it_would_in_a_folder(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0).integers(0, 256, (50, 31, 3), dtype=np.uint8)
+    path = tmp_path / "in" / "train" / "one.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(chance).save(path)
+    image, told = read_image(path, (3, 4, 4))
+    assert torch.equal(torch.tensor(image), _only(tmp_path))
+    assert told == ["cropped from 31 x 50 to 31 x 31", "scaled from 31 x 31 to 4 x 4"]
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="one.png cannot be read"):
+        read_image(path, (3, 4, 4))

@@ -26,7 +26,9 @@ def subject(
         torch.randint(0, 256, (count, *shape), dtype=torch.uint8), torch.arange(count) % len(classes), factors
     )
     source = SimpleNamespace(name="random", classes=classes, factor_names=factor_names)
-    datamodule: Any = SimpleNamespace(splits={"test": images}, source=source, is_binary=False, binarization="none")
+    datamodule: Any = SimpleNamespace(
+        splits={"train": images, "test": images}, source=source, is_binary=False, binarization="none"
+    )
     return Subject(tiny_vae(SquaredError(), shape, latent_dim).eval(), datamodule)
 
 

@@ -1,5 +1,6 @@
 """Pictures of models and data of any size, and of such as lack something."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from tests.pictures.subjects import noted, subject
 from vaelab import figures, pictures
 from vaelab import subject as subjects
+from vaelab.data.source import Images
 from vaelab.distributions import Latent
 from vaelab.pictures import CannotDraw
 
@@ -26,6 +28,8 @@ def test_every_picture_of_any_data_and_model(shape: tuple[int, int, int], latent
         pictures.manifold(model, count=3, any_size=True),
         pictures.interpolation(model, steps=3),
         pictures.arithmetic(model, classes=("a", 2)),
+        pictures.traversal(model, steps=3, frames=3),
+        pictures.class_samples(model, 2),
     ):
         assert drawn.picture.dtype == np.uint8
         assert drawn.picture.shape[2] == 3
@@ -137,3 +141,30 @@ def test_images_come_in_the_precision_of_the_model() -> None:
     values = model.pixels(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
     assert values.dtype == torch.bfloat16
     assert values.tolist()[0] == pytest.approx([0, 0.2, 1], abs=1e-2)
+
+
+def test_samples_are_told_apart_by_where_classes_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = subject(latent_dim=3)
+    centres = torch.tensor([[-4.0, 0, 0], [4, 0, 0], [0, 4, 0]])
+
+    def near(images: Images) -> Tensor:
+        return centres[images.labels] + torch.randn(len(images.labels), 3) * torch.tensor([0.5, 0.5, 30.0])
+
+    monkeypatch.setattr(model, "draw", near)
+    monkeypatch.setattr(model.vae, "draw", lambda count, temperature: near(model.test)[:count])
+    drawn = pictures.class_samples(model, 4)
+    nearest = torch.cdist(drawn.arrays["latents"][:, :2], centres[:, :2]).argmin(1)
+    assert drawn.arrays["labels"].tolist() == nearest.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    with pytest.raises(CannotDraw, match="random has no classes"):
+        pictures.class_samples(subject(classes=("",)))
+
+
+def test_epochs_are_told_from_the_steps_of_validations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["epoch,step,train/loss,val/loss", ",4,9,", "0,9,,8", ",14,7,", "0,19,,6", "1,29,,5", "1,39,,4", "2,39,,"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    model = subject()
+    model.run = tmp_path
+    told: list[Any] = []
+    monkeypatch.setattr(figures, "loss_curves", lambda curves, per_epoch, units: told.append((curves, per_epoch)))
+    pictures.losses(model)
+    assert told == [({"loss": {"train": ((5, 15), (9, 7)), "val": ((10, 20, 30, 40), (8, 6, 5, 4))}}, 20)]

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow knows more, some of which start other programs
+_EXIF_ORIENTATION = 0x0112
 _PATIENCE_SECONDS = 1.5  # without a progress bar
 
 
@@ -400,6 +401,50 @@ def _decoded(paths: Iterable[Path], image_shape: tuple[int, ...]) -> Generator[n
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def read_image(path: Path, image_shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """One picture file, converted as those of a folder are.
+
+    Args:
+        path: of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
+        image_shape: (C, H, W) of the result; C = 1 makes it grey, C = 3 coloured.
+
+    Returns:
+        The image, (C, H, W), and what was done to it, in words.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about odd metadata of pictures that it reads nevertheless
+        result = _image_or_reason(path, image_shape)
+        if isinstance(result, str):
+            raise UserError(f"the image {path} cannot be read ({result})")
+        return result, _what_is_done(path, image_shape)
+
+
+def _what_is_done(path: Path, image_shape: tuple[int, ...]) -> list[str]:
+    """What :func:`_image` does to a file that it can read."""
+    channels, height, width = image_shape
+    done = []
+    with Image.open(path, formats=_FORMATS) as picture:
+        if getattr(picture, "n_frames", 1) > 1:
+            done.append(f"the first of {getattr(picture, 'n_frames', 1)} frames")
+        turned = ImageOps.exif_transpose(picture)
+        if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            done.append("turned as its EXIF orientation says")
+        if picture.has_transparency_data:
+            done.append("laid on white")
+        if channels == 1 and Image.getmodebase(picture.mode) != "L":
+            done.append("made grey")
+    factor = min(turned.width / width, turned.height / height)
+    kept = round(width * factor), round(height * factor)
+    if kept != turned.size:
+        done.append(f"cropped from {turned.width} x {turned.height} to {kept[0]} x {kept[1]}")
+    if kept != (width, height):
+        done.append(f"scaled from {kept[0]} x {kept[1]} to {width} x {height}")
+    return done
 
 
 def _image_or_reason(path: Path, image_shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | str:

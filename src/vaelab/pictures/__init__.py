@@ -5,14 +5,15 @@ The same ones are entries of ``callbacks.gallery.pictures`` and of ``pictures`` 
 
 from vaelab.pictures.charts import comparison, errors, latents, losses
 from vaelab.pictures.drawn import CannotDraw, Drawn
-from vaelab.pictures.images import class_reconstructions, reconstructions, samples
-from vaelab.pictures.ways import arithmetic, interpolation, manifold
+from vaelab.pictures.images import class_reconstructions, class_samples, reconstructions, samples, timeline
+from vaelab.pictures.ways import arithmetic, interpolation, manifold, traversal
 
 __all__ = [
     "CannotDraw",
     "Drawn",
     "arithmetic",
     "class_reconstructions",
+    "class_samples",
     "comparison",
     "errors",
     "interpolation",
@@ -21,4 +22,6 @@ __all__ = [
     "manifold",
     "reconstructions",
     "samples",
+    "timeline",
+    "traversal",
 ]

@@ -77,7 +77,7 @@ def comparison(subject: Subject, beside: str | None, count: int = 64, seed: int 
         UserError: there is no other model, or it is of images of another shape.
     """
     if beside is None:
-        raise UserError("what=comparison needs another model of the same images: type beside=<its run folder>")
+        raise CannotDraw("what=comparison needs another model of the same images: type beside=<its run folder>")
     models = [subject, Subject.load(beside)]
     shapes = {model.vae.image_shape for model in models}
     if len(shapes) > 1:

@@ -4,10 +4,27 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vaelab import figures
 from vaelab.pictures.drawn import CannotDraw, Drawn
 from vaelab.subject import Subject
+
+_MOST_ROWS = 60
+_TILE = 84  # about as many pixels wide is an image of an animation
+_REST = 6  # frames at either end
+
+
+def _text(name: str) -> str:
+    """A name that Matplotlib does not read as mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _there_and_back(images: Tensor) -> list[figures.Picture]:
+    """The frames of rows of images, (rows, frames, C, H, W): all rows side by side in each of them."""
+    scale = max(1, round(_TILE / images.shape[-1]))
+    frames = [figures.image_grid(each, scale=scale) for each in images.unbind(1)]
+    return [*[frames[0]] * _REST, *frames[1:-1], *[frames[-1]] * _REST, *frames[-2:0:-1]]
 
 
 def manifold(subject: Subject, count: int = 20, any_size: bool = False) -> Drawn:
@@ -31,7 +48,7 @@ def manifold(subject: Subject, count: int = 20, any_size: bool = False) -> Drawn
 
 
 def interpolation(
-    subject: Subject, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10
+    subject: Subject, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10, frames: int = 0
 ) -> Drawn:
     """Images decoded along straight lines between the latent codes of two images each, between these.
 
@@ -42,6 +59,7 @@ def interpolation(
             that are chosen, two and two.
         count: of pairs, where no images are chosen.
         steps: images decoded, the two reconstructions included.
+        frames: the same of an animation that goes there and back; 0 for none.
     """
     if classes is None:
         images, names = subject.shown(2 * count)
@@ -55,24 +73,78 @@ def interpolation(
         images, names = subject.numbered([found[0][0], found[1][0]])
     if len(names) % 2 or len(names) < 2:
         raise CannotDraw(f"an interpolation is between two images, and there are {len(names)}: type images=[3,17]")
-    codes, rows = subject.codes(images), len(names) // 2
-    way = torch.linspace(0, 1, steps)[:, None]
-    z = torch.lerp(codes[::2, None], codes[1::2, None], way)  # (rows, steps, latent_dim)
-    labels = None
-    if subject.vae.classes is not None:
-        weights = F.one_hot(images.labels, subject.vae.classes).float()
-        labels = torch.lerp(weights[::2, None], weights[1::2, None], way).flatten(end_dim=1)
-    decoded = subject.decode(z.flatten(end_dim=1), labels).unflatten(0, (rows, steps))
+    codes = subject.codes(images)
+    weights = None if subject.vae.classes is None else F.one_hot(images.labels, subject.vae.classes).float()
+
+    def between(count: int) -> tuple[Tensor, Tensor]:
+        """Latents (pairs, count, latent_dim) and what is decoded of them."""
+        way = torch.linspace(0, 1, count)[:, None]
+        z = torch.lerp(codes[::2, None], codes[1::2, None], way)
+        y = None if weights is None else torch.lerp(weights[::2, None], weights[1::2, None], way).flatten(end_dim=1)
+        return z, subject.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
+
+    z, decoded = between(steps)
     originals = subject.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[::2, None], decoded, originals[1::2, None]], 1)
     top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
     ways = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
     title = "straight lines between latent codes"
-    if rows == 1:
+    if len(z) == 1:
         title, ways = f"from {names[0]} to {names[1]}, on a straight line between their latent codes", []
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    picture = figures.labelled_grid(tiles.flatten(end_dim=1), steps + 2, title, top, ways)
-    return Drawn(picture, arrays)
+    picture = figures.labelled_grid(tiles.flatten(end_dim=1), steps + 2, _text(title), top, list(map(_text, ways)))
+    return Drawn(picture, arrays, _there_and_back(between(frames)[1]) if frames else ())
+
+
+def traversal(subject: Subject, dimensions: int = 10, reach: float = 2.0, steps: int = 11, frames: int = 0) -> Drawn:
+    """Images decoded while one latent dimension moves and the others stay, a row for each of those that vary most.
+
+    Of the images that are chosen, each at its own code; where none is, at the centre of the prior.
+
+    Args:
+        subject: the model.
+        dimensions: as many of those whose codes vary most over test images.
+        reach: how far they move to either side of the mean code, in standard deviations of the codes of test images.
+        steps: images in a row.
+        frames: from one side to the other, of an animation that goes there and back; 0 for none.
+    """
+    codes = subject.codes_of_test[0]
+    mean, deviation = codes.mean(0), codes.std(0)
+    dims = deviation.argsort(descending=True)[:dimensions]
+    if subject.chosen is not None:
+        (images, names), where = subject.chosen, "its code"
+        starts, labels = subject.codes(images), images.labels
+    else:
+        names, labels = [""], torch.zeros(1, dtype=torch.int64)  # what a conditional model is shown for
+        try:
+            starts, where = subject.vae.p_z().centre.float().cpu()[None], "the centre of the prior"
+        except NotImplementedError:
+            starts, where = mean[None], "the mean code of the test images, for the prior has no centre"
+        if subject.vae.classes is not None:
+            where += f", as class {subject.classes[0]}"
+    if len(starts) * len(dims) > _MOST_ROWS:
+        raise CannotDraw(f"{len(starts)} images and {len(dims)} dimensions make more than {_MOST_ROWS} rows")
+
+    def moved(count: int) -> tuple[Tensor, Tensor]:
+        """Latents (images * dimensions, count, latent_dim) and what is decoded of them."""
+        offsets = torch.linspace(-reach, reach, count)
+        z = starts[:, None, None].repeat(1, len(dims), count, 1)
+        for row, dim in enumerate(dims.tolist()):
+            z[:, row, :, dim] = mean[dim] + offsets * deviation[dim]
+        z = z.flatten(end_dim=1)
+        y = labels.repeat_interleave(len(dims) * count)
+        return z, subject.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
+
+    z, decoded = moved(steps)
+    left = [f"{_text(name)} $z_{{{dim + 1}}}$".strip() for name in names for dim in dims.tolist()]
+    top = [f"{offset:+.2g}" if abs(offset) > 1e-6 else "0" for offset in torch.linspace(-reach, reach, steps).tolist()]
+    title = (
+        f"the {len(dims)} of {len(mean)} latent dimensions that vary most, each moved from {where}:\n"
+        "so many standard deviations of the test images' codes from their mean"
+    )
+    picture = figures.labelled_grid(decoded.flatten(end_dim=1), steps, title, top, left)
+    arrays = {"pictures": decoded, "latents": z, "dimensions": dims.repeat(len(starts)), "labels": labels}
+    return Drawn(picture, arrays, _there_and_back(moved(frames)[1]) if frames else ())
 
 
 def arithmetic(
@@ -119,5 +191,5 @@ def arithmetic(
     top = ["original", *(f"{step:+g}" if step else "0" for step in times)]
     title = f"difference of mean codes, added in steps\n{feature}"
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    picture = figures.labelled_grid(tiles, len(times) + 1, title, top, names)
+    picture = figures.labelled_grid(tiles, len(times) + 1, _text(title), top, list(map(_text, names)))
     return Drawn(picture, arrays | {"difference": difference})

@@ -1,0 +1,20 @@
+"""A trained model to take away: ``python src/export.py run=latest format=onnx``."""
+
+from typing import TYPE_CHECKING
+
+from vaelab.cli import entry_point
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry_point("export")
+def main(cfg: "DictConfig") -> None:
+    """Exports; the real function loads torch, which an error or --help need not wait for."""
+    from vaelab.export import export
+
+    export(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What generate.py draws of a trained model, of which images, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaelab
+from tests.conftest import composed
+from vaelab.errors import UserError
+from vaelab.generation import generate
+from vaelab.training import train
+
+MOVING = {"interpolation", "traversal", "timeline"}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    options = ("callbacks=gallery", "callbacks.gallery=null", "callbacks.manifold_animation=null", "latent_dim=3")
+    train(composed("train", f"run_dir={folder}", *tiny_data, *options))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def conditional_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("conditional")
+    options = ("callbacks=none", "logger=none", "conditional=true", "data.binarize=threshold")
+    train(composed("train", f"run_dir={folder}", *tiny_data, *options))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark on light, of another size, in colour."""
+    pixels = np.full((40, 60, 3), 230, np.uint8)
+    pixels[10:30, 25:35] = (40, 10, 20)
+    path = tmp_path_factory.mktemp("photo") / "a $photo$ with a name that is long.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _generate(run: Path, out: Path, *options: str) -> dict[str, Path]:
+    files = generate(composed("generate", f"run={run}", f"run_dir={out}", *options))
+    return {file.name: file for file in files}
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_all_there_is(run_dir: Path, tmp_path: Path) -> None:
+    few = ["count=6", "frames=4", "pictures.manifold.count=4", "pictures.class_samples.per_class=2"]
+    files = _generate(run_dir, tmp_path, "what=all", "format=both", f"beside={run_dir}", *few)
+    names = set(composed("generate", "run=x").pictures)
+    assert {name for name in files if name.endswith(".png")} == {f"{name}.png" for name in names}
+    assert {name for name in files if name.endswith(".npz")} == {f"{name}.npz" for name in names}
+    assert {name for name in files if name.endswith(".gif")} == {f"{name}.gif" for name in MOVING}
+    for name in names:
+        assert np.asarray(Image.open(files[f"{name}.png"])).std() > 5, name
+    for name in ("samples", "reconstructions", "interpolation", "traversal", "manifold", "arithmetic", "class_samples"):
+        arrays = _arrays(files[f"{name}.npz"])
+        assert arrays["pictures"].shape[-3:] == (1, 28, 28), name
+        assert arrays["latents"].shape == (*arrays["pictures"].shape[:-3], 3), name
+        assert arrays["seed"] == 0
+        again = vaelab.load(run_dir).decode(arrays["latents"].reshape(-1, 3))
+        np.testing.assert_allclose(again, arrays["pictures"].reshape(-1, 1, 28, 28), atol=1e-5)
+
+
+def test_samples_are_those_of_the_loaded_model(run_dir: Path, tmp_path: Path) -> None:
+    files = _generate(run_dir, tmp_path, "what=samples", "count=5", "seed=3", "temperature=0.5", "format=npz")
+    assert set(files) == {"samples.npz"}
+    expected = vaelab.load(run_dir).sample(5, seed=3, temperature=0.5)
+    np.testing.assert_allclose(_arrays(files["samples.npz"])["pictures"], expected, atol=1e-6)
+
+
+def test_a_picture_is_the_same_beside_others(run_dir: Path, tmp_path: Path) -> None:
+    alone = _generate(run_dir, tmp_path / "a", "what=samples", "count=4")
+    among = _generate(run_dir, tmp_path / "b", "what=[reconstructions,samples]", "count=4")
+    assert alone["samples.png"].read_bytes() == among["samples.png"].read_bytes()
+
+
+def test_chosen_images_and_files_of_one_s_own(
+    run_dir: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = ["what=[reconstructions,interpolation,traversal,arithmetic]", "format=both", "frames=5"]
+    files = _generate(run_dir, tmp_path, *what, "images=[7]", f"files=['{photo}']", "steps=3")
+    said = capsys.readouterr().out
+    assert "made grey, cropped from 60 x 40 to 40 x 40, scaled from 40 x 40 to 28 x 28\n" in said
+    assert "is light, and this model's pictures are dark: invert=true?" in said
+    arrays = _arrays(files["reconstructions.npz"])
+    assert arrays["names"][0].startswith("image 7 (")
+    assert len(arrays["names"][1]) <= 24
+    originals, latents = arrays["originals"], arrays["latents"]
+    model = vaelab.load(run_dir)
+    np.testing.assert_allclose(model.encode(originals), latents, atol=1e-5)
+    assert originals[1].mean() > 0.7
+    way = _arrays(files["interpolation.npz"])["latents"]
+    np.testing.assert_allclose(way[0], [latents[0], latents.mean(0), latents[1]], atol=1e-5)
+    moved = _arrays(files["traversal.npz"])
+    for row, dimension, start in zip(moved["latents"], moved["dimensions"], np.repeat(latents, 3, 0), strict=True):
+        others = np.delete(np.arange(3), dimension)
+        np.testing.assert_allclose(row[:, others], np.tile(start[others], (len(row), 1)), atol=1e-5)
+        assert (np.diff(row[:, dimension]) > 0).all()
+    options = ("what=reconstructions", "format=npz", f"files=['{photo}']", "invert=true")
+    negative = _generate(run_dir, tmp_path / "negative", *options)
+    said = capsys.readouterr().out
+    assert "28 x 28, inverted\n" in said
+    assert "invert=" not in said
+    np.testing.assert_allclose(_arrays(negative["reconstructions.npz"])["originals"][0], 1 - originals[1], atol=1e-6)
+
+
+def test_an_animation_goes_there_and_back(run_dir: Path, tmp_path: Path) -> None:
+    files = _generate(run_dir, tmp_path, "what=interpolation", "images=[0,1]", "frames=6")
+    with Image.open(files["interpolation.gif"]) as gif:
+        frames = []
+        for i in range(getattr(gif, "n_frames", 1)):
+            gif.seek(i)
+            frames.append(np.asarray(gif.convert("RGB")))
+    assert len(frames) == 2 * 6 - 2  # rests are long frames
+    for there, back in zip(frames[1:5], frames[:5:-1], strict=True):
+        assert np.array_equal(there, back)
+    assert not np.array_equal(frames[0], frames[5])
+
+
+def test_a_conditional_model_is_told_the_classes_of_files(
+    conditional_dir: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("format=npz", f"files=['{photo}']", "invert=true")
+    what = "what=[reconstructions,class_samples,traversal]"
+    files = _generate(conditional_dir, tmp_path, what, *options, "labels=[4]")
+    assert "cut at one half" in capsys.readouterr().out
+    arrays = _arrays(files["reconstructions.npz"])
+    assert set(np.unique(arrays["originals"])) == {0, 1}
+    model = vaelab.load(conditional_dir)
+    np.testing.assert_allclose(model.reconstruct(arrays["originals"], [4]), arrays["pictures"], atol=1e-5)
+    rows = _arrays(files["class_samples.npz"])
+    assert rows["labels"].tolist() == np.repeat(np.arange(10), 10).tolist()
+    np.testing.assert_array_equal(rows["latents"][:10], rows["latents"][-10:])
+    for labels, said in (("null", "0 labels for 1 files"), ("[4,4]", "2 labels for 1"), ("[nine]", "no such class")):
+        with pytest.raises(UserError, match=said):
+            _generate(conditional_dir, tmp_path, what, *options, f"labels={labels}")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["what=nothing"], "what=nothing: no such picture; choose from all, samples"),
+        (["what=comparison"], "what=comparison needs another model"),
+        (["what=timeline", "pictures.timeline.name=manifold"], r"what=timeline: the run has left no manifold\.gif"),
+        (["images=[3,900]"], "there is no image 900: the test images are 0 to 63"),
+        (["images=[a]"], "images=a: test images are chosen by number"),
+        (["images=[1,2,3]", "what=interpolation"], "between two images, and there are 3"),
+        (["files=none.png"], r"files=none\.png: there is no such file"),
+        ([f"files={__file__}"], "cannot be read"),
+        (["labels=[1]"], "this model is told no class"),
+        (["invert=true"], "for images that files"),
+        (["format=jpg"], "format=jpg: choose from png"),
+        (["count=0"], "count=0: it must be an integer of at least 1"),
+        (["pictures.manifold.count=x"], r"pictures\.manifold\.count=x: it must be an integer"),
+        (["steps=1"], "steps=1: it must be an integer of at least 2"),
+        (["temperature=-1"], "temperature=-1: it must be a number of at least 0"),
+    ],
+)
+def test_what_is_refused(run_dir: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        _generate(run_dir, tmp_path, *options)
+
+
+def test_all_leaves_out_what_there_is_not(
+    conditional_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = _generate(conditional_dir, tmp_path, "what=all", "count=4", "frames=2")
+    said = capsys.readouterr().out
+    for name in ("comparison", "timeline", "losses"):
+        assert f"no {name}: " in said
+        assert f"{name}.png" not in files
+    assert "traversal.gif" in files
