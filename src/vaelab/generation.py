@@ -13,7 +13,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from vaelab import reporting
-from vaelab.data.image_folder import read_image
+from vaelab.data.picture_files import read_image
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 from vaelab.figures import save_gif, save_png

@@ -1,6 +1,7 @@
 """A folder of images: what pictures become, how they are split, when they are decoded, and what is refused."""
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from vaelab.data import image_folder
+from vaelab.data import image_cache, picture_files
 from vaelab.data.datamodule import ImageDataModule
-from vaelab.data.image_folder import ImageFolder, read_image
+from vaelab.data.image_folder import ImageFolder
+from vaelab.data.picture_files import read_image
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 
@@ -212,13 +214,13 @@ def test_pictures_are_turned_as_they_say(tmp_path: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that have been decoded."""
     names: list[str] = []
-    decode = image_folder._image
+    decode = picture_files._image
 
     def note(path: Path, image_shape: tuple[int, ...]) -> Any:
         names.append(path.name)
         return decode(path, image_shape)
 
-    monkeypatch.setattr(image_folder, "_image", note)
+    monkeypatch.setattr(picture_files, "_image", note)
     return names
 
 
@@ -342,14 +344,14 @@ def test_an_image_that_cannot_be_read_is_named_or_skipped(
 
 def test_what_has_become_readable_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(tmp_path / "in", 8)
-    decode = image_folder._image
+    decode = picture_files._image
 
     def forbid(path: Path, image_shape: tuple[int, ...]) -> Any:
         if path.name == "003.png":
             raise PermissionError("forbidden")
         return decode(path, image_shape)
 
-    monkeypatch.setattr(image_folder, "_image", forbid)
+    monkeypatch.setattr(picture_files, "_image", forbid)
     assert 3 not in _numbers(_source(tmp_path, on_error="skip").load(train=True))
     monkeypatch.undo()
     source = _source(tmp_path)
@@ -400,10 +402,59 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     _fill(tmp_path / "in", 3)
-    monkeypatch.setattr(image_folder, "_write_header", fail)
+    monkeypatch.setattr(image_cache, "_write_header", fail)
     with pytest.raises(UserError, match=r"takes 0 MB \(No space left on device\): make room, or type"):
         _source(tmp_path).prepare()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["killed", "an image that cannot be read", "a journal of other files"])
+def test_what_is_interrupted_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str], how: str
+) -> None:
+    _fill(tmp_path / "in", 12)
+    expected = [_source(tmp_path).load(train).images.clone() for train in (True, False)]
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    decoded.clear()
+    monkeypatch.setattr(image_cache, "_NOTE_SECONDS", -1)
+    read_all = picture_files.read_all
+
+    def interrupted(paths: Any, image_shape: tuple[int, ...]) -> Any:
+        for number, result in enumerate(read_all(paths, image_shape)):
+            if number == 7:
+                if how != "an image that cannot be read":
+                    raise KeyboardInterrupt
+                result = "it is gone"
+            yield result
+
+    monkeypatch.setattr(image_cache, "read_all", interrupted)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        _source(tmp_path).prepare()
+    (journal,) = (tmp_path / "out").glob(".*.partial.json")
+    assert json.loads(journal.read_text())["done"] == 7
+    if how == "a journal of other files":
+        journal.write_text('{"done": 700, "unreadable": {}}')
+    monkeypatch.setattr(image_cache, "read_all", read_all)
+    decoded.clear()
+    source = _source(tmp_path)
+    source.prepare()
+    assert len(decoded) == (12 if how == "a journal of other files" else 5)
+    for images, train in zip(expected, (True, False), strict=True):
+        assert torch.equal(source.load(train).images, images)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".npy"]
+
+
+def test_what_was_begun_of_files_that_have_changed_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fill(tmp_path / "in", 6)
+    monkeypatch.setattr(image_cache, "_NOTE_SECONDS", -1)
+    _break(tmp_path / "in" / "bad.png", "empty")
+    with pytest.raises(UserError, match="bad.png"):
+        _source(tmp_path).prepare()
+    assert len(list((tmp_path / "out").glob(".*.partial*"))) == 2
+    (tmp_path / "in" / "bad.png").unlink()
+    _source(tmp_path).prepare()
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".npy"]
 
 
 @pytest.mark.parametrize(
@@ -424,11 +475,11 @@ def test_impossible_values_are_refused(tmp_path: Path, options: dict[str, Any], 
 
 def test_progress_is_shown_when_it_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr(image_folder, "get_console", lambda: console)
+    monkeypatch.setattr(image_cache, "get_console", lambda: console)
     _fill(tmp_path / "in", 5)
     _source(tmp_path).prepare()
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
-    monkeypatch.setattr(image_folder, "_PATIENCE_SECONDS", -1)
+    monkeypatch.setattr(image_cache, "_PATIENCE_SECONDS", -1)
     _fill(tmp_path / "in", 5)
     _source(tmp_path).prepare()
     shown = console.file.getvalue()  # type: ignore[attr-defined]

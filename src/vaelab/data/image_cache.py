@@ -1,0 +1,312 @@
+"""Decoded pictures in one array on disk, which need not fit into memory: made once, and gone on with after a stop."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vaelab.data.picture_files import image_or_reason, read_all
+from vaelab.errors import UserError
+from vaelab.mistakes import first_line
+
+try:
+    import fcntl
+except ImportError:  # Windows: what is interrupted there starts anew
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+# Part of the files' names: raise it with every change to the images or their order.
+_VERSION = 1
+_PATIENCE_SECONDS = 1.5  # without a progress bar
+_NOTE_SECONDS = 5.0  # how much work may be lost
+
+
+class File(NamedTuple):
+    """A picture file, and what tells whether it has changed."""
+
+    name: str  # relative to the folder, with forward slashes
+    size: int  # bytes
+    mtime_ns: int
+
+
+class ImageCache:
+    """The pictures of a folder as one array, uint8 (N, C, H, W), in the order in which they are named.
+
+    Args:
+        folder: that holds them.
+        image_shape: (C, H, W).
+        cache_dir: the folder to keep the array in: N * C * H * W bytes.
+        seed: of the order, which the array's name depends on.
+        on_error: ``fail`` at the first picture that cannot be read, or ``skip`` all of them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        image_shape: tuple[int, ...],
+        cache_dir: Path,
+        seed: int = 0,
+        on_error: Literal["fail", "skip"] = "fail",
+    ) -> None:
+        self.folder, self.image_shape, self.cache_dir, self.seed = folder, image_shape, cache_dir, seed
+        self.on_error = on_error
+        # What the names of the cache's files begin with, and no other folder's or shape's.
+        shape = "x".join(map(str, image_shape))
+        digest = _sha256(_VERSION, str(folder), shape, seed)[:8]
+        self._prefix = f"{re.sub(r'[^A-Za-z0-9_-]', '_', folder.name)[:40]}-{shape}-{digest}"
+        self._manifest = cache_dir / f"{self._prefix}.json"
+        self._image_bytes = int(np.prod(image_shape))
+
+    def open(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
+        """The array of these files, and those of them that cannot be read, each with the reason.
+
+        Raises:
+            UserError: a picture cannot be read, or none can; or the disk is full or may not be written to.
+        """
+        return self._cached(files) or self._decode(files)
+
+    def refusal(self, name: str, reason: str) -> UserError:
+        """What is said of a picture that cannot be read."""
+        return UserError(
+            f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or type "
+            "data.source.on_error=skip to leave out all that cannot be read"
+        )
+
+    def _cached(self, files: Sequence[File]) -> tuple[Path, dict[str, str]] | None:
+        """What the manifest tells of, where it is of these files."""
+        try:
+            text = self._manifest.read_text(encoding="utf-8")
+        except OSError:
+            return None
+        # A file that someone else may have written can fail in any way; none of them is worth more than decoding anew.
+        try:
+            manifest = json.loads(text)
+            if [File(*file) for file in manifest["files"]] != list(files):
+                log.info("the images in %s have changed since they were decoded", self.folder)
+                return None
+            unreadable = dict(manifest["unreadable"])
+            array = self.cache_dir / Path(manifest["array"]).name
+            images = np.load(array, mmap_mode="r")
+            if images.dtype != np.uint8 or images.shape != (len(files) - len(unreadable), *self.image_shape):
+                raise ValueError(f"{array.name} holds {images.dtype} of shape {images.shape}")
+            # A permission or a newer Pillow makes an image readable that has not changed.
+            if any(not isinstance(image_or_reason(self.folder / name, self.image_shape), str) for name in unreadable):
+                return None
+        except Exception as error:
+            log.warning("replacing the decoded images in %s: %s", self._manifest, first_line(error))
+            return None
+        return array, unreadable
+
+    def _decode(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
+        """Decodes all files.
+
+        The manifest is written last and names an array that is named after its content: a process that reads at any
+        time, or builds the same at the same time, finds both or neither.
+        """
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with self._work(files) as work:
+                self._fill(work, files)
+                array = self.cache_dir / f"{self._prefix}-{_sha256(files, sorted(work.unreadable.items()))[:12]}.npy"
+                os.replace(work.path, array)
+            content = {
+                "version": _VERSION,
+                "folder": str(self.folder),
+                "image_shape": self.image_shape,
+                "seed": self.seed,
+                "array": array.name,
+                "unreadable": work.unreadable,
+                "files": files,
+            }
+            _write_json(content, self._manifest)
+        except OSError as error:
+            size = len(files) * self._image_bytes / 1e6
+            raise UserError(
+                f"the decoded images cannot be kept in {self.cache_dir}, which takes {size:,.0f} MB "
+                f"({os.strerror(error.errno) if error.errno else error}): "
+                f"{'make room' if error.errno == errno.ENOSPC else 'allow it'}, or type data.source.cache_dir=<path of "
+                "another folder>"
+            ) from error
+        for outdated in self.cache_dir.glob(f"{self._prefix}-*.npy"):
+            if outdated != array:
+                with suppress(OSError):  # in use, where that matters
+                    outdated.unlink()
+        return array, work.unreadable
+
+    @contextmanager
+    def _work(self, files: Sequence[File]) -> Iterator["_Work"]:
+        """What is left of the work on these files; what is done of it when it is interrupted is kept.
+
+        One process at a time works in the file that an interrupted one has left; another one that comes meanwhile has
+        a file of its own, and nothing to go on with.
+        """
+        path = self.cache_dir / f".{self._prefix}-{_sha256(files)[:12]}.partial"
+        file = _locked(path)
+        kept = file is not None
+        if file is None:
+            path = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+            file = path.open("x+b")
+        work = _Work(path, file)
+        try:
+            _write_header(file, (len(files), *self.image_shape))
+            if kept:
+                self._discard_others(path)
+                work.go_on(len(files), self._image_bytes)
+            if work.done:
+                log.info("going on after %d of the %d images in %s", work.done, len(files), self.folder)
+            else:
+                log.info("decoding the %d images in %s, once, into %s", len(files), self.folder, self.cache_dir)
+            yield work
+        except OSError:  # a full disk: what was noted is there
+            raise
+        except BaseException:
+            if work.journal.exists():
+                work.note()
+            raise
+        finally:
+            with suppress(OSError):  # what could not be written cannot be written now
+                file.close()
+            if not (kept and work.path.exists() and work.journal.exists()):
+                for left in (work.path, work.journal):
+                    with suppress(OSError):
+                        left.unlink(missing_ok=True)
+
+    def _discard_others(self, path: Path) -> None:
+        """Removes what was begun of files that have changed since, if nobody is at it."""
+        for other in self.cache_dir.glob(f".{self._prefix}-*.partial"):
+            if other != path and (file := _locked(other)) is not None:
+                with file:
+                    for left in (other, _Work(other, file).journal):
+                        left.unlink(missing_ok=True)
+
+    def _fill(self, work: "_Work", files: Sequence[File]) -> None:
+        """Decodes what is left.
+
+        Not through a mapping of the file, which on a full disk ends the process rather than in an error.
+        """
+        bar = Progress(
+            TextColumn("decoding images"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=get_console(),
+            transient=True,
+        )
+        task = bar.add_task("", total=len(files), completed=work.done)
+        began = noted = time.monotonic()
+        with ExitStack() as stack:
+            left = files[work.done :]
+            results = stack.enter_context(
+                closing(read_all((self.folder / file.name for file in left), self.image_shape))
+            )
+            for file, result in zip(left, results, strict=True):
+                if isinstance(result, str):
+                    if self.on_error == "fail":
+                        raise self.refusal(file.name, result)
+                    work.unreadable[file.name] = result
+                else:
+                    work.file.write(result.tobytes())
+                work.done += 1
+                bar.advance(task)
+                now = time.monotonic()
+                if now - noted > _NOTE_SECONDS:
+                    work.note()
+                    noted = now
+                if now - began > _PATIENCE_SECONDS and not bar.live.is_started and get_console().is_terminal:
+                    stack.enter_context(bar)
+        if len(work.unreadable) == len(files):
+            name, reason = next(iter(work.unreadable.items()))
+            raise UserError(
+                f"none of the {len(files)} images in {self.folder} can be read; the first one is {name} ({reason}): "
+                "type data.source.folder=<path of another folder>"
+            )
+        work.file.seek(0)
+        _write_header(work.file, (len(files) - len(work.unreadable), *self.image_shape))  # as long as it was
+        work.file.flush()
+
+
+class _Work:
+    """An array that is being written: how many files it has taken, and which of them could not be read."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.journal = path.with_name(f"{path.name}.json")
+        self.done = 0
+        self.unreadable: dict[str, str] = {}
+
+    def go_on(self, files: int, image_bytes: int) -> None:
+        """Finds where the work stopped, behind the header that has just been written, and drops what is after it."""
+        header = self.file.tell()
+        try:
+            noted = json.loads(self.journal.read_text(encoding="utf-8"))
+            done, unreadable = int(noted["done"]), {str(name): str(why) for name, why in noted["unreadable"].items()}
+            end = header + (done - len(unreadable)) * image_bytes
+            if not (len(unreadable) <= done <= files and end <= self.path.stat().st_size):
+                raise ValueError("the journal tells of more than there is")
+            self.done, self.unreadable = done, unreadable
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or none to be relied on
+            end = header
+        self.file.seek(end)
+        self.file.truncate()
+
+    def note(self) -> None:
+        """Notes what is done, once it is on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        _write_json({"done": self.done, "unreadable": self.unreadable}, self.journal)
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """A file, made if it is not there, that no other process has open in this way; ``None`` where one has."""
+    if fcntl is None:
+        return None
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # nobody has finished with it meanwhile
+                return file
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:  # there are no locks here
+            file.close()
+            path.unlink(missing_ok=True)
+            return None
+        file.close()
+
+
+def _write_json(content: object, path: Path) -> None:
+    """Writes it whole, or not at all."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sha256(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def _write_header(target: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(target, header)
