@@ -29,7 +29,7 @@ _TERMS = {
     "bits_per_dim": "bits per pixel and channel",
 }
 _OF_THE_MACHINE = ("run_dir", "hydra", "logger", "callbacks", "ckpt_path", "accelerator")
-_CHOICES = ("model", "loss", "prior", "posterior", "objective", "data")
+_PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior")
 
 
 def write_card(subject: Subject, path: Path, folder: Path, license_id: str | None) -> Path:
@@ -88,7 +88,7 @@ def _what(subject: Subject, config: dict[str, Any]) -> str:
     vae, data = subject.vae, config["data"]
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
-    chosen = {name: config["choices"][name] for name in _CHOICES if config.get("choices", {}).get(name)}
+    parts = {**{name: config["module"]["vae"][name] for name in _PARTS}, "objective": config["module"]["objective"]}
     validation = data.get("validation")
     if validation == "test":
         protocol = "trained on all training images; validated on the test images, as some published protocols do"
@@ -100,7 +100,7 @@ def _what(subject: Subject, config: dict[str, Any]) -> str:
         ("binarised", "yes, " + data["binarize"] if subject.datamodule.is_binary else "no, grey values"),
         ("latent dimensions", str(vae.latent_dim)),
         ("parameters", f"{count:,}"),
-        *((name, f"`{option}`") for name, option in chosen.items()),
+        *((name, f"`{part['_target_']}`") for name, part in parts.items()),
         ("classes", f"{vae.classes}, of which one is to be given with each image" if vae.classes else "not told"),
         ("protocol", protocol + ("" if data.get("limit") is None else f"; the first {data['limit']:,} of each split")),
     ]
@@ -170,12 +170,14 @@ def _names_a_folder(text: str) -> bool:
 def _training(subject: Subject, config: dict[str, Any]) -> str:
     """The command by which it was trained, less what is about that machine."""
     path = None if subject.run is None else subject.run / "config.yaml"
-    typed = None
+    typed = []
     if path is not None and path.is_file():
         settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        typed = settings.get("overrides")
+        typed = settings.get("overrides", [])
+    choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
+    if not typed and choices:
+        typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]
     if not typed:
-        chosen = {**config.get("choices", {}), "latent_dim": config.get("latent_dim"), "seed": config.get("seed")}
-        typed = [f"{name}={option}" for name, option in chosen.items() if option is not None]
+        return "## Training\n\nIt was trained from Python, with the settings in `config.json`."
     typed = [text for text in typed if not text.lstrip("+~").startswith(_OF_THE_MACHINE) and not _names_a_folder(text)]
     return f"## Training\n\n```\n{shlex.join(['python', 'src/train.py', *typed])}\n```"
