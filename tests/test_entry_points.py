@@ -161,6 +161,19 @@ def test_generate_draws_pictures(trained: tuple[Path, subprocess.CompletedProces
         assert is_picture(tmp_path / "out" / f"{name}.png")
 
 
+def test_export_leaves_what_torch_alone_can_load(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    done = run("export", f"run={run_dir}", "format=torch_export", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "encoder.pt2: images [1, 28, 28] to mean [3], log_variance [3], within " in done.stdout
+    decoder = f"torch.export.load({str(tmp_path / 'out' / 'decoder.pt2')!r}).module()"
+    code = f"import torch; print({decoder}(latents=torch.zeros(5, 3))['pictures'].shape)"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert alone.stdout == "torch.Size([5, 1, 28, 28])\n", alone.stderr
+
+
 def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     typed = ("-m", *TINY, "callbacks.pictures.count=4", "latent_dim=2,-1,3", f"hydra.sweep.dir={sweep}")

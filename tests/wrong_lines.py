@@ -153,5 +153,13 @@ VALUES = [
     ("evaluate", "run=latest likelihood.splits=[all]", ["choose some of"]),
     ("generate", "run=latest what=nothing", ["what=nothing", "samples"]),
     ("generate", "run=latest count=0", ["count=0"]),
+    ("generate", "run=latest what=interpolations", ["what=interpolations", "interpolation,"]),
+    ("generate", "run=latest images=[many]", ["images=many", "images=[3,17]"]),
+    ("generate", "run=latest files=/dev/null/a.png", ["files=/dev/null/a.png", "no such file"]),
+    ("generate", "run=latest format=jpg", ["format=jpg", "png"]),
     ("generate", "run=/dev/null/run", ["/dev/null/run does not exist"]),
+    ("export", "format=onnx", ["run is missing", "run=latest"]),
+    ("export", "run=latest format=tflite", ["format=tflite", "onnx"]),
+    ("export", "run=latest tolerance=none", ["tolerance=none"]),
+    ("export", "run=/dev/null/run format=torch_export", ["/dev/null/run does not exist"]),
 ]

@@ -40,6 +40,14 @@ def _check(cfg: DictConfig) -> list[str]:
             raise UserError(f"{key}={value}: it must be a number of at least 0")
     if cfg.format not in ("png", "npz", "both"):
         raise UserError(f"format={cfg.format}: choose from png (and GIF), npz (the numbers), both")
+    for number in _listed(cfg.images):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"images={number}: test images are chosen by number, from 0: type e.g. images=[3,17]")
+    for file in _listed(cfg.files):
+        if not Path(str(file)).expanduser().is_file():
+            raise UserError(f"files={file}: there is no such file")
+    if not isinstance(cfg.invert, bool) or (cfg.invert and not _listed(cfg.files)):
+        raise UserError(f"invert={cfg.invert}: true or false, for images that files=... names")
     wanted = list(cfg.pictures) if cfg.what == "all" else _listed(cfg.what)
     for name in wanted:
         if name not in cfg.pictures:
@@ -55,11 +63,6 @@ def _listed(value: Any) -> list[Any]:
 def _choose(cfg: DictConfig, subject: Subject) -> Chosen | None:
     """The test images and the files that were named, if any were."""
     numbers, files, labels = _listed(cfg.images), _listed(cfg.files), _listed(cfg.labels)
-    for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"images={number}: test images are chosen by number, from 0: type e.g. images=[3,17]")
-    if not isinstance(cfg.invert, bool) or (cfg.invert and not files):
-        raise UserError(f"invert={cfg.invert}: true or false, for images that files=... names")
     parts = [subject.numbered(numbers)] if numbers else []
     if files or labels:
         parts.append(_from_files(files, _labels(labels, len(files), subject), cfg.invert, subject))
@@ -100,8 +103,6 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, subject: Subject
     images, names = [], []
     for file in files:
         path = Path(str(file)).expanduser()
-        if not path.is_file():
-            raise UserError(f"files={file}: there is no such file")
         array, done = read_image(path, subject.vae.image_shape)
         if invert:
             array, done = 255 - array, [*done, "inverted"]
