@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor
 
 import vaelab
-from tests.conftest import composed
+from tests.conftest import ROOT, composed
 from tests.test_configs import options
 from vaelab import card, checkpoint, export, model
 from vaelab.errors import UserError
@@ -297,4 +298,15 @@ def test_folders_of_this_machine_stay_here() -> None:
     assert kept["module"] == {"vae": {"x": 1}, "objective": {"y": 2}}
     assert kept["trainer"] == {"precision": "32-true"}
     assert "run_dir" not in kept
-    assert checkpoint.DATA_PATHS
+
+
+@pytest.mark.parametrize(
+    ("data", "key"), [("mnist", "data_dir"), ("cifar10", "data_dir"), ("image_folder", "cache_dir")]
+)
+def test_data_is_looked_for_where_this_machine_has_it(
+    data: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = OmegaConf.to_container(composed("train", "run_dir=/nowhere", f"data={data}"), resolve=True)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    rebuilt = checkpoint.rebuild_data(portable(config), tmp_path)
+    assert getattr(rebuilt.source, key) == ROOT / "data"
