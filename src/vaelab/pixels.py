@@ -99,8 +99,10 @@ class DiscretizedLogistic(Distribution):
     def mean(self) -> Tensor:
         r"""The mean of the levels, :math:`\frac{1}{255} \sum_{k=1}^{255} P(x \geq k / 255)`."""
         total = torch.zeros_like(self.location)
-        for level in range(1, 256):  # one after the other, for 255 of a batch would not fit into memory
-            total = total + torch.sigmoid((self.location - (level - 0.5) / 255) / self.scale)
+        levels = torch.arange(1, 256, dtype=total.dtype, device=total.device)
+        for few in levels.split(5):  # for 255 of a batch would not fit into memory
+            borders = (few.view(-1, *[1] * total.ndim) - 0.5) / 255
+            total = total + torch.sigmoid((self.location - borders) / self.scale).sum(0)
         return total / 255
 
     @property
