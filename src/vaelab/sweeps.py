@@ -64,7 +64,8 @@ def read(folder: Path) -> list[Job]:
             job.kind += f" data.binarize={config.data.binarize}"
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
-    return sorted(jobs, key=lambda job: (not job.figures, job.kind, -job.figures.get("val/elbo", 0.0), job.number))
+    done = sorted((job for job in jobs if job.figures), key=lambda job: (job.kind, -job.figures["val/elbo"], job.number))
+    return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
