@@ -19,7 +19,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 try:
     import hydra
@@ -88,11 +88,11 @@ class SweepFolder(Callback):
     """Notes where Hydra puts a sweep, whatever launches its jobs, and what it is told there of those that fail."""
 
     path: Path | None = None
+    earlier: ClassVar[dict[Path, int]] = {}  # failures of another attempt at the same sweep, and when they were
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepFolder.path = Path(config.hydra.sweep.dir).absolute()
-        for earlier in SweepFolder.path.glob(f"*/{FAILURE}"):
-            earlier.unlink(missing_ok=True)
+        SweepFolder.earlier = {path: path.stat().st_mtime_ns for path in SweepFolder.path.glob(f"*/{FAILURE}")}
         launchers.prepare(config.hydra)
 
     @classmethod
@@ -100,7 +100,8 @@ class SweepFolder(Callback):
         """How many jobs failed, which and why, from the files that they left; None for no job."""
         if cls.path is None:
             return None
-        failed = sorted(cls.path.glob(f"*/{FAILURE}"), key=lambda path: (len(path.parent.name), path.parent.name))
+        failed = [path for path in cls.path.glob(f"*/{FAILURE}") if path.stat().st_mtime_ns != cls.earlier.get(path)]
+        failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
         jobs = len(list(cls.path.glob("*/.hydra")))
         return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -33,11 +33,12 @@ class Interrupted(Exception):
     """A job of a parallel sweep that a signal ended, or that was not begun for its sake."""
 
 
-def number_of_jobs(overrides: Sequence[str]) -> float:
-    """How many jobs a sweep's overrides make; infinity where only its sweeper can tell."""
+def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -> float:
+    """How many jobs a sweep's overrides make, and its sweeper's; infinity where only the sweeper can tell."""
     count = 1
+    typed = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for override in OverridesParser.create().parse_overrides(typed):
             if override.is_sweep_override():
                 count *= len(list(override.sweep_string_iterator()))
     except HydraException:  # a glob, an interval
@@ -52,8 +53,8 @@ def cores() -> int:
     return int(cpu_count())
 
 
-def _jobs_at_once(overrides: Sequence[str]) -> int:
-    return int(min(cores(), number_of_jobs(overrides)))
+def _jobs_at_once(overrides: Sequence[str], params: Mapping[str, str] | None) -> int:
+    return int(min(cores(), number_of_jobs(overrides, params)))
 
 
 OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
@@ -78,7 +79,7 @@ def check(hydra: DictConfig, sweep: bool) -> None:
         if not sweep:
             raise UserError(f"hydra/{group}={option} is for sweeps: type -m before all settings")
         name = option.partition("_")[0]
-        needed = name if group == "sweeper" else f"hydra_plugins.hydra_{name}_launcher"
+        needed = "optuna" if group == "sweeper" else f"hydra_plugins.hydra_{name}_launcher"
         if importlib.util.find_spec(needed) is None:
             extra = "ray" if name == "ray" else "sweeps"
             raise UserError(f'hydra/{group}={option} is not installed: type pip install -e ".[{extra}]"')
@@ -101,8 +102,8 @@ def prepare(hydra: DictConfig) -> None:
         if launcher == "submitit_slurm":
             threads = hydra.launcher.cpus_per_task
         else:
-            threads = cores() // min(cores(), number_of_jobs(hydra.overrides.task))
-        os.environ.setdefault("OMP_NUM_THREADS", str(int(threads or 1)))
+            threads = cores() // _jobs_at_once(hydra.overrides.task, hydra.sweeper.params)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads or 1))
 
 
 def _pass_on(signum: int, frame: FrameType | None) -> None:
