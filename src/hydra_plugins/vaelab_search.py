@@ -4,7 +4,7 @@ The plugin that Hydra has for this, hydra-optuna-sweeper 1.3.0, asks for Optuna 
 and knows nothing of how a job is doing. This one is the same idea with the Optuna of today: its study is a file in the
 sweep's folder, with which the same command goes on, and :class:`vaelab.callbacks.pruning.Pruning` ends hopeless jobs.
 
-The module lies here because Hydra looks for plugins in no other package; imports stay light, for it looks at every start.
+The module lies here because Hydra looks for plugins nowhere else; it does so at every start, so imports are light.
 """
 
 import math
@@ -94,9 +94,7 @@ class OptunaSearch(Sweeper):
         while batch := self._next(study, space):
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
             self.validate_batch_is_legal(jobs)
-            for trial, result in zip(
-                batch, self.launcher.launch(jobs, initial_job_idx=batch[0].number), strict=True
-            ):
+            for trial, result in zip(batch, self.launcher.launch(jobs, initial_job_idx=batch[0].number), strict=True):
                 _tell(study, trial, result)
                 returned.append(result)
         for result in returned:
@@ -109,12 +107,16 @@ class OptunaSearch(Sweeper):
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
         fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
-        space = {key: _distribution(key, override) for key, override in overrides.items() if override.is_sweep_override()}
+        space = {
+            key: _distribution(key, override) for key, override in overrides.items() if override.is_sweep_override()
+        }
         if not space:
             raise UserError("there is nothing to search: type e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
         for key in space:
             if key in _INCOMPARABLE:
-                raise UserError(f"{key} cannot be searched: figures of one are not comparable with another's; leave it out")
+                raise UserError(
+                    f"{key} cannot be searched: figures of one are not comparable with another's; leave it out"
+                )
         return fixed, space
 
     def _next(self, study: "Study", space: dict[str, "BaseDistribution"]) -> list["FrozenTrial"]:

@@ -14,7 +14,6 @@ import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,7 +28,7 @@ asked = 0  # the signal by which this process, or the sweep whose worker it is, 
 _running = False  # whether a job is, in this worker
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (no error)
     """A job of a parallel sweep that a signal ended, or that was not begun for its sake."""
 
 
@@ -176,8 +175,8 @@ def explain(error: BaseException) -> str | None:
     match type(error).__name__:
         case "TerminatedWorkerError":
             return (
-                "a worker process was ended from outside, often for want of memory: type hydra.launcher.n_jobs=<fewer>, "
-                "and hydra.sweep.dir=<this sweep's folder> to do only what is missing"
+                "a worker process was ended from outside, often for want of memory: type hydra.launcher.n_jobs=<fewer> "
+                "and hydra.sweep.dir=<this sweep's folder>, which does only what is missing"
             )
         case "UncompletedJobError" | "FailedJobError":
             return (

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+
 from hydra_plugins.vaelab_search import STUDY
 
 
