@@ -66,8 +66,7 @@ class OptunaSearch(Sweeper):
         self.sampler, self.pruner = sampler, pruner
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
-        self.hydra_context = hydra_context
+        self.config, self.hydra_context = config, hydra_context
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -76,6 +75,7 @@ class OptunaSearch(Sweeper):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        assert self.config is not None
         fixed, space = self._parse(arguments)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,7 @@ class OptunaSearch(Sweeper):
 
     def _parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
         """What is the same in all jobs, and what is searched."""
+        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}

@@ -95,14 +95,14 @@ def prepare(hydra: DictConfig) -> None:
     if launcher == "joblib":
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _pass_on)
-    elif launcher.startswith("submitit"):  # whose processes start with nothing but their environment
+    elif launcher != "basic":  # whose processes start with nothing but their environment
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        if launcher == "submitit_slurm":
-            threads = hydra.launcher.cpus_per_task
-        else:
-            threads = cores() // _jobs_at_once(hydra.overrides.task, hydra.sweeper.params)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads or 1))
+    if launcher == "submitit_slurm":
+        os.environ.setdefault("OMP_NUM_THREADS", str(hydra.launcher.cpus_per_task or 1))
+    elif launcher == "submitit_local":
+        threads = cores() // _jobs_at_once(hydra.overrides.task, hydra.sweeper.params)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def _pass_on(signum: int, frame: FrameType | None) -> None:

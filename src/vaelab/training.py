@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting, resuming
@@ -275,7 +274,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
 
 def _requeue(signum: int, run_dir: Path) -> None:
     """Has this job started again, which then goes on in its run folder, if that is named on its command line."""
-    if rank_zero_only.rank != 0:
+    if _is_child() or int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return
     failure = requeue(signum)
     if failure is not None:

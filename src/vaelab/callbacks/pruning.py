@@ -3,35 +3,39 @@
 from typing import Any
 
 import lightning as L
-
-from hydra_plugins.vaelab_search import STUDY
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
 
 
 class Pruning(L.Callback):
-    """Tells an Optuna study the ELBO on validation images, and ends a training whose pruner gives it up.
+    """Tells the Optuna study of a search the ELBO on validation images, and ends a training that its pruner gives up.
 
     Such a training ends as one that has had all its epochs: its best one is tested, and it is ranked with the others.
-
-    Args:
-        storage: of the study, as Optuna takes it.
-        trial: this job's number in the study.
-        pruner: Optuna's.
+    Outside of a search it does nothing.
     """
 
-    def __init__(self, storage: str, trial: int, pruner: Any) -> None:
-        self.storage = storage
-        self.number = trial
-        self.pruner = pruner
+    def __init__(self) -> None:
         self._trial: Any = None
+        self._reported: set[int] = set()  # by an earlier attempt, too
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+            return
         import optuna
 
-        sampler = optuna.samplers.RandomSampler()  # unused here; others would look at all that was tried
-        study = optuna.load_study(study_name=STUDY, storage=self.storage, sampler=sampler, pruner=self.pruner)
-        frozen = study.get_trials(deepcopy=False)[self.number]
+        from hydra_plugins.vaelab_search import STUDY
+
+        config = HydraConfig.get()
+        study = optuna.load_study(
+            study_name=STUDY,
+            storage=config.sweeper.storage,
+            sampler=optuna.samplers.RandomSampler(),  # unused here; others would look at all that was tried
+            pruner=instantiate(config.sweeper.pruner),
+        )
+        frozen = study.get_trials(deepcopy=False)[config.job.num]
         self._trial = optuna.trial.Trial(study, frozen._trial_id)
-        self._reported = set(frozen.intermediate_values)  # by an earlier attempt
+        self._reported = set(frozen.intermediate_values)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1

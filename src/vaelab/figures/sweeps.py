@@ -145,19 +145,24 @@ def rate_distortion(
     """
     from matplotlib.patheffects import withStroke
 
-    rates, distortions = ([run[i] for runs in lines.values() for run in runs] for i in (1, 2))
+    lowest = min(rate + distortion for runs in lines.values() for _, rate, distortion in runs)
     with new_figure(6.6, 5) as figure:
         axes = figure.subplots()
         for i, (label, runs) in enumerate(lines.items()):
-            x, y = ([run[j] for run in runs] for j in (1, 2))
-            axes.plot(x, y, "o-", color=PALETTE[i % len(PALETTE)], markersize=5, label=label)
+            axes.plot(
+                [run[1] for run in runs],
+                [run[2] for run in runs],
+                "o-",
+                color=PALETTE[i % len(PALETTE)],
+                markersize=5,
+                label=label,
+            )
         for runs in lines.values():
-            for name, *where in runs:
-                text = axes.annotate(name, where, xytext=(5, 4), textcoords="offset points", fontsize=8)
+            for name, rate, distortion in runs:
+                text = axes.annotate(name, (rate, distortion), xytext=(5, 4), textcoords="offset points", fontsize=8)
                 text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         axes.margins(0.08, 0.08)
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-        lowest = min(rate + distortion for rate, distortion in zip(rates, distortions, strict=True))
         step = _round_step((right + high - lowest) / 6)
         for total in np.arange(np.floor((left + low) / step) * step, right + high, step):
             axes.plot([left, right], [total - left, total - right], "--", color="#c8c8c8", linewidth=0.8, zorder=0)
