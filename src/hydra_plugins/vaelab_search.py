@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
 from vaelab.launchers import Interrupted
+from vaelab.mistakes import first_line
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -108,9 +109,7 @@ class OptunaSearch(Sweeper):
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
         fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
-        space = {
-            key: _distribution(key, override) for key, override in overrides.items() if override.is_sweep_override()
-        }
+        space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
         if not space:
             raise UserError("there is nothing to search: type e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
         for key in space:
@@ -131,7 +130,7 @@ class OptunaSearch(Sweeper):
         return [trial for i, trial in enumerate(begun[: self.n_jobs]) if trial.number == begun[0].number + i]
 
 
-def _distribution(key: str, override: Override) -> "BaseDistribution":
+def _distribution(override: Override) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -148,7 +147,8 @@ def _distribution(key: str, override: Override) -> "BaseDistribution":
             return IntDistribution(int(within[0]), int(within[-1]), step=value.step, log=log)
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        raise UserError(f"{override.input_line}: there is nothing to choose from ({error})") from error
+        reason = "there is nothing to choose from" if isinstance(error, IndexError) else first_line(error)
+        raise UserError(f"{override.input_line}: {reason}") from error
 
 
 def _tell(study: "Study", trial: "FrozenTrial", result: JobReturn) -> None:

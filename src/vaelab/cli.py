@@ -205,7 +205,7 @@ class _Command:
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
         finally:
-            if SweepFolder.path is not None and self.config_name == "train":
+            if SweepFolder.path is not None and SweepFolder.path.is_dir() and self.config_name == "train":
                 from vaelab.sweeps import conclude
 
                 conclude(SweepFolder.path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,7 +208,9 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
 
     across = max(numeric, key=lambda name: len({job.overrides[name] for job in done}), default="")
     lines = lines_over(across) if across else {}
-    is_search = len(lines) > max(MOST_LINES, len(done) / 2) or len(lines) == len(done) > 1  # rather than a grid
+    # Of a grid most combinations are there; a search leaves out nearly all of them.
+    combinations = math.prod(len({job.overrides.get(name) for job in done}) for name in varied)
+    is_search = across and (combinations > 2 * len(done) or len(lines) > MOST_LINES)
     if is_search:
         tried = sorted(done, key=lambda job: job.number)
         values = {
