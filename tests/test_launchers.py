@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
@@ -66,6 +67,14 @@ def test_slurm_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     chosen = {"hydra/launcher": "submitit_slurm", "hydra/sweeper": "basic"}
     with pytest.raises(UserError, match="there is no Slurm here"):
         launchers.check(OmegaConf.create({"runtime": {"choices": chosen}}), sweep=True)
+
+
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [launchers._gpu(number) for number in range(4)] == ["0", "1", "2", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    assert [launchers._gpu(number) for number in range(4)] == ["4", "6", "7", "4"]
 
 
 def test_jobs_side_by_side_end_in_one_table(tmp_path: Path, tiny_data: list[str]) -> None:

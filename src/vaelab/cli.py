@@ -297,7 +297,10 @@ def _first_job(overrides: list[str]) -> Iterator[str]:
         if not override.is_sweep_override():
             yield str(override.input_line)
         elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
-            yield f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            value = next(override.sweep_string_iterator(), None)
+            if value is None:
+                raise UserError(f"{override.input_line}: there is nothing to choose from")
+            yield f"{override.get_key_element()}={value}"
 
 
 def _parse_args() -> Namespace:

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
-from vaelab.paths import ROOT
+from vaelab.paths import ROOT, options_of
 
 asked = 0  # the signal by which this process, or the sweep whose worker it is, was asked to end
 _running = False  # whether a job is, in this worker
@@ -79,7 +79,7 @@ def check(hydra: DictConfig, sweep: bool) -> None:
             raise UserError(f"hydra/{group}={option} is for sweeps: type -m before all settings")
         name = option.partition("_")[0]
         needed = "optuna" if group == "sweeper" else f"hydra_plugins.hydra_{name}_launcher"
-        if importlib.util.find_spec(needed) is None:
+        if option in options_of(f"hydra/{group}") and importlib.util.find_spec(needed) is None:
             extra = "ray" if name == "ray" else "sweeps"
             raise UserError(f'hydra/{group}={option} is not installed: type pip install -e ".[{extra}]"')
     if hydra.runtime.choices["hydra/launcher"] == "submitit_slurm" and shutil.which("srun") is None:
