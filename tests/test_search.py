@@ -131,7 +131,7 @@ def test_the_command_of_a_wandb_agent_runs(tmp_path: Path) -> None:
     sent = {name: {"value": _values(parameter)[0]} for name, parameter in WANDB["parameters"].items()}
     arguments = wandb_sweeps.create_sweep_command_args({"args": sent})
     parts = {**arguments, "env": ["/usr/bin/env"], "interpreter": [sys.executable], "program": [WANDB["program"]]}
-    command = []
+    command: list[str] = []
     for part in wandb_sweeps.create_sweep_command(list(WANDB["command"])):
         command += parts[part[2:-1]] if part.startswith("${") else [part]
     sweep = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "run1", "WANDB_MODE": "offline", "DATA_DIR": str(tmp_path)}
