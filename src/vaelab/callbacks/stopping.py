@@ -35,6 +35,7 @@ class GracefulStop(L.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked = 0  # by which signal
+        self.announced = False  # that it may be
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -45,6 +46,9 @@ class GracefulStop(L.Callback):
             self._before = {}
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if _is_submitit() and signum == signal.SIGTERM:
+            self.announced = True
+            return
         if self.asked == signum == signal.SIGINT and not _is_submitit():  # which repeats it by itself
             os._exit(128 + signum)
         self.asked = signum
@@ -62,10 +66,10 @@ class GracefulStop(L.Callback):
             self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
         if self.asked:
             trainer.save_checkpoint(self.path)
-            if self.asked == signal.SIGTERM and _is_submitit():
-                self.asked = 0
-                return
             raise Stopped(self.asked)
+        if self.announced and trainer.world_size == 1:
+            trainer.save_checkpoint(self.path)
+            self.announced = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
