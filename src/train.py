@@ -9,11 +9,15 @@ if TYPE_CHECKING:
 
 
 @entry_point("train")
-def main(cfg: "DictConfig") -> None:
-    """Trains; the real function loads torch, which an error or --help need not wait for."""
+def main(cfg: "DictConfig") -> float | None:
+    """Trains; the real function loads torch, which an error or --help need not wait for.
+
+    Returns:
+        The ELBO on validation images, by which a sweep ranks its jobs and a search chooses the next ones.
+    """
     from vaelab.training import train
 
-    train(cfg)
+    return train(cfg).get("val/elbo")
 
 
 if __name__ == "__main__":

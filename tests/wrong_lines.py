@@ -54,6 +54,9 @@ CONFIGURATION = [
     ("train", "ckpt_path=epoch=3.ckpt", ["quote the value: 'ckpt_path=\"epoch=3.ckpt\"'"]),
     ("train", "latent_dim=2,8", ["several values", "-m", "latent_dim=[2,8]"]),
     ("train", "latent_dim=range(2,8)", ["several values", "-m"]),
+    ("train", "-m latent_dim=range(8,2)", ["latent_dim=range(8,2)", "nothing to choose from"]),
+    ("train", "hydra/launcher=joblib latent_dim=3", ["hydra/launcher=joblib is for sweeps", "-m"]),
+    ("train", "experiment=digits_search", ["hydra/sweeper=search is for sweeps", "-m"]),
     # Hydra's options
     ("train", "--nope", ["unrecognized arguments: --nope", "--hydra-help"]),
     ("train", "model=conv -m latent_dim=2,8", ["unrecognized arguments", "-m before all settings"]),

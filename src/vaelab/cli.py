@@ -19,7 +19,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 try:
     import hydra
@@ -38,6 +38,7 @@ except ModuleNotFoundError as missing:
         f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
     ) from None
 
+from vaelab import launchers
 from vaelab.errors import UserError
 from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option
 from vaelab.paths import CONFIGS, FAILURE, ROOT, options_of
@@ -84,16 +85,35 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
 
 
 class SweepFolder(Callback):
-    """Notes where Hydra puts a sweep, whatever launches its jobs."""
+    """Notes where Hydra puts a sweep, whatever launches its jobs, and what it is told there of those that fail."""
 
     path: Path | None = None
+    earlier: ClassVar[dict[Path, int]] = {}  # failures of another attempt at the same sweep, and when they were
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepFolder.path = Path(config.hydra.sweep.dir).absolute()
+        SweepFolder.earlier = {path: path.stat().st_mtime_ns for path in SweepFolder.path.glob(f"*/{FAILURE}")}
+        launchers.prepare(config.hydra)
+
+    @classmethod
+    def failures(cls) -> str | None:
+        """How many jobs failed, which and why, from the files that they left; None for no job."""
+        if cls.path is None:
+            return None
+        failed = [path for path in cls.path.glob(f"*/{FAILURE}") if path.stat().st_mtime_ns != cls.earlier.get(path)]
+        failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
+        jobs = len(list(cls.path.glob("*/.hydra")))
+        return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
+
+
+def _failure(path: Path) -> str:
+    overrides = path.parent / ".hydra" / "overrides.yaml"
+    typed = " ".join(OmegaConf.load(overrides)) if overrides.is_file() else ""
+    return f"{path.parent.name} ({typed}): {path.read_text().strip()}"
 
 
 class _Jobs:
-    """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail and remembers them.
+    """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail.
 
     Launchers send it to other processes: the class is importable there, whatever holds the task.
     """
@@ -101,14 +121,16 @@ class _Jobs:
     def __init__(self, task: Task) -> None:
         functools.update_wrapper(self, task)  # Hydra looks for the script there
         self.task = task
-        self.started = 0
-        self.failures: list[str] = []
+        self.started = False
 
     def __call__(self, cfg: DictConfig) -> Any:
-        self.started += 1
+        self.started = True
         logging.captureWarnings(True)  # in the log file too
         try:
-            return self.task(cfg)
+            with launchers.job():
+                return self.task(cfg)
+        except launchers.Interrupted:
+            raise
         except Exception as error:
             self._report(error)
             raise
@@ -126,7 +148,6 @@ class _Jobs:
         with contextlib.suppress(OSError):  # the disk may be what failed
             (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
         print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
-        self.failures.append(f"{job}: {line}")
 
 
 class _Command:
@@ -163,10 +184,11 @@ class _Command:
                 _quit("interrupted", code=130)
             raise
         except Exception as error:
-            if self.jobs.failures:
-                failed = f"{len(self.jobs.failures)} of {self.jobs.started} jobs failed"
-                _quit(f"{failed}: {'; '.join(self.jobs.failures)}")
-            line = self._explain(error)
+            if launchers.asked:
+                _quit("interrupted", code=128 + launchers.asked)
+            if failures := SweepFolder.failures():
+                _quit(failures)
+            line = self._explain(error) or launchers.explain(error)
             if line is None:
                 raise
             _quit(f"error: {line}")
@@ -183,7 +205,7 @@ class _Command:
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
         finally:
-            if SweepFolder.path is not None and self.config_name == "train":
+            if SweepFolder.path is not None and SweepFolder.path.is_dir() and self.config_name == "train":
                 from vaelab.sweeps import conclude
 
                 conclude(SweepFolder.path)
@@ -194,6 +216,7 @@ class _Command:
             return  # not composed from configs/ alone
         sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
         cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
+        launchers.check(cfg.hydra, sweep)
         values = _plain(cfg)
         declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
         for key, value in values.items():
@@ -274,7 +297,10 @@ def _first_job(overrides: list[str]) -> Iterator[str]:
         if not override.is_sweep_override():
             yield str(override.input_line)
         elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
-            yield f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            value = next(override.sweep_string_iterator(), None)
+            if value is None:
+                raise UserError(f"{override.input_line}: there is nothing to choose from")
+            yield f"{override.get_key_element()}={value}"
 
 
 def _parse_args() -> Namespace:

@@ -149,7 +149,7 @@ def wandb_logger(
     group: str | None = None,
     tags: list[str] | None = None,
 ) -> WandbLogger:
-    """A Weights & Biases run of this job alone, offline unless somebody says otherwise.
+    """A Weights & Biases run of this job alone, offline unless somebody says otherwise, as a sweep's agent does.
 
     A training that goes on in its folder goes on in its run: online at once, offline in files of its own with the same
     identifier, which ``wandb sync --append`` joins.
@@ -157,7 +157,7 @@ def wandb_logger(
     Args:
         save_dir: the run folder; W&B's files go to ``wandb`` in it.
         project: the W&B project.
-        offline: ``None`` does what ``WANDB_MODE`` says, and offline if it says nothing.
+        offline: ``None`` does what ``WANDB_MODE`` says; if it says nothing, offline, but for ``wandb agent``.
         name: of the run; the run folder's name by default.
         group: of runs that belong together.
         tags: of the run.
@@ -167,7 +167,8 @@ def wandb_logger(
     """
     import wandb
 
-    mode = os.environ.get("WANDB_MODE", "offline") if offline is None else "offline" if offline else "online"
+    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent is told what to run by the server
+    mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")

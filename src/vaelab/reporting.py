@@ -43,13 +43,16 @@ def unit(normalized: bool) -> str:
     return "nats" if normalized else "not nats"
 
 
+label = ""  # before every line that is said: whose it is, where several processes share a terminal
+
 # What was said, for the run's log file alone: configs/hydra/base.yaml gives this logger no other handler.
 _said = logging.getLogger("vaelab.said")
+_said.propagate = False
 
 
 def say(text: str) -> None:
     """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it."""
-    get_console().print(text, highlight=False, soft_wrap=True)
+    get_console().print(label + text.replace("\n", f"\n{label}"), highlight=False, soft_wrap=True)
     note(Text.from_markup(text).plain)
 
 

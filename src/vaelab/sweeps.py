@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from vaelab import reporting
 from vaelab.paths import FAILURE
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+_FIGURES = (*TERMS, "job", "epochs", "seconds")
+MOST_LINES = 8  # in a chart of curves
 _RATES = ("latent_dim", "beta", "capacity", "free_nats", "kl_weight", "mmd_weight")  # what trades KL for reconstruction
 
 
@@ -64,7 +67,10 @@ def read(folder: Path) -> list[Job]:
             job.kind += f" data.binarize={config.data.binarize}"
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
-    return sorted(jobs, key=lambda job: (not job.figures, job.kind, -job.figures.get("val/elbo", 0.0), job.number))
+    done = sorted(
+        (job for job in jobs if job.figures), key=lambda job: (job.kind, -job.figures["val/elbo"], job.number)
+    )
+    return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
@@ -106,6 +112,8 @@ def _row(rank: int, job: Job, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and (number := _number(value)) is not None and len(value) > 8:
+        return f"{number:.4g}"  # of a search
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
@@ -131,12 +139,22 @@ def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) ->
 
 def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
     """The table as a terminal has room for it: what went wrong stands below."""
-    left_out = ("rank", "test/reconstruction", "unit", "epochs", "status")
+    same_epochs = len({row["epochs"] for row in rows if row["rank"]}) <= 1
+    left_out = ["rank", "test/reconstruction", "unit", "status", *(["epochs"] if same_epochs else [])]
+    short = {**short_names(list(rows[0])), **{name: name for name in _FIGURES}}
+    # Where there is no room for all, names are broken in two and some figures left out, but values are whole.
+    width = {name: max(len(_shown(row[name])) for row in rows) for name in rows[0]}
+    width.update({name: max(width[name], -(-len(short[name]) // (1 if name in _FIGURES else 2))) for name in width})
+    for name in ("seconds", "test/kl", "epochs", "test/elbo"):
+        if sum(width[name] + 3 for name in rows[0] if name not in left_out) >= get_console().width:
+            left_out.append(name)
     names = [name for name in rows[0] if name not in left_out]
     table = Table(box=SIMPLE_HEAD)
     for name in names:
-        numeric = name in (*TERMS, "job", "seconds")
-        table.add_column(escape(name.rpartition(".")[2]), justify="right" if numeric else "left", no_wrap=True)
+        if name in _FIGURES:
+            table.add_column(name, justify="right", no_wrap=True)
+        else:
+            table.add_column(escape(short[name]), overflow="fold", min_width=width[name])
     for row in rows:
         style = None if row["rank"] else "dim"
         table.add_row(*(escape(_shown(row[name])) for name in names), style=style)
@@ -154,6 +172,15 @@ def _number(text: str | None) -> float | None:
         return None
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The names of settings without where they are, as far as they stay apart."""
+    last = [name.rpartition(".")[2] for name in names]
+    return {
+        name: short if last.count(short) == 1 else ".".join(name.split(".")[-2:])
+        for name, short in zip(names, last, strict=True)
+    }
+
+
 def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
     """Writes the pictures that fit what was swept; their names."""
     from vaelab import figures  # with matplotlib, which takes a second
@@ -162,39 +189,69 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
     if len({job.kind for job in done}) != 1 or len(done) < 2:
         return []
     unit = done[0].figures["unit"]
-    numeric = [
-        name for name in names if name != "seed" and all(_number(job.overrides.get(name)) is not None for job in done)
-    ]
-    numeric = [name for name in numeric if len({job.overrides[name] for job in done}) > 1]
+    short = short_names(names)
+    varied = [name for name in names if name != "seed" and len({job.overrides.get(name) for job in done}) > 1]
+    numeric = [name for name in varied if all(_number(job.overrides.get(name)) is not None for job in done)]
     pictures = {}
-    if numeric:
-        across = max(numeric, key=lambda name: len({job.overrides[name] for job in done}))
+
+    def lines_over(along: str) -> dict[str, dict[float, list[Job]]]:
+        """The jobs by whatever else was swept, and by this number."""
+        others = [name for name in varied if name != along]
         lines: dict[str, dict[float, list[Job]]] = {}
-        for job in done:
-            others = [f"{name}={job.overrides.get(name, '')}" for name in names if name not in (across, "seed")]
-            lines.setdefault(" ".join(others), {}).setdefault(float(job.overrides[across]), []).append(job)
+        for job in sorted(done, key=lambda job: [_sortable(job.overrides.get(name)) for name in [*others, along]]):
+            label = " ".join(_shown(job.overrides.get(name, "")) for name in others)
+            lines.setdefault(label, {}).setdefault(float(job.overrides[along]), []).append(job)
+        return lines
+
+    def title(along: str) -> str:
+        return " ".join(short[name] for name in varied if name != along)
+
+    across = max(numeric, key=lambda name: len({job.overrides[name] for job in done}), default="")
+    lines = lines_over(across) if across else {}
+    # Of a grid most combinations are there; a search leaves out nearly all of them.
+    combinations = math.prod(len({job.overrides.get(name) for job in done}) for name in varied)
+    is_search = across and (combinations > 2 * len(done) or len(lines) > MOST_LINES)
+    if is_search:
+        tried = sorted(done, key=lambda job: job.number)
+        values = {
+            short[name]: [
+                float(job.overrides[name]) if name in numeric else job.overrides.get(name, "") for job in tried
+            ]
+            for name in varied
+        }
+        best = [job.figures["val/elbo"] for job in tried]
+        pictures["slices"] = figures.slices(values, best, "val/elbo", unit)
+    elif across:
         curves = {
             label: {x: [{term: job.figures[term] for term in TERMS} for job in same] for x, same in points.items()}
             for label, points in lines.items()
         }
-        pictures["curves"] = figures.curves_over(across, curves, TERMS, unit)
+        pictures["curves"] = figures.curves_over(short[across], curves, title(across), TERMS, unit)
         if len(numeric) == 2:
             cells: dict[tuple[float, float], list[float]] = {}
             for job in done:
                 where = float(job.overrides[numeric[0]]), float(job.overrides[numeric[1]])
                 cells.setdefault(where, []).append(job.figures["test/elbo"])
-            pictures["heat_map"] = figures.heat_map(numeric[0], numeric[1], cells, f"test/elbo ({unit})")
-    if any(name.rpartition(".")[2] in _RATES for name in names):
-        labels = [name for name in names if name != "seed"]
-        points = [
-            (
-                " ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '')}" for name in labels),
-                job.figures["test/kl"],
-                job.figures["test/reconstruction"],
-            )
-            for job in done
-        ]
-        pictures["rate_distortion"] = figures.rate_distortion(points, unit)
+            label = f"test/elbo ({unit}, per image)"
+            pictures["heat_map"] = figures.heat_map(short[numeric[0]], short[numeric[1]], cells, label)
+    # What trades the rate for distortion is what joins the points; latent dimensions only where there is nothing else.
+    trading = [name for name in numeric if name.rpartition(".")[2] in _RATES]
+    if trading and not is_search:
+        along = min(trading, key=lambda name: name == "latent_dim")
+        points = {
+            label: [
+                (f"{x:g}", job.figures["test/kl"], job.figures["test/reconstruction"])
+                for x, same in points.items()
+                for job in same
+            ]
+            for label, points in lines_over(along).items()
+        }
+        pictures["rate_distortion"] = figures.rate_distortion(points, title(along), short[along], unit)
     for name, picture in pictures.items():
         figures.save_png(picture, folder / f"{name}.png")
     return [f"{name}.png" for name in pictures]
+
+
+def _sortable(text: str | None) -> tuple[float, str]:
+    number = _number(text)
+    return (0.0, text or "") if number is None else (number, "")

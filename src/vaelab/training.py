@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import checkpoint, loggers, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
-from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, was_requeued
+from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.machine import flushed_denormals, keep_freed_memory, set_products
@@ -195,15 +195,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         keep_freed_memory()
     set_products(cfg.matmul_precision)
     run_dir = Path(cfg.run_dir).resolve()
-    with (
-        flushed_denormals() if cfg.flush_denormals else nullcontext(),
-        nullcontext() if _is_child() else resuming.alone(run_dir),
-    ):
-        again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
-        if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
-            reporting.say(f"{reporting.shown_path(run_dir)} is complete")
-            return complete
-        return _train(cfg, run_dir, _starting_point(cfg, run_dir, again))
+    try:
+        with (
+            flushed_denormals() if cfg.flush_denormals else nullcontext(),
+            nullcontext() if _is_child() else resuming.alone(run_dir),
+        ):
+            again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
+            if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
+                reporting.say(f"{reporting.shown_path(run_dir)} is complete")
+                return complete
+            return _train(cfg, run_dir, _starting_point(cfg, run_dir, again))
+    except Stopped as stopped:
+        if stopped.signum in requeue_signals():
+            _requeue(stopped.signum, run_dir)  # when all is written: it may end the job at once
+            raise SystemExit(0) from None
+        if stopped.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.signum) from None
 
 
 def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
@@ -259,20 +267,19 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
                 f"stopped by {stopped} after step {trainer.global_step:,}: ckpt_path={reporting.shown_path(run_dir)} "
                 "and the same settings go on from there"
             )
-            if stopped.signum == signal.SIGUSR1:
-                _requeue(run_dir)
-        if stopped.signum == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(0 if stopped.signum == signal.SIGUSR1 else 128 + stopped.signum) from None
+        raise
     finally:
         loggers.finish(trainer.loggers, status)
 
 
-def _requeue(run_dir: Path) -> None:
-    """Has Slurm start this job again, which then goes on in its run folder, if that is named on its command line."""
-    failure = requeue()
+def _requeue(signum: int, run_dir: Path) -> None:
+    """Has this job started again, which then goes on in its run folder, if that is named on its command line."""
+    if _is_child() or int(os.environ.get("SLURM_PROCID", 0)) > 0:
+        return
+    failure = requeue(signum)
     if failure is not None:
-        raise UserError(f"the job could not be queued again ({failure}): start it with ckpt_path={run_dir}")
+        where = f"hydra.sweep.dir={run_dir.parent}" if _is_sweep() else f"ckpt_path={run_dir}"
+        raise UserError(f"the job could not be queued again ({failure}): start it with {where}")
     reporting.say(f"queued again: a job with hydra.run.dir={reporting.shown_path(run_dir)} goes on there")
 
 

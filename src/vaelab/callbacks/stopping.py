@@ -23,9 +23,10 @@ class GracefulStop(L.Callback):
     """Ends a training after the step that is being taken, with a checkpoint from which it goes on with the next one.
 
     A second Ctrl-C ends the process at once. In a Slurm job SIGUSR1, which ``--signal=SIGUSR1@90`` sends before the
-    time is up, does so too, and is Lightning's sign to have the job queued again, see :func:`requeue`. Several
-    processes end together, at a step at which figures are logged, because all of them write the checkpoint; whichever
-    was asked.
+    time is up, does so too, and is the sign to have the job queued again, see :func:`requeue`; in a job of submitit's
+    it is submitit's own signal. There, SIGTERM has a checkpoint written and no more: Slurm announces a preemption with
+    it, which submitit's signal follows. Several processes end together, at a step at which figures are logged, because
+    all of them write the checkpoint; whichever was asked.
 
     Args:
         path: the checkpoint.
@@ -34,17 +35,21 @@ class GracefulStop(L.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked = 0  # by which signal
+        self.announced = False  # that it may be
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
+        signals = [signal.SIGINT, signal.SIGTERM, *requeue_signals()]
         try:  # after Lightning's own, which end a training without a checkpoint, or with one amid a step
             self._before = {signum: signal.signal(signum, self._ask) for signum in signals}
         except ValueError:  # not the main thread, which alone may
             self._before = {}
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self.asked == signum == signal.SIGINT:
+        if _is_submitit() and signum == signal.SIGTERM:
+            self.announced = True
+            return
+        if self.asked == signum == signal.SIGINT and not _is_submitit():  # which repeats it by itself
             os._exit(128 + signum)
         self.asked = signum
 
@@ -62,6 +67,9 @@ class GracefulStop(L.Callback):
         if self.asked:
             trainer.save_checkpoint(self.path)
             raise Stopped(self.asked)
+        if self.announced and trainer.world_size == 1:
+            trainer.save_checkpoint(self.path)
+            self.announced = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -75,8 +83,36 @@ class GracefulStop(L.Callback):
         self._before = {}
 
 
-def requeue() -> str | None:
-    """Has Slurm queue the job that this is again; why that did not work, if it did not."""
+def _is_submitit() -> bool:
+    return "SUBMITIT_EXECUTOR" in os.environ
+
+
+def requeue_signals() -> list[signal.Signals]:
+    """The signal that says that this job's time is up, and that it is to be queued again; none where no machine does.
+
+    Submitit's handler of its own queues the job: ours of Slurm's is not there beside it.
+    """
+    if _is_submitit():
+        return [signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]]
+    return [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+
+
+def requeue(signum: int) -> str | None:
+    """Has this job queued again; why that did not work, if it did not.
+
+    Args:
+        signum: the signal that asked for it.
+
+    Raises:
+        SystemExit: in a job of submitit's, whose exit code says so.
+    """
+    if _is_submitit():
+        handler: Any = signal.getsignal(signum)
+        try:
+            handler(signum, None)
+        except Exception as error:  # submitit's, when the job has been queued as often as it may
+            return str(error).strip(".")
+        return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
     try:

@@ -18,7 +18,7 @@ from vaelab.figures.grids import (
 from vaelab.figures.latents import manifold_latents, pca, straight_path
 from vaelab.figures.measures import convergence, dimension_bars
 from vaelab.figures.style import Picture
-from vaelab.figures.sweeps import curves_over, heat_map, rate_distortion
+from vaelab.figures.sweeps import curves_over, heat_map, rate_distortion, slices
 
 __all__ = [
     "Picture",
@@ -41,5 +41,6 @@ __all__ = [
     "reconstruction_grid",
     "save_gif",
     "save_png",
+    "slices",
     "straight_path",
 ]
