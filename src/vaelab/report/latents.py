@@ -145,5 +145,5 @@ def keep(subject: Subject, path: Path, limit: int = 2000) -> None:
 
 def read(path: Path) -> Arrays:
     """What :func:`keep` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

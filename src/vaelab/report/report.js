@@ -194,20 +194,21 @@
       const few = shown.every(({ x }) => x.length <= 30);
       const options = {
         width: Math.max(220, holder.clientWidth),
-        height: 230,
+        height: 240,
         legend: { show: false },
         scales: {
           x: { time: false, auto: false, min: from, max: to, range: (_, low, high) => [low, high] },
           y: { distr: logarithmic ? (values[0] > 0 ? 3 : 4) : 1, range },
         },
         axes: [
-          { ...axis(90, "x", 34), label: undefined },
-          { ...axis(46, "y", 56) },
+          { ...axis(90, "x", 30), label: "steps", labelSize: 16, labelGap: 0, labelFont: "12px system-ui, sans-serif" },
+          axis(46, "y", 56),
         ],
         cursor: {
           sync: { key: data.key, scales: ["x", null] },
           drag: { x: true, y: false, setScale: false },
           points: { size: 7 },
+          y: false,
           bind: { dblclick: () => () => zoom(null) },
           // A curve has values at its own steps alone: the nearest one is shown.
           dataIdx: (u, i, index) => {
@@ -241,12 +242,11 @@
         const at = u.cursor.left >= 0 && u.cursor.idxs ? u.cursor.idxs : null;
         const index = (i) => (at ? at[i] : u.data[i].findLastIndex((value) => value !== null && value !== undefined));
         const step = u.data[0][at ? at[0] ?? 0 : u.data[0].length - 1];
-        const epoch = data.stepsPerEpoch ? `, epoch ${format(step / data.stepsPerEpoch, 0.1)}` : "";
-        const span = Math.abs(u.scales.y.max - u.scales.y.min) / 200;
+        const epoch = data.stepsPerEpoch ? `, epoch ${format(step / data.stepsPerEpoch, step % data.stepsPerEpoch ? 0.1 : 1)}` : "";
         readout.replaceChildren(make("span", {}, `${at ? "" : "last: "}step ${format(step, 1)}${epoch}`));
         shown.forEach(({ name, colour }, i) => {
           const value = index(i + 1);
-          readout.append(make("span", {}, swatch(colour), `${name} `, make("b", {}, format(u.data[i + 1][value], span))));
+          readout.append(make("span", {}, swatch(colour), `${name} `, make("b", {}, format(u.data[i + 1][value]))));
         });
       }
 
@@ -273,7 +273,7 @@
 
   // Points of latent space, with the images they are.
 
-  const RAMP = ["#3b2f6b", "#31688e", "#21918c", "#5ec962", "#fde725"].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+  const RAMP = ["#5a4a96", "#31688e", "#21918c", "#5ec962", "#fde725"].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 
   function ramp(part) {
     const place = Math.max(0, Math.min(1, part)) * (RAMP.length - 1);
@@ -362,7 +362,7 @@
       }
       bar.style.width = "140px";
       const [low, high] = [sorted[Math.floor(0.01 * count)], sorted[Math.ceil(0.99 * (count - 1))]];
-      legend.replaceChildren(make("span", { class: "ramp" }, format(low, (high - low) / 100), bar, format(high, (high - low) / 100)));
+      legend.replaceChildren(make("span", { class: "ramp" }, make("b", {}, name), format(low, (high - low) / 100), bar, format(high, (high - low) / 100)));
     }
 
     /** What is seen: of axes of one kind, as many pixels for a unit of each. */

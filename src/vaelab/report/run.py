@@ -2,14 +2,15 @@
 
 import csv
 import json
+import logging
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -20,6 +21,9 @@ from vaelab.report.page import NAME, Block, Cell, Missing, Page, Section, note, 
 from vaelab.report.pictures import Album, sheet_uri
 from vaelab.reporting import Figure
 
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 _SUMS = "Terms are summed over pixels and latent dimensions and averaged over images."
 _TERMS = ("elbo", "reconstruction", "kl", "loss", "bits_per_dim")
 _CHOICES = ("data", "model", "loss", "objective")
@@ -28,37 +32,38 @@ _BINS = 48
 
 
 class Folder:
-    """What a folder holds, read when first asked for; empty where there is no such file.
+    """What a folder holds, read when first asked for; empty where there is no such file, or where it is damaged.
 
     Args:
         path: of a run or an evaluation.
+
+    Attributes:
+        damaged: names of files that could not be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damaged: list[str] = []
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """``config.yaml``, as it was resolved."""
-        if not (self.path / "config.yaml").is_file():
-            return {}
-        config: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        return config if isinstance(config, dict) else {}
+        return self._read("config.yaml", lambda path: OmegaConf.to_container(OmegaConf.load(path)))
 
     @cached_property
     def figures(self) -> dict[str, Any]:
         """``metrics.json``."""
-        return self._json("metrics.json")
+        return self._read("metrics.json", _json)
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """``evaluation.json``."""
-        return self._json("evaluation.json")
+        return self._read("evaluation.json", _json)
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """``about.json``."""
-        return self._json("about.json")
+        return self._read("about.json", _json)
 
     @cached_property
     def album(self) -> Album:
@@ -82,14 +87,30 @@ class Folder:
         chosen = [str(self.choices[name]) for name in _CHOICES if self.choices.get(name)]
         return " · ".join(chosen) or self.path.resolve().name
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, how: Callable[[Path], Any]) -> dict[str, Any]:
+        if not (self.path / name).is_file():
+            return {}
         try:
-            values = json.loads((self.path / name).read_text())
-        except FileNotFoundError:
-            return {}
-        except ValueError:  # torn, or something else
-            return {}
-        return values if isinstance(values, dict) else {}
+            values = how(self.path / name)
+            if isinstance(values, dict):
+                return values
+        except Exception as error:  # torn, or something else altogether
+            log.warning("%s: %s could not be read: %s", NAME, name, type(error).__name__)
+        self.damaged.append(name)
+        return {}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _or_nothing(part: Callable[[], T], nothing: T) -> T:
+    """A part of the page's head, which is no section that could say what is wrong: that stands in the others."""
+    try:
+        return part()
+    except Exception as error:
+        log.warning("%s: a line of its head is left out: %s", NAME, type(error).__name__)
+        return nothing
 
 
 def page(path: Path) -> Page:
@@ -99,10 +120,10 @@ def page(path: Path) -> Page:
     needs = of_training and "There are none: {}."
     return Page(
         folder.title,
-        _subtitle(folder),
-        _tiles(folder),
+        _or_nothing(lambda: _subtitle(folder), ""),
+        _or_nothing(lambda: _tiles(folder), []),
         [
-            section("summary", "Summary", lambda: _summary(folder), lambda: _repeat(folder)),
+            section("summary", "Summary", lambda: _repeat(folder), lambda: _summary(folder)),
             section(
                 "figures",
                 "Figures",
@@ -150,6 +171,10 @@ def _subtitle(folder: Folder) -> str:
     if about.get("started"):
         line += f", {datetime.fromisoformat(str(about['started'])):%d %B %Y, %H:%M}"
     return line
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else "?"
 
 
 def duration(seconds: Any) -> str:
@@ -217,12 +242,14 @@ def _summary(folder: Folder) -> list[Block]:
     results = []
     images = folder.about.get("images", {})
     if images:
-        results.append(("images", ", ".join(f"{count:,} {name}" for name, count in images.items())))
+        results.append(("images", ", ".join(f"{_count(images[name])} {name}" for name in images)))
     if figures:
         results += [
-            ("epochs, steps", f"{figures.get('epochs', '?'):,}, {figures.get('steps', '?'):,}"),
-            ("parameters", f"{figures.get('parameters', '?'):,}"),
-            ("speed", f"{figures.get('images_per_second', '?'):,} images/s"),
+            ("epochs", _count(figures.get("epochs"))),
+            ("steps", _count(figures.get("steps"))),
+            ("parameters", _count(figures.get("parameters"))),
+            ("time", duration(figures.get("seconds"))),
+            ("speed", f"{_count(figures.get('images_per_second'))} images/s"),
             ("tested", str(figures.get("tested", "?"))),
         ]
     blocks = [Block("facts", {"title": "Choices", "facts": facts})]
@@ -232,7 +259,10 @@ def _summary(folder: Folder) -> list[Block]:
     if machine:
         blocks.append(Block("facts", {"title": "Machine and versions", "facts": machine}))
     lines = [Block("columns", {"blocks": blocks})]
-    if folder.config and not figures:
+    unread = list(folder.damaged)
+    if unread:
+        lines.append(note(f"Damaged, and left out: {', '.join(unread)}."))
+    if folder.config and not figures and not unread:
         lines.append(note("There is no metrics.json: this training has not come to its end."))
     if not folder.config and not folder.evaluation:
         lines.append(note("There is neither config.yaml nor evaluation.json that can be read: this is all that is here."))
@@ -247,9 +277,12 @@ def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     machine = about.get("machine", {})
     facts = [("device", f"{about.get('device')}, {about.get('precision')}")]
     if machine.get("processor"):
-        facts.append(("processor", f"{machine['processor']}, {machine.get('threads')} of {machine.get('cores')} cores"))
+        facts.append(("processor", str(machine["processor"])))
+        facts.append(("threads, cores", f"{machine.get('threads')}, {machine.get('cores')}"))
     facts.append(("system", str(machine.get("system"))))
-    facts += [(str(name), str(version)) for name, version in about.get("versions", {}).items()]
+    versions = about.get("versions", {})
+    if versions:
+        facts.append(("versions", ", ".join(f"{name} {number}" for name, number in versions.items())))
     facts += [("commit", str(about["commit"]))] if about.get("commit") else []
     return facts
 
@@ -288,7 +321,7 @@ def _metrics(folder: Folder) -> list[Block]:
     """The terms of the bound on test and validation images."""
     figures = folder.figures
     if not figures:
-        raise Missing("There are no figures: metrics.json is not there, or damaged.")
+        raise Missing("There are no figures of the training: metrics.json holds none.")
     normalized = _unit_of(folder) == reporting.unit(True)
     present = [name.partition("/")[2] for name in figures if name.startswith("test/")]
     terms = [*(term for term in _TERMS if term in present), *(term for term in present if term not in _TERMS)]
@@ -313,8 +346,6 @@ def _figure(values: Mapping[str, Any]) -> Figure:
 def _measured(folder: Folder) -> list[Block]:
     """What ``evaluate.py`` has measured, with standard errors and how each figure was come by."""
     if not folder.evaluation:
-        if (folder.path / "evaluation.json").is_file():
-            raise Missing("There are no figures: evaluation.json is damaged.")
         return []
     groups: dict[str, list[list[Cell]]] = {}
     for name, values in folder.evaluation["figures"].items():
