@@ -119,6 +119,7 @@ def _shown(value: Any) -> str:
 
 
 def caption(comparable: bool) -> str:
+    """What stands below a table of jobs, of which the figures of all can be compared or not."""
     line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
     return line if comparable else f"{line} Those of different data or losses cannot be compared with each other."
 

@@ -1,4 +1,4 @@
-"""Pages of runs, evaluations and sweeps: what stands on them, and that nothing is lost for them or asked of a network."""
+"""Pages of runs, evaluations and sweeps: what stands on them, and that no training fails and no network is asked."""
 
 import io
 import json
@@ -15,7 +15,6 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.browser import chromium, page  # noqa: F401  # fixtures
 from tests.conftest import composed
 from vaelab import report
 from vaelab.evaluation import evaluate
@@ -120,7 +119,9 @@ def test_no_page_names_anything_elsewhere(folder: str, request: pytest.FixtureRe
         inside = address.startswith(("data:image/", "#"))
         assert inside or (re.match(r"[\w.]+/[\w./]*$", address) and (path.parent / address).is_file()), address
     assert "link" not in parsed.elements
-    assert re.search(r"Content-Security-Policy\" content=\"default-src &#39;none&#39;; img-src data:; ", path.read_text())
+    assert re.search(
+        r"Content-Security-Policy\" content=\"default-src &#39;none&#39;; img-src data:; ", path.read_text()
+    )
 
 
 def test_an_evaluation_says_how_each_figure_was_come_by(evaluated: Path, trained: Path) -> None:
@@ -327,7 +328,9 @@ def test_a_finger_does_as_a_mouse(trained: Path, page: Open) -> None:
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     for i in range(40):
-        opened.touchscreen.tap(box["x"] + (0.2 + 0.015 * i) * box["width"], box["y"] + (0.2 + 0.015 * i) * box["height"])
+        opened.touchscreen.tap(
+            box["x"] + (0.2 + 0.015 * i) * box["width"], box["y"] + (0.2 + 0.015 * i) * box["height"]
+        )
         if tip.is_visible():
             break
     assert "test image" in tip.inner_text()
@@ -378,7 +381,7 @@ def test_hostile_names_stay_names(trained: Path, tmp_path: Path, page: Open) -> 
     )
     arrays = latents.read(folder / "latents.npz")
     arrays["classes"] = np.array([HOSTILE, *arrays["classes"][1:]], dtype=str)
-    np.savez(folder / "latents.npz", **arrays)
+    np.savez(folder / "latents.npz", **arrays)  # type: ignore[arg-type]
     shutil.copy(folder / "pictures" / "samples.png", folder / "pictures" / f"{HOSTILE.replace('/', '_')}.png")
     (folder / "evaluation.json").write_text(
         json.dumps({"protocol": {}, "figures": {f"a/{HOSTILE}": {"value": 1.0, "note": HOSTILE}}, "remarks": [HOSTILE]})

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vaelab.report.page import NAME
 
+__all__ = ["NAME", "write"]
+
 
 def write(folder: Path) -> Path:
     """Writes the report of a run, an evaluation, or a folder of several, whole or not at all, and returns its path."""

@@ -15,7 +15,9 @@ def main() -> None:
     for folder in parser.parse_args().folders:
         holds = folder.is_dir() and any((folder / name).is_file() for name in ("config.yaml", "evaluation.json"))
         if not holds and not (folder.is_dir() and several.is_several(folder)):
-            sys.exit(f"error: {folder} holds no run, no evaluation and no sweep: type a folder such as logs/train/latest")
+            sys.exit(
+                f"error: {folder} holds no run, no evaluation and no sweep: type a folder such as logs/train/latest"
+            )
         for each in [*several.parts(folder), folder]:
             if (each / "checkpoints").is_dir() and not (each / "latents.npz").is_file():
                 _encode(each)

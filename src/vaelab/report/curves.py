@@ -40,8 +40,8 @@ def read(path: Path) -> dict[str, Curve]:
 def _thinned(curve: Curve) -> Curve:
     stride = math.ceil(len(curve[0]) / _MOST_POINTS)
     last = len(curve[0]) - 1
-    steps, values = ([column[i] for i in range(len(column)) if i % stride == 0 or i == last] for column in curve)
-    return steps, values
+    kept = [i for i in range(len(curve[0])) if i % stride == 0 or i == last]
+    return [curve[0][i] for i in kept], [curve[1][i] for i in kept]
 
 
 def title_of(term: str) -> str:
@@ -73,11 +73,14 @@ def of_run(path: Path, figures: Mapping[str, Any]) -> list[Block]:
             "title": title_of(term),
             "unit": _unit(term, figures),
             "hidden": term == "loss" and _is_mirrored(terms),
-            "series": [_series(_SPLITS[split], SPLIT_COLOURS[split], terms[term][split]) for split in _SPLITS
-                       if split in terms[term]],
+            "series": [
+                _series(_SPLITS[split], SPLIT_COLOURS[split], terms[term][split])
+                for split in _SPLITS
+                if split in terms[term]
+            ],
         }
         for term in order
-    ]  # fmt: skip
+    ]
     per_epoch = figures["steps"] / figures["epochs"] if figures.get("epochs") and figures.get("steps") else None
     return [plot("curves", "", {"panels": panels, "stepsPerEpoch": per_epoch})]
 
@@ -126,7 +129,13 @@ def of_several(paths: Mapping[str, Path], terms: Sequence[str], unit: str) -> li
             of = reporting.term_unit(term, unit == reporting.unit(True))
             title = f"{title_of(short)}, {_SPLITS.get(split, split)}"
             panels.append(
-                {"term": term, "title": title, "unit": f"{of} per image" if of else "", "hidden": False, "series": series}
+                {
+                    "term": term,
+                    "title": title,
+                    "unit": f"{of} per image" if of else "",
+                    "hidden": False,
+                    "series": series,
+                }
             )
     if not panels:
         raise Missing("There are no curves: no job has left a metrics.csv with two values of a figure.")

@@ -6,6 +6,7 @@ A model alone can tell these, so they are kept beside it in ``latents.npz``, of 
 import io
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,17 @@ def gather(subject: Subject, limit: int) -> Arrays:
     tile = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     limit = max(1, min(limit, _SHEET**2 // (tile[0] * tile[1])))
     shown = subject.images("test", limit)
-    means, log_variances, kls, errors, originals, pictures = [], [], [], [], [], []
+    means, log_variances, kls, errors = [], [], [], []
+    originals: list[Tensor] = []
+    pictures: list[Tensor] = []
     p_z = subject.vae.p_z()
     for x, y in subject.batches(shown):
         q_z = subject.vae.encode(x, y)
         picture = subject.vae.decode(q_z.centre, y).mean.float()
         means.append(q_z.centre.float().cpu())
         kls.append(dimension_kls(q_z, p_z))
-        try:
+        with suppress(NotImplementedError):  # of a flow
             log_variances.append(q_z.variance.float().log().cpu())
-        except NotImplementedError:
-            pass  # of a flow
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         for images, tiles in ((x, originals), (picture, pictures)):
             small = images if images.shape[-2:] == tile else F.interpolate(images, tile, mode="area")
@@ -98,11 +99,11 @@ def _axes(
         points, parts = pca(means)
         names += [f"component {i + 1}, {100 * part:.0f} % of variance" for i, part in enumerate(parts.tolist())]
         columns += points.T.float()
-    dimensions = range(means.shape[1])
+    dimensions = list(range(means.shape[1]))
     if means.shape[1] > 2:
         dimensions = means.var(0, correction=0).argsort(descending=True)[:_DIMENSIONS].sort().values.tolist()
     names += [f"z{i + 1}" for i in dimensions]
-    columns += means[:, list(dimensions)].T
+    columns += means[:, dimensions].T
     if means.shape[1] == 1:
         names.append("class, spread out" if len(classes) > 1 else "spread out")
         columns.append(labels + 0.7 * torch.rand(len(labels), generator=torch.Generator().manual_seed(0)) - 0.35)

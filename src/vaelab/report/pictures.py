@@ -122,9 +122,14 @@ def embedded(path: Path, title: str, caption: str = "", wide: bool = False) -> d
                 data, kind = file.getvalue(), "jpeg"
     if len(data) > _LARGEST:
         raise Missing(f"its {len(data) / 1e6:.1f} MB stay in a file of their own,")
-    wide = wide or size[0] > 2.2 * size[1]
-    return {"src": data_uri(data, kind), "width": size[0], "height": size[1], "title": title, "caption": caption,
-            "wide": wide}  # fmt: skip
+    return {
+        "src": data_uri(data, kind),
+        "width": size[0],
+        "height": size[1],
+        "title": title,
+        "caption": caption,
+        "wide": wide or size[0] > 2.2 * size[1],
+    }
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -226,8 +226,8 @@ def _short(number: int) -> str:
 def _summary(folder: Folder) -> list[Block]:
     """What was chosen, and what came of it apart from the terms of the bound."""
     figures, setting, data = folder.figures, folder.setting, folder.config.get("data", {})
-    facts = [(str(group), str(option)) for group, option in folder.choices.items()
-             if option and group not in ("logger", "callbacks", "accelerator")]  # fmt: skip
+    left_out = ("logger", "callbacks", "accelerator")
+    facts = [(str(group), str(option)) for group, option in folder.choices.items() if option and group not in left_out]
     facts.sort(key=lambda fact: (_CHOICES.index(fact[0]) if fact[0] in _CHOICES else len(_CHOICES), fact[0]))
     facts.append(("latent_dim", str(setting.get("latent_dim", "?"))))
     if setting.get("conditional"):
@@ -265,7 +265,9 @@ def _summary(folder: Folder) -> list[Block]:
     if folder.config and not figures and not unread:
         lines.append(note("There is no metrics.json: this training has not come to its end."))
     if not folder.config and not folder.evaluation:
-        lines.append(note("There is neither config.yaml nor evaluation.json that can be read: this is all that is here."))
+        lines.append(
+            note("There is neither config.yaml nor evaluation.json that can be read: this is all that is here.")
+        )
     if data.get("validation") == "test":
         lines.append(note("Validated on the test images, on which no epoch was chosen: the last one is tested."))
     return lines
@@ -328,7 +330,7 @@ def _metrics(folder: Folder) -> list[Block]:
     rows = []
     for term in terms:
         values = [figures.get(f"{split}/{term}") for split in ("test", "val")]
-        shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "–") for value in values]
+        shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "-") for value in values]
         rows.append([Cell(curves.title_of(term)), *shown, Cell(reporting.term_unit(f"test/{term}", normalized))])
     images = folder.about.get("images", {})
     of = f" Test figures are of {images['test']:,} images and of {figures.get('tested')}." if "test" in images else ""
@@ -406,12 +408,17 @@ def _scatter(arrays: Mapping[str, Any]) -> Block:
     if len(classes) > 1:
         labels = arrays["labels"].tolist()
         colours.append({"name": "class", "classes": classes, "values": labels, "palette": PALETTE})
-    for name, column in zip(arrays.get("factor_names", ()), arrays["factors"].T if "factors" in arrays else (), strict=False):
+    for name, column in zip(
+        arrays.get("factor_names", ()), arrays["factors"].T if "factors" in arrays else (), strict=False
+    ):
         colours.append({"name": str(name).replace("_", " "), "values": _rounded(column)})
     colours.append({"name": "reconstruction error", "values": _rounded(arrays["errors"])})
     names = [str(name) for name in arrays["axes"]]
     data = {
-        "axes": [{"name": name, "values": _rounded(column)} for name, column in zip(names, arrays["positions"].T, strict=True)],
+        "axes": [
+            {"name": name, "values": _rounded(column)}
+            for name, column in zip(names, arrays["positions"].T, strict=True)
+        ],
         "colours": colours,
         "numbers": arrays["numbers"].tolist(),
         "errors": _rounded(arrays["errors"]),
@@ -431,19 +438,17 @@ def _rounded(values: Any) -> list[float]:
 def _bars(kls: Sequence[float], variances: Any) -> Block:
     """What each dimension is used for, the most used first."""
     spread = None if variances is None else [float(value) for value in variances]
-    order = sorted(range(len(kls)), key=lambda i: -kls[i])
-    used = [spread is None or spread[i] > _ACTIVE for i in order]
-    data = {
-        "bars": [
-            {"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": active,
-             "text": f"z{i + 1}: {kls[i]:.3f} nats" + ("" if spread is None else f", variance of its means {spread[i]:.3g}")}
-            for i, active in zip(order, used, strict=True)
-        ],
-        "x": "latent dimension", "y": "KL divergence, nats",
-    }  # fmt: skip
+    rows = []
+    for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
+        text = f"z{i + 1}: {kls[i]:.3f} nats"
+        text += "" if spread is None else f", variance of its means {spread[i]:.3g}"
+        strong = spread is None or spread[i] > _ACTIVE
+        rows.append({"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": strong, "text": text})
+    data = {"bars": rows, "x": "latent dimension", "y": "KL divergence, nats"}
     caption = f"{sum(kls):.2f} nats in {len(kls)} dimensions."
     if spread is not None:
-        caption = f"{caption[:-1]}, {sum(used)} of them active: their means have a variance above {_ACTIVE}."
+        active = sum(value > _ACTIVE for value in spread)
+        caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {_ACTIVE}."
     return plot("bars", "KL divergence of each latent dimension", data, caption)
 
 

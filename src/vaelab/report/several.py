@@ -12,7 +12,7 @@ from vaelab import reporting, sweeps
 from vaelab.report import curves
 from vaelab.report.page import NAME, Block, Cell, Missing, Page, note, section, table
 from vaelab.report.pictures import Album, side_by_side
-from vaelab.report.run import command_of, duration
+from vaelab.report.run import Folder, command_of, duration
 from vaelab.sweeps import TERMS, Job
 
 _MOST_CURVES = 10  # as many as there are colours
@@ -58,7 +58,7 @@ def _sweep(folder: Path) -> Page:
         value = job.figures.get("val/elbo")
         if isinstance(value, float):
             tiles.append(("best validation ELBO", f"{value:,.2f}", unit))
-        tiles += [(name.rpartition(".")[2], job.overrides.get(name, "–"), "of the best") for name in names[:4]]
+        tiles += [(name.rpartition(".")[2], job.overrides.get(name, "-"), "of the best") for name in names[:4]]
     seconds = [job.figures.get("seconds", 0.0) for job in done]
     return Page(
         f"Sweep over {', '.join(names)}" if names else f"Sweep of {len(jobs)}",
@@ -94,7 +94,7 @@ def _sweep(folder: Path) -> Page:
 
 
 def _label(job: Job, names: Sequence[str]) -> str:
-    return ", ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '–')}" for name in names) or str(job.number)
+    return ", ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '-')}" for name in names) or str(job.number)
 
 
 def _repeat(folder: Path) -> list[Block]:
@@ -127,9 +127,18 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
                 Cell(f"{job.status}: {job.failure}" if job.failure else job.status),
             ]
         )
-    numeric = ("rank", "job", *TERMS, "epochs", "seconds", *(n for n in names if all(_value(j.overrides.get(n, "")) is not None for j in jobs)))
+    numeric = (
+        "rank",
+        "job",
+        *TERMS,
+        "epochs",
+        "seconds",
+        *(n for n in names if all(_value(j.overrides.get(n, "")) is not None for j in jobs)),
+    )
     lines = [table(columns, rows, "ranked", sortable=True, numeric=numeric)]
-    lines.append(note(f"{sweeps.caption(comparable)} A heading sorts by its column; a job's number leads to its report."))
+    lines.append(
+        note(f"{sweeps.caption(comparable)} A heading sorts by its column; a job's number leads to its report.")
+    )
     if any(job.figures.get("unit") == reporting.unit(False) for job in jobs):
         lines.append(note(reporting.NOT_NATS))
     return lines
@@ -162,18 +171,31 @@ def _evaluations(folder: Path) -> Page:
             values = [Cell(_shown(row[name]), _value(row[name])) for name in names if name != "run"]
             cells.append([Cell(row.get("run", ""), None, href), *values])
         numeric = [name for name in names if any(_value(row[name]) is not None for row in rows)]
-        line = "Those of one kind together, the best first. A heading sorts by its column; a run's name leads to its report."
-        return [table(["run", *(n for n in names if n != "run")], cells, "ranked", sortable=True, numeric=numeric), note(line)]
+        line = "Those of one kind together, the best first. A heading sorts by its column, a run's name leads on."
+        return [
+            table(["run", *(n for n in names if n != "run")], cells, "ranked", sortable=True, numeric=numeric),
+            note(line),
+        ]
 
     return Page(
         f"Evaluation of {len(rows)} runs",
         "every figure with its protocol is in the report of its run",
         [],
         [
+            section("summary", "Summary", lambda: _repeat_evaluations(folder)),
             section("figures", "Figures", ranked),
             section("rest", "More pictures", lambda: album.of("charts"), lambda: album.of("rest")),
         ],
     )
+
+
+def _repeat_evaluations(folder: Path) -> list[Block]:
+    """What was typed, which is in the protocol of each."""
+    for part in parts(folder):
+        typed = Folder(part).evaluation.get("protocol", {}).get("overrides")
+        if typed is not None:
+            return [Block("command", {"title": "To evaluate them again", "command": command_of("evaluate", typed)})]
+    raise Missing("How to repeat it is not known: there is no evaluation.json that says so.")
 
 
 def _shown(text: str) -> str:
