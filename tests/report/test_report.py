@@ -155,6 +155,18 @@ def test_the_sweep_ranks_its_jobs_and_leads_to_them(swept: Path) -> None:
     assert "failed: latent_dim=-1: it must be a positive integer" in parsed.text
 
 
+def test_a_training_that_goes_on_has_a_report_of_all_of_it(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [f"run_dir={tmp_path}", *tiny_data, "callbacks=none"]
+    train(composed("train", *options))
+    before = _Parsed(tmp_path / "report.html").text
+    train(composed("train", *options, "trainer.max_epochs=4", f"ckpt_path={tmp_path}"))
+    after = _Parsed(tmp_path / "report.html").text
+    assert "trained for 2 epochs" in before
+    assert "trained for 4 epochs" in after
+    assert f"went on from {tmp_path}" in after
+    assert json.dumps([4, 8, 12, 16], separators=(",", ":")) in (tmp_path / "report.html").read_text()  # steps
+
+
 def test_switched_off_there_is_none(tmp_path: Path, tiny_data: list[str]) -> None:
     train(composed("train", f"run_dir={tmp_path}", *tiny_data, "callbacks=none", "report=false"))
     assert (tmp_path / "metrics.json").is_file()

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +96,8 @@ class Album:
             try:
                 shown.append(embedded(self._paths[name], known.title, known.caption, known.wide))
             except Missing as reason:
-                href = self._paths[name].relative_to(self.folder).as_posix()
-                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": href, "link": href}))
+                way = self._paths[name].relative_to(self.folder).as_posix()
+                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(way), "link": way}))
             except Exception as error:
                 blocks.append(note(f"{known.title}: left out, {name} could not be read ({type(error).__name__})."))
         return [Block("pictures", {"pictures": shown}), *blocks] if shown else blocks

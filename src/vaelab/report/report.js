@@ -342,6 +342,10 @@
 
     function drawLegend() {
       const { name, classes, values, palette } = data.colours[state.colour];
+      if (classes && classes.length > 60) {
+        legend.replaceChildren(make("span", { class: "ramp" }, make("b", {}, `${classes.length.toLocaleString("en")} classes`)));
+        return;
+      }
       if (classes) {
         const items = classes.map((each, value) => ({
           name: each, value, on: true, colour: classes.length > palette.length ? `hsl(${(360 * value) / classes.length} 65% 50%)` : palette[value],

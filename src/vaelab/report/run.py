@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
@@ -200,7 +201,7 @@ def _tiles(folder: Folder) -> list[tuple[str, str, str]]:
     if best:
         figure = _figure(measured[best[-1]])
         value, error = reporting.formatted(figure)
-        tiles.append((f"log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {figure.unit}".strip()))
+        tiles.append((f"bound on log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {figure.unit}".strip()))
     for term in ("elbo", "reconstruction", "kl"):
         name = f"test/{term}"
         value = folder.figures.get(name, measured.get(name, {}).get("value"))
@@ -311,7 +312,8 @@ def _repeat(folder: Folder) -> list[Block]:
     if protocol.get("checkpoint"):
         checkpoint = Path(str(protocol["checkpoint"]))
         report = checkpoint.parent.parent / NAME
-        link = {"href": os.path.relpath(report, folder.path), "link": "the report of its training"}
+        way = Path(os.path.relpath(report.resolve(), folder.path.resolve())).as_posix()
+        link = {"href": quote(way), "link": "the report of its training"}
         found = link if report.is_file() and not folder.config else {}
         blocks.append(Block("note", {"text": f"The model: {checkpoint}{';' if found else ''}", **found}))
     if not blocks:
