@@ -106,7 +106,9 @@ def test_a_training_leaves_a_report_with_everything_in_its_place(trained: Path) 
     assert "80 train" in parsed.text
     assert "hidden_sizes" in parsed.text  # of the configuration
     shown = sum(address.startswith("data:image/") for address in parsed.addresses)
-    assert shown == len([path for path in (trained / "pictures").iterdir() if path.is_file()]) - 2  # latents, losses
+    assert (
+        shown == len([path for path in (trained / "pictures").iterdir() if path.is_file()]) - 3
+    )  # latents, losses, errors
     assert any(address.startswith("data:image/gif") for address in parsed.addresses)
     assert (trained / "report.html").stat().st_size < 3e6
 
@@ -331,6 +333,10 @@ def test_a_point_of_latent_space_shows_its_image(trained: Path, page: Open) -> N
     reset.click()
     assert reset.is_disabled()
     assert opened.locator("#latents [data-plot=bars] rect").count() == 3
+    bars = opened.locator("#errors [data-plot=histogram] rect")
+    assert 0 < bars.count() <= 48
+    bars.first.hover()
+    assert "images (80): " in opened.locator("#errors .tip").inner_text()
 
 
 def test_a_finger_does_as_a_mouse(trained: Path, page: Open) -> None:
@@ -399,7 +405,7 @@ def test_hostile_names_stay_names(trained: Path, tmp_path: Path, page: Open) -> 
         json.dumps({"protocol": {}, "figures": {f"a/{HOSTILE}": {"value": 1.0, "note": HOSTILE}}, "remarks": [HOSTILE]})
     )
     parsed = _Parsed(report.write(folder))
-    assert parsed.elements.count("script") == 3 + 1  # the charts' data, and the page's own
+    assert parsed.elements.count("script") == 4 + 1  # the charts' data, and the page's own
     opened = page(folder / "report.html")
     assert opened.title().startswith(HOSTILE)
     assert HOSTILE in opened.locator("h1").inner_text()

@@ -55,7 +55,7 @@ KNOWN = {
     "heat_map.png": Known("charts", "Over both numbers"),
     "rate_distortion.png": Known("charts", "Rate and distortion", "Nearer to the lower left is better."),
 }
-_DRAWN_BY_THE_PAGE = {"latents.png": "scatter", "dimensions.png": "kls", "losses.png": "curves"}
+_DRAWN_BY_THE_PAGE = {"latents.png": "scatter", "dimensions.png": "kls", "losses.png": "curves", "errors.png": "errors"}
 
 
 class Album:

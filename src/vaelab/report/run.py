@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from vaelab import reporting
@@ -151,7 +152,13 @@ def page(path: Path) -> Page:
                 lambda: folder.album.of("samples", needs.format("callbacks.pictures draws them") if needs else ""),
             ),
             _latent_section(folder),
-            section("errors", "Errors and scores", lambda: _scores(path), lambda: folder.album.of("errors")),
+            section(
+                "errors",
+                "Errors and scores",
+                lambda: _errors(folder),
+                lambda: _scores(path),
+                lambda: folder.album.of("errors"),
+            ),
             section("rest", "More pictures", lambda: folder.album.of("charts"), lambda: folder.album.of("rest")),
             section("config", "Configuration", lambda: _configuration(folder)),
         ],
@@ -465,6 +472,24 @@ def _scores(path: Path) -> list[Block]:
     found = {title: values for title, values in found.items() if values}
     if not found:
         return []
+    title = "Scores of single images"
+    return [plot("histogram", title, _histogram(found, "bound on log p(x) per image"))]
+
+
+def _errors(folder: Folder) -> list[Block]:
+    """How reconstruction errors are distributed."""
+    if not (folder.path / "latents.npz").is_file():
+        return []  # which is said where latent space would be
+    arrays = latents.read(folder.path / "latents.npz")
+    errors = arrays["errors"].astype(float)
+    folder.album.drawn("errors")
+    caption = f"Mean {errors.mean():.3g}, median {np.median(errors):.3g}, of {arrays['of']}."
+    data = _histogram({"images": errors.tolist()}, "mean squared error per pixel, black 0 and white 1")
+    return [plot("histogram", "Reconstruction errors", data, caption)]
+
+
+def _histogram(found: Mapping[str, Sequence[float]], of: str) -> dict[str, Any]:
+    """Shares of values in bins that are the same for all."""
     low, high = min(map(min, found.values())), max(map(max, found.values()))
     width = (high - low) / _BINS or 1.0
     series = []
@@ -474,8 +499,7 @@ def _scores(path: Path) -> list[Block]:
             counts[min(_BINS - 1, int((value - low) / width))] += 1
         shares = [float(f"{count / len(values):.5g}") for count in counts]
         series.append({"name": f"{title} ({len(values):,})", "colour": colour, "values": shares})
-    data = {"low": low, "width": width, "series": series, "x": "bound on log p(x) per image", "y": "share of images"}
-    return [plot("histogram", "Scores of single images", data)]
+    return {"low": low, "width": width, "series": series, "x": of, "y": "share of images"}
 
 
 def _configuration(folder: Folder) -> list[Block]:
