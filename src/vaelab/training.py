@@ -397,7 +397,8 @@ def _introduce(
     loggers.log_configuration(trainer.loggers, flat, module.config)
     what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
     where = f"{trainer.world_size} {about.device_name(trainer.strategy.root_device)}"
-    about.keep(run_dir, where, trainer.precision, datamodule.splits)
+    with excused("about.json"):
+        about.keep(run_dir, where, trainer.precision, datamodule.splits)
     reporting.say(
         f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {where} "
         f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "

@@ -13,7 +13,6 @@ from PIL import Image
 
 from tests.conftest import tiny_vae
 from vaelab.data.source import Images
-from vaelab.evaluation.subject import Subject
 from vaelab.likelihoods import SquaredError
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.posteriors import InverseAutoregressiveFlow
@@ -21,6 +20,7 @@ from vaelab.priors import StandardNormal
 from vaelab.report import latents
 from vaelab.report.page import Missing
 from vaelab.report.run import Folder, _latent_section
+from vaelab.subject import Subject
 from vaelab.vae import VAE
 
 

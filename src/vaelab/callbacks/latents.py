@@ -25,8 +25,8 @@ class Latents(L.Callback):
             return
         assert isinstance(pl_module, VAEModule)
         with excused(self.path.name), at_rest(pl_module):
-            from vaelab.evaluation.subject import Subject
             from vaelab.report import latents
+            from vaelab.subject import Subject
 
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             latents.keep(Subject(pl_module.vae, datamodule), self.path, self.images)

@@ -180,7 +180,8 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
         from vaelab import report
         from vaelab.report import latents as latent_space
 
-        about.keep(folder, f"1 {about.device_name(subject.device)}", trainer.precision, datamodule.splits)
+        with excused("about.json"):
+            about.keep(folder, f"1 {about.device_name(subject.device)}", trainer.precision, datamodule.splits)
         with excused("latents.npz"), evaluation_noise(subject.device):
             latent_space.keep(subject, folder / "latents.npz")
         with excused(report.NAME):

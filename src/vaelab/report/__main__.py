@@ -28,8 +28,8 @@ def _encode(folder: Path) -> None:
     """Asks the model of a run that has kept no latents, if its images are on this machine; no network is asked."""
     from vaelab import checkpoint
     from vaelab.callbacks.drawing import at_rest, excused
-    from vaelab.evaluation.subject import Subject
     from vaelab.report import latents
+    from vaelab.subject import Subject
 
     with excused("latents.npz"):
         path = checkpoint.find(folder)

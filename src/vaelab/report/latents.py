@@ -18,8 +18,8 @@ from PIL import Image, features
 from torch import Tensor
 
 from vaelab.evaluation.latents import dimension_kls
-from vaelab.evaluation.subject import Subject, spaced
 from vaelab.figures import pca
+from vaelab.subject import Subject, spaced
 
 Arrays = dict[str, npt.NDArray[Any]]
 
