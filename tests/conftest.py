@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
+from tests.browser import chromium, page  # noqa: F401  (fixtures)
 from vaelab.likelihoods import Likelihood, SquaredError
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.posteriors import DiagonalGaussian

@@ -83,8 +83,10 @@ def test_train_ends_with_a_table_and_the_run_folder(trained: tuple[Path, subproc
     assert "left" in done.stdout  # the time left, epoch by epoch
     assert "test/elbo" in done.stdout
     assert done.stdout.strip().splitlines()[-1].startswith("run folder:")
-    for file in ("config.yaml", "train.log", "metrics.csv", "metrics.json", "checkpoints/best.ckpt"):
+    for file in ("config.yaml", "train.log", "metrics.csv", "metrics.json", "checkpoints/best.ckpt", "latents.npz"):
         assert (run_dir / file).is_file(), file
+    command = f"python src/train.py {' '.join(TINY)} latent_dim=3"
+    assert f"<code>{command}</code>" in (run_dir / "report.html").read_text()
     log = (run_dir / "train.log").read_text()
     for said in ("latent_dim=3", "epoch 2/2: val/elbo", "test/elbo", "run folder:"):
         assert said in log, said
@@ -135,6 +137,7 @@ def test_evaluate_gives_the_same_figures(
         assert evaluated["figures"][name]["value"] == trained_figures[name]
         assert name in done.stdout
     assert "latents/active_units" in done.stdout
+    assert "what=[latents,reconstructions]" in (tmp_path / "out" / "report.html").read_text().replace("&#39;", "")
 
 
 def test_a_key_is_in_no_file_of_a_run(tmp_path: Path) -> None:
@@ -200,6 +203,8 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_one_that_fails(tmp_path: Path
     assert float(ranked[0]["val/elbo"]) > float(ranked[1]["val/elbo"])
     assert "latent_dim=-1: it must be a positive integer" in ranked[2]["status"]
     assert "latent_dim=-1" in (sweep / "results.md").read_text()
+    for text in ('href="0/report.html"', 'href="2/report.html"', "latent_dim=-1: it must be a positive integer"):
+        assert text in (sweep / "report.html").read_text()
     for name in ("curves", "rate_distortion"):
         assert is_picture(sweep / f"{name}.png")
 

@@ -82,6 +82,8 @@ VALUES = [
     ("train", "latent_dim=2.5", ["latent_dim=2.5", "positive integer"]),
     ("train", "latent_dim=true", ["latent_dim=True", "positive integer"]),
     ("train", "latent_dim=many", ["latent_dim=many", "positive integer"]),
+    ("train", "report=maybe", ["report=maybe: it is true or false"]),
+    ("evaluate", "run=latest report=3", ["report=3: it is true or false"]),
     ("train", "seed=-1", ["seed=-1", "from 0 to 4294967295"]),
     ("train", "seed=4294967296", ["seed=4294967296"]),
     ("train", "data.batch_size=0", ["data.batch_size", "data.batch_size=128"]),

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+NOT_NATS = "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."
 _UNITLESS = ("mmd",)
 # Divergences between latents are in nats whatever the likelihood is; what is summed with a mere loss is not.
 _DIVERGENCES = ("kl", "mutual_information", "total_correlation", "dimension_kl")
@@ -92,6 +93,13 @@ def print_figures(title: str, figures: Mapping[str, Any], normalized: bool) -> N
     _print_table(title, [rows], normalized)
 
 
+def formatted(figure: Figure) -> tuple[str, str]:
+    """A figure and its standard error as they are read; "" where it has none."""
+    digits = 0 if isinstance(figure.value, int) else 4 if abs(figure.value) < 1 else 3
+    error = "" if figure.standard_error is None else f"± {figure.standard_error:,.{digits}f}"
+    return f"{figure.value:,.{digits}f}", error
+
+
 def print_measured(title: str, figures: Mapping[str, Figure], remarks: Sequence[str], normalized: bool) -> None:
     """Prints figures with their standard errors and units, a section for each measure.
 
@@ -103,9 +111,8 @@ def print_measured(title: str, figures: Mapping[str, Figure], remarks: Sequence[
     """
     sections: dict[str, list[list[str]]] = {}
     for name, figure in figures.items():
-        digits = 0 if isinstance(figure.value, int) else 4 if abs(figure.value) < 1 else 3
-        error = "" if figure.standard_error is None else f"± {figure.standard_error:,.{digits}f}"
-        row = [name, f"{figure.value:,.{digits}f}", f"{error} {figure.unit}".strip()]
+        value, error = formatted(figure)
+        row = [name, value, f"{error} {figure.unit}".strip()]
         sections.setdefault(name.partition("/")[0], []).append(row)
     _print_table(title, list(sections.values()), normalized)
     for remark in remarks:
@@ -125,22 +132,22 @@ def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normal
         table.add_section()
     get_console().print(table)
     if not normalized:
-        say("[dim]Not nats: this loss is no likelihood of these images. Compare its figures with its own alone.[/dim]")
+        say(f"[dim]{NOT_NATS}[/dim]")
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Writes values as JSON, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(_valid(values), indent=2, allow_nan=False) + "\n")
+    partial.write_text(json.dumps(valid(values), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
 
 
-def _valid(value: Any) -> Any:
+def valid(value: Any) -> Any:
     """The same in what JSON has: no number for what is none."""
     if isinstance(value, Mapping):
-        return {key: _valid(child) for key, child in value.items()}
+        return {key: valid(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_valid(child) for child in value]
+        return [valid(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -33,6 +33,7 @@ class Job:
         figures: its ``metrics.json``; empty where it is not complete.
         failure: why it failed, or nothing.
         kind: data, binarisation and loss: figures of two jobs can be compared where these are the same.
+        report: whether it was to have one.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Job:
     figures: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     kind: str = ""
+    report: bool = True
 
     @property
     def status(self) -> str:
@@ -65,6 +67,7 @@ def read(folder: Path) -> list[Job]:
             chosen = config.get("choices", {})
             job.kind = " ".join([*(f"{name}={chosen[name]}" for name in ("data", "loss") if name in chosen)])
             job.kind += f" data.binarize={config.data.binarize}"
+            job.report = bool(config.get("report", True))
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
     done = sorted(
@@ -94,6 +97,12 @@ def conclude(folder: Path) -> None:
     (folder / "results.md").write_text(_markdown(rows, folder, comparable))
     _print(rows, comparable)
     drawn = _draw(jobs, names, folder)
+    if any(job.report for job in jobs):
+        from vaelab import report
+        from vaelab.callbacks.drawing import excused  # with torch
+
+        with excused(report.NAME):
+            drawn.append(report.write(folder).name)
     files = ", ".join(["results.csv", "results.md", *drawn])
     reporting.say(f"the sweep: {reporting.shown_path(folder)} ({files})")
 
@@ -117,7 +126,8 @@ def _shown(value: Any) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
-def _caption(comparable: bool) -> str:
+def caption(comparable: bool) -> str:
+    """What stands below a table of jobs, of which the figures of all can be compared or not."""
     line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
     return line if comparable else f"{line} Those of different data or losses cannot be compared with each other."
 
@@ -126,7 +136,7 @@ def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) ->
     lines = [
         f"# {folder.name}",
         "",
-        _caption(comparable),
+        caption(comparable),
         "",
         f"| {' | '.join(rows[0])} |",
         "|---" * len(rows[0]) + "|",
@@ -162,7 +172,7 @@ def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
     for row in rows:
         if not row["rank"]:
             reporting.say(escape(f"job {row['job']}: {row['status']}"))
-    reporting.say(f"[dim]{_caption(comparable)}[/dim]")
+    reporting.say(f"[dim]{caption(comparable)}[/dim]")
 
 
 def _number(text: str | None) -> float | None:

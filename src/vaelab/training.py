@@ -16,8 +16,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaelab import checkpoint, loggers, reporting, resuming
+from vaelab import about, checkpoint, loggers, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
+from vaelab.callbacks.drawing import excused
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
@@ -76,6 +77,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"conditional={cfg.conditional}: it is true or false")
     if cfg.conditional and cfg.data.classes is None:
         raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
+    if not isinstance(cfg.report, bool):
+        raise UserError(f"report={cfg.report}: it is true or false")
     if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
     for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
@@ -257,7 +260,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
         if trainer.is_global_zero:
-            _conclude(figures, datamodule, module, run_dir)
+            _conclude(figures, datamodule, module, run_dir, cfg.report)
         status = "success"
         return figures
     except Stopped as stopped:
@@ -394,28 +397,35 @@ def _introduce(
 ) -> None:
     """Writes the configuration where it belongs, and says what is being trained, on what."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    OmegaConf.save(OmegaConf.create({"overrides": typed, **module.config}), run_dir / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"overrides": about.typed(), **module.config}), run_dir / "config.yaml")
     parameters = _count_parameters(module)
     chosen = choices()
     flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
     loggers.log_configuration(trainer.loggers, flat, module.config)
     what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
-    device = trainer.strategy.root_device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    where = f"{trainer.world_size} {about.device_name(trainer.strategy.root_device)}"
+    with excused("about.json"):
+        about.keep(run_dir, where, trainer.precision, datamodule.splits)
     reporting.say(
-        f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {trainer.world_size} {where} "
+        f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {where} "
         f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "
         f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}"
     )
 
 
-def _conclude(figures: dict[str, Any], datamodule: ImageDataModule, module: VAEModule, run_dir: Path) -> None:
-    """Writes the final figures, and shows them."""
+def _conclude(
+    figures: dict[str, Any], datamodule: ImageDataModule, module: VAEModule, run_dir: Path, has_report: bool
+) -> None:
+    """Writes the final figures and what there is to be seen of the run, and shows them."""
     reporting.write_json(figures, run_dir / "metrics.json")
     title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
     shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
     reporting.print_figures(title, shown, module.vae.likelihood.is_normalized(datamodule.is_binary))
+    if has_report:
+        from vaelab import report
+
+        with excused(report.NAME):
+            reporting.say(f"report: {reporting.shown_path(report.write(run_dir))}")
     reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
 
 

@@ -40,7 +40,8 @@ def test_the_figures_of_the_end_of_training_again(tmp_path: Path, tiny_data: lis
     assert evaluated["protocol"]["unit"] == "nats"
     assert evaluated["figures"]["likelihood/test/log_likelihood, k=20"]["standard_error"] > 0
     assert json.loads((out / "evaluation.json").read_text()) == evaluated
-    assert {path.name for path in out.iterdir()} == {"evaluation.json", "likelihood.png", "dimensions.png"}
+    files = {"evaluation.json", "likelihood.png", "dimensions.png", "report.html", "latents.npz", "about.json"}
+    assert {path.name for path in out.iterdir()} == files
     # A measure comes to the same without the others.
     alone = _evaluate(tmp_path, tmp_path / "alone", "what=latents")
     assert all(evaluated["figures"][name] == figure for name, figure in alone["figures"].items())

@@ -10,7 +10,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaelab import checkpoint, reporting
+from vaelab import about, checkpoint, reporting
+from vaelab.callbacks.drawing import excused
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import latents, likelihood, ranking, samples, scores
@@ -53,6 +54,8 @@ def _check(cfg: DictConfig) -> list[str]:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value}: it must be an integer of at least {least}")
+    if not isinstance(cfg.report, bool):
+        raise UserError(f"report={cfg.report}: it is true or false")
     splits = cfg.likelihood.splits
     for split in splits if isinstance(splits, ListConfig) else [splits]:
         if split not in _SPLITS:
@@ -106,6 +109,11 @@ def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> 
         except UserError as error:
             failed[name] = str(error)
     ranking.conclude(found, failed, run_dir)
+    if found and cfg.report:
+        from vaelab import report
+
+        with excused(report.NAME):
+            reporting.say(f"report: {reporting.shown_path(report.write(run_dir))}")
     if not found:
         raise UserError(f"none of the {len(runs)} runs in {cfg.run} could be evaluated: {next(iter(failed.values()))}")
     return found
@@ -149,6 +157,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             save_png(picture, folder / f"{key}.png")
     evaluation = {
         "protocol": {
+            "overrides": about.typed(),
             "checkpoint": str(path.resolve()),
             "choices": config.get("choices", {}),
             "latent_dim": config.get("latent_dim"),
@@ -167,6 +176,16 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     }
     reporting.write_json(evaluation, folder / "evaluation.json")
     reporting.print_measured(reporting.shown_path(path), figures, remarks, subject.is_normalized)
+    if cfg.report:
+        from vaelab import report
+        from vaelab.report import latents as latent_space
+
+        with excused("about.json"):
+            about.keep(folder, f"1 {about.device_name(subject.device)}", trainer.precision, datamodule.splits)
+        with excused("latents.npz"), evaluation_noise(subject.device):
+            latent_space.keep(subject, folder / "latents.npz")
+        with excused(report.NAME):
+            reporting.say(f"report: {reporting.shown_path(report.write(folder))}")
     reporting.say(f"written to {reporting.shown_path(folder)}")
     return evaluation
 

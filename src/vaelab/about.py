@@ -1,0 +1,90 @@
+"""What a run was made with: versions, machine, images. ``about.json`` keeps it, for whoever wants to repeat the run."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from vaelab import __version__, reporting
+from vaelab.data.source import Images
+from vaelab.paths import ROOT
+
+_PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy")
+
+
+def typed() -> list[str]:
+    """What was typed for the job that is running."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def device_name(device: torch.device) -> str:
+    """A device as people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def keep(folder: Path, device: str, precision: str, splits: Mapping[str, Images]) -> None:
+    """Writes ``about.json``.
+
+    Args:
+        folder: of the run.
+        device: what computes.
+        precision: in which it does, as Lightning calls it.
+        splits: the images.
+    """
+    reporting.write_json(
+        {
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "device": device,
+            "precision": precision,
+            "images": {name: len(split.images) for name, split in splits.items()},
+            "machine": {
+                "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            },
+            "versions": {"vaelab": __version__, "python": platform.python_version(), **_versions()},
+            "commit": _commit(),
+        },
+        folder / "about.json",
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _commit() -> str | None:
+    """The commit of the project, where it is a clone, and whether files have been changed since."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=, changed since", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,32 @@
+"""What a report shows of latent space, kept while there is a model to be asked."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from vaelab.callbacks.drawing import at_rest, excused
+from vaelab.module import VAEModule
+
+
+class Latents(L.Callback):
+    """Writes ``latents.npz`` after the test, of test images and with the weights that were tested.
+
+    Args:
+        path: of the file.
+        images: test images, evenly spaced; fewer where they are large.
+    """
+
+    def __init__(self, path: str, images: int = 2000) -> None:
+        self.path, self.images = Path(path), images
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, VAEModule)
+        with excused(self.path.name), at_rest(pl_module):
+            from vaelab.report import latents
+            from vaelab.subject import Subject
+
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            latents.keep(Subject(pl_module.vae, datamodule), self.path, self.images)

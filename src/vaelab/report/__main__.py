@@ -1,0 +1,44 @@
+"""Reports made again, from what lies in a folder: ``python -m vaelab.report <folder> ...``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vaelab.report import several, write
+from vaelab.reporting import shown_path
+
+
+def main() -> None:
+    """Writes ``report.html`` into each folder that is named; of a sweep, also into those of its jobs."""
+    parser = argparse.ArgumentParser("python -m vaelab.report", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="of a run, an evaluation or a sweep", metavar="folder")
+    for folder in parser.parse_args().folders:
+        holds = folder.is_dir() and any((folder / name).is_file() for name in ("config.yaml", "evaluation.json"))
+        if not holds and not (folder.is_dir() and several.is_several(folder)):
+            sys.exit(
+                f"error: {folder} holds no run, no evaluation and no sweep: type a folder such as logs/train/latest"
+            )
+        for each in [*several.parts(folder), folder]:
+            if (each / "checkpoints").is_dir() and not (each / "latents.npz").is_file():
+                _encode(each)
+            print(shown_path(write(each)))
+
+
+def _encode(folder: Path) -> None:
+    """Asks the model of a run that has kept no latents, if its images are on this machine; no network is asked."""
+    from vaelab import checkpoint
+    from vaelab.callbacks.drawing import at_rest, excused
+    from vaelab.report import latents
+    from vaelab.subject import Subject
+
+    with excused("latents.npz"):
+        path = checkpoint.find(folder)
+        module, config = checkpoint.rebuild(path)
+        datamodule = checkpoint.rebuild_data(config, path)
+        datamodule.setup()
+        with at_rest(module):
+            latents.keep(Subject(module.vae, datamodule), folder / "latents.npz")
+
+
+if __name__ == "__main__":
+    main()

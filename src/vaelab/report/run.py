@@ -1,0 +1,517 @@
+"""The page of one training, or of one evaluation."""
+
+import csv
+import json
+import logging
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from vaelab import reporting
+from vaelab.figures.style import PALETTE
+from vaelab.report import curves, latents
+from vaelab.report.page import NAME, Block, Cell, Missing, Page, Section, note, plot, section, table
+from vaelab.report.pictures import Album, sheet_uri
+from vaelab.reporting import Figure
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_SUMS = "Terms are summed over pixels and latent dimensions and averaged over images."
+_TERMS = ("elbo", "reconstruction", "kl", "loss", "bits_per_dim")
+_CHOICES = ("data", "model", "loss", "objective")
+_ACTIVE = 0.01  # variance of a dimension's means, as evaluation/latents.py has it
+_BINS = 48
+
+
+class Folder:
+    """What a folder holds, read when first asked for; empty where there is no such file, or where it is damaged.
+
+    Args:
+        path: of a run or an evaluation.
+
+    Attributes:
+        damaged: names of files that could not be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged: list[str] = []
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """``config.yaml``, as it was resolved."""
+        return self._read("config.yaml", lambda path: OmegaConf.to_container(OmegaConf.load(path)))
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """``metrics.json``."""
+        return self._read("metrics.json", _json)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """``evaluation.json``."""
+        return self._read("evaluation.json", _json)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """``about.json``."""
+        return self._read("about.json", _json)
+
+    @cached_property
+    def album(self) -> Album:
+        """Its pictures."""
+        return Album(self.path)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The chosen option of every group."""
+        found = self.config.get("choices") or self.evaluation.get("protocol", {}).get("choices")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What describes the model: of a training its configuration, of an evaluation its protocol."""
+        return self.config or self.evaluation.get("protocol", {})
+
+    @property
+    def title(self) -> str:
+        """What was trained, in a few words."""
+        chosen = [str(self.choices[name]) for name in _CHOICES if self.choices.get(name)]
+        return " · ".join(chosen) or self.path.resolve().name
+
+    def _read(self, name: str, how: Callable[[Path], Any]) -> dict[str, Any]:
+        if not (self.path / name).is_file():
+            return {}
+        try:
+            values = how(self.path / name)
+            if isinstance(values, dict):
+                return values
+        except Exception as error:  # torn, or something else altogether
+            log.warning("%s: %s could not be read: %s", NAME, name, type(error).__name__)
+        self.damaged.append(name)
+        return {}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _or_nothing(part: Callable[[], T], nothing: T) -> T:
+    """A part of the page's head, which is no section that could say what is wrong: that stands in the others."""
+    try:
+        return part()
+    except Exception as error:
+        log.warning("%s: a line of its head is left out: %s", NAME, type(error).__name__)
+        return nothing
+
+
+def page(path: Path) -> Page:
+    """What is known of a run, an evaluation, or both in one folder."""
+    folder = Folder(path)
+    of_training = bool(folder.config) or not folder.evaluation
+    needs = of_training and "There are none: {}."
+    return Page(
+        folder.title,
+        _or_nothing(lambda: _subtitle(folder), ""),
+        _or_nothing(lambda: _tiles(folder), []),
+        [
+            section("summary", "Summary", lambda: _repeat(folder), lambda: _summary(folder)),
+            section(
+                "figures",
+                "Figures",
+                lambda: _metrics(folder) if of_training else [],
+                lambda: _measured(folder),
+                lambda: folder.album.of("figures"),
+            ),
+            section(
+                "curves",
+                "Curves",
+                lambda: _curves(folder) if of_training or (path / "metrics.csv").is_file() else [],
+                lambda: folder.album.of("curves"),
+            ),
+            section(
+                "reconstructions",
+                "Reconstructions",
+                lambda: folder.album.of(
+                    "reconstructions", needs.format("callbacks.pictures draws them") if needs else ""
+                ),
+            ),
+            section(
+                "samples",
+                "Samples",
+                lambda: folder.album.of("samples", needs.format("callbacks.pictures draws them") if needs else ""),
+            ),
+            _latent_section(folder),
+            section(
+                "errors",
+                "Errors and scores",
+                lambda: _errors(folder),
+                lambda: _scores(path),
+                lambda: folder.album.of("errors"),
+            ),
+            section("rest", "More pictures", lambda: folder.album.of("charts"), lambda: folder.album.of("rest")),
+            section("config", "Configuration", lambda: _configuration(folder)),
+        ],
+    )
+
+
+def _subtitle(folder: Folder) -> str:
+    """One line: what it is, how long it took, when."""
+    figures, about = folder.figures, folder.about
+    if folder.evaluation and not folder.config:
+        line = f"an evaluation of a model with {folder.setting.get('latent_dim')} latent dimensions"
+    else:
+        line = f"a VAE with {folder.config.get('latent_dim', '?')} latent dimensions"
+        if figures:
+            line += f", trained for {figures.get('epochs', '?')} epochs in {duration(figures.get('seconds'))}"
+    if about.get("device"):
+        line += f" on {about['device']}"
+    if about.get("started"):
+        line += f", {datetime.fromisoformat(str(about['started'])):%d %B %Y, %H:%M}"
+    return line
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else "?"
+
+
+def duration(seconds: Any) -> str:
+    """So many seconds as people say it."""
+    if not isinstance(seconds, int | float):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _unit_of(folder: Folder) -> str:
+    return str(folder.figures.get("unit") or folder.evaluation.get("protocol", {}).get("unit") or "")
+
+
+def _tiles(folder: Folder) -> list[tuple[str, str, str]]:
+    """The figures that matter most."""
+    tiles = []
+    measured = folder.evaluation.get("figures", {})
+    best = [name for name in measured if name.startswith("likelihood/test/log_likelihood")]
+    if best:
+        figure = _figure(measured[best[-1]])
+        value, error = reporting.formatted(figure)
+        tiles.append((f"bound on log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {figure.unit}".strip()))
+    for term in ("elbo", "reconstruction", "kl"):
+        name = f"test/{term}"
+        value = folder.figures.get(name, measured.get(name, {}).get("value"))
+        if isinstance(value, float):
+            title = f"test {curves.title_of(term)}"
+            tiles.append((title, f"{value:,.2f}", reporting.term_unit(name, _unit_of(folder) == reporting.unit(True))))
+    for name, title in (("samples/frechet_distance", "Fréchet distance"), ("reconstructions/psnr", "PSNR")):
+        if name in measured:
+            figure = _figure(measured[name])
+            tiles.append((title, reporting.formatted(figure)[0], figure.unit))
+    if folder.figures.get("parameters"):
+        tiles.append(("parameters", _short(folder.figures["parameters"]), ""))
+    return tiles
+
+
+def _short(number: int) -> str:
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)
+
+
+def _summary(folder: Folder) -> list[Block]:
+    """What was chosen, and what came of it apart from the terms of the bound."""
+    figures, setting, data = folder.figures, folder.setting, folder.config.get("data", {})
+    left_out = ("logger", "callbacks", "accelerator")
+    facts = [(str(group), str(option)) for group, option in folder.choices.items() if option and group not in left_out]
+    facts.sort(key=lambda fact: (_CHOICES.index(fact[0]) if fact[0] in _CHOICES else len(_CHOICES), fact[0]))
+    facts.append(("latent_dim", str(setting.get("latent_dim", "?"))))
+    if setting.get("conditional"):
+        facts.append(("conditional", "true"))
+    binarize = data.get("binarize", setting.get("binarize"))
+    if binarize is not None:
+        facts.append(("data.binarize", str(binarize)))
+    if "optimizer" in folder.config and isinstance(folder.config["optimizer"], dict):
+        facts.append(("optimizer.lr", str(folder.config["optimizer"].get("lr"))))
+    facts += [("batch size", str(data["batch_size"]))] if "batch_size" in data else []
+    facts += [("seed", str(setting["seed"]))] if "seed" in setting else []
+    results = []
+    images = folder.about.get("images", {})
+    if images:
+        results.append(("images", ", ".join(f"{_count(images[name])} {name}" for name in images)))
+    if figures:
+        results += [
+            ("epochs", _count(figures.get("epochs"))),
+            ("steps", _count(figures.get("steps"))),
+            ("parameters", _count(figures.get("parameters"))),
+            ("time", duration(figures.get("seconds"))),
+            ("speed", f"{_count(figures.get('images_per_second'))} images/s"),
+            ("tested", str(figures.get("tested", "?"))),
+        ]
+    blocks = [Block("facts", {"title": "Choices", "facts": facts})]
+    if results:
+        blocks.append(Block("facts", {"title": "Training" if folder.config else "Data", "facts": results}))
+    machine = _machine(folder.about)
+    if machine:
+        blocks.append(Block("facts", {"title": "Machine and versions", "facts": machine}))
+    lines = [Block("columns", {"blocks": blocks})]
+    unread = list(folder.damaged)
+    if unread:
+        lines.append(note(f"Damaged, and left out: {', '.join(unread)}."))
+    if folder.config and not figures and not unread:
+        lines.append(note("There is no metrics.json: this training has not come to its end."))
+    if not folder.config and not folder.evaluation:
+        lines.append(
+            note("There is neither config.yaml nor evaluation.json that can be read: this is all that is here.")
+        )
+    if data.get("validation") == "test":
+        lines.append(note("Validated on the test images, on which no epoch was chosen: the last one is tested."))
+    return lines
+
+
+def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not about:
+        return []
+    machine = about.get("machine", {})
+    facts = [("device", f"{about.get('device')}, {about.get('precision')}")]
+    if machine.get("processor"):
+        facts.append(("processor", str(machine["processor"])))
+        facts.append(("threads, cores", f"{machine.get('threads')}, {machine.get('cores')}"))
+    facts.append(("system", str(machine.get("system"))))
+    versions = about.get("versions", {})
+    if versions:
+        facts.append(("versions", ", ".join(f"{name} {number}" for name, number in versions.items())))
+    facts += [("commit", str(about["commit"]))] if about.get("commit") else []
+    return facts
+
+
+def command_of(script: str, overrides: Sequence[Any], *options: str) -> str:
+    """What is typed into a shell."""
+    return " ".join(["python", f"src/{script}.py", *options, *(shlex.quote(str(word)) for word in overrides)])
+
+
+def _repeat(folder: Folder) -> list[Block]:
+    """The command line, and where the model is."""
+    blocks: list[Block] = []
+    if "overrides" in folder.config:
+        command = command_of("train", folder.config["overrides"] or [])
+        blocks.append(Block("command", {"title": "To train it again", "command": command}))
+        if folder.config.get("ckpt_path"):
+            blocks.append(
+                note(f"That command went on from {folder.config['ckpt_path']}, which it needs; the settings are below.")
+            )
+    protocol = folder.evaluation.get("protocol", {})
+    if "overrides" in protocol:
+        command = command_of("evaluate", protocol["overrides"] or [])
+        blocks.append(Block("command", {"title": "To evaluate it again", "command": command}))
+    if protocol.get("checkpoint"):
+        checkpoint = Path(str(protocol["checkpoint"]))
+        report = checkpoint.parent.parent / NAME
+        way = Path(os.path.relpath(report.resolve(), folder.path.resolve())).as_posix()
+        link = {"href": quote(way), "link": "the report of its training"}
+        found = link if report.is_file() and not folder.config else {}
+        blocks.append(Block("note", {"text": f"The model: {checkpoint}{';' if found else ''}", **found}))
+    if not blocks:
+        raise Missing("How to repeat it is not known: there is no config.yaml that can be read.")
+    return blocks
+
+
+def _metrics(folder: Folder) -> list[Block]:
+    """The terms of the bound on test and validation images."""
+    figures = folder.figures
+    if not figures:
+        raise Missing("There are no figures of the training: metrics.json holds none.")
+    normalized = _unit_of(folder) == reporting.unit(True)
+    present = [name.partition("/")[2] for name in figures if name.startswith("test/")]
+    terms = [*(term for term in _TERMS if term in present), *(term for term in present if term not in _TERMS)]
+    rows = []
+    for term in terms:
+        values = [figures.get(f"{split}/{term}") for split in ("test", "val")]
+        shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "-") for value in values]
+        rows.append([Cell(curves.title_of(term)), *shown, Cell(reporting.term_unit(f"test/{term}", normalized))])
+    images = folder.about.get("images", {})
+    of = f" Test figures are of {images['test']:,} images and of {figures.get('tested')}." if "test" in images else ""
+    lines = [table(["per image", "test", "validation", "unit"], rows, "figures", numeric=("test", "validation"))]
+    lines.append(note(f"{_SUMS}{of}"))
+    if not normalized:
+        lines.append(note(reporting.NOT_NATS))
+    return lines
+
+
+def _figure(values: Mapping[str, Any]) -> Figure:
+    return Figure(values["value"], values.get("unit", ""), values.get("standard_error"), values.get("note", ""))
+
+
+def _measured(folder: Folder) -> list[Block]:
+    """What ``evaluate.py`` has measured, with standard errors and how each figure was come by."""
+    if not folder.evaluation:
+        return []
+    groups: dict[str, list[list[Cell]]] = {}
+    for name, values in folder.evaluation["figures"].items():
+        measure, _, rest = name.partition("/")
+        if values.get("value") is None:
+            shown = [Cell("not finite"), Cell("")]
+        else:
+            value, error = reporting.formatted(_figure(values))
+            shown = [Cell(value), Cell(f"{error} {values.get('unit', '')}".strip())]
+        row = [Cell(rest.replace("_", " ")), *shown, Cell(str(values.get("note", "")))]
+        groups.setdefault(measure, []).append(row)
+    columns = ["figure", "value", "± and unit", "how it was come by"]
+    blocks = [
+        table(columns, rows, "measured", numeric=("value",), title="terms of the bound" if name == "test" else name)
+        for name, rows in groups.items()
+    ]
+    remarks = [str(remark) for remark in folder.evaluation.get("remarks", [])]
+    if folder.evaluation.get("protocol", {}).get("unit") == reporting.unit(False):
+        remarks.append(reporting.NOT_NATS)
+    line = "±: the standard error of the mean over images, or whatever stands beside the figure."
+    return [*blocks, note(line), *map(note, remarks)]
+
+
+def _curves(folder: Folder) -> list[Block]:
+    blocks = curves.of_run(folder.path / "metrics.csv", folder.figures)
+    folder.album.drawn("curves")
+    return blocks
+
+
+def _latent_section(folder: Folder) -> Section:
+    """Where the codes of test images lie, what each dimension is used for, and ways through latent space."""
+    path = folder.path / "latents.npz"
+    arrays: dict[str, Any] = {}
+
+    def scatter() -> list[Block]:
+        if not path.is_file():
+            raise Missing("There is no latents.npz, from which this is drawn: callbacks.latents writes it.")
+        arrays.update(latents.read(path))
+        blocks = [_scatter(arrays)]
+        folder.album.drawn("scatter")
+        return blocks
+
+    def bars() -> list[Block]:
+        measured = folder.evaluation.get("arrays", {})
+        kls = measured.get("latents/dimension_kls", arrays["kls"].tolist() if "kls" in arrays else None)
+        variances = measured.get("latents/mean_variances", arrays.get("variances"))
+        if kls is None:
+            raise Missing("The KL of single dimensions has no closed form here.") if arrays or measured else Missing("")
+        folder.album.drawn("kls")
+        return [_bars(kls, variances)]
+
+    return section("latents", "Latent space", scatter, bars, lambda: folder.album.of("latents"))
+
+
+def _scatter(arrays: Mapping[str, Any]) -> Block:
+    classes = [str(name) for name in arrays["classes"]]
+    colours: list[dict[str, Any]] = []
+    if len(classes) > 1:
+        labels = arrays["labels"].tolist()
+        colours.append({"name": "class", "classes": classes, "values": labels, "palette": PALETTE})
+    for name, column in zip(
+        arrays.get("factor_names", ()), arrays["factors"].T if "factors" in arrays else (), strict=False
+    ):
+        colours.append({"name": str(name).replace("_", " "), "values": _rounded(column)})
+    colours.append({"name": "reconstruction error", "values": _rounded(arrays["errors"])})
+    names = [str(name) for name in arrays["axes"]]
+    data = {
+        "axes": [
+            {"name": name, "values": _rounded(column)}
+            for name, column in zip(names, arrays["positions"].T, strict=True)
+        ],
+        "colours": colours,
+        "numbers": arrays["numbers"].tolist(),
+        "errors": _rounded(arrays["errors"]),
+        "tile": arrays["tile"].tolist(),
+        "columns": int(arrays["columns"]),
+        "images": sheet_uri(arrays["images"]),
+        "reconstructions": sheet_uri(arrays["reconstructions"]),
+    }
+    caption = f"Posterior means of {arrays['of']}. Point at one, or tap it, to see the image and its reconstruction."
+    return plot("scatter", "Where test images lie", data, caption)
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{value:.4g}") for value in values.tolist()]
+
+
+def _bars(kls: Sequence[float], variances: Any) -> Block:
+    """What each dimension is used for, the most used first."""
+    spread = None if variances is None else [float(value) for value in variances]
+    rows = []
+    for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
+        text = f"z{i + 1}: {kls[i]:.3f} nats"
+        text += "" if spread is None else f", variance of its means {spread[i]:.3g}"
+        strong = spread is None or spread[i] > _ACTIVE
+        rows.append({"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": strong, "text": text})
+    data = {"bars": rows, "x": "latent dimension", "y": "KL divergence, nats"}
+    caption = f"{sum(kls):.2f} nats in {len(kls)} dimensions."
+    if spread is not None:
+        active = sum(value > _ACTIVE for value in spread)
+        caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {_ACTIVE}."
+    return plot("bars", "KL divergence of each latent dimension", data, caption)
+
+
+def _scores(path: Path) -> list[Block]:
+    """How scores are distributed, of test images and of another data set's."""
+    found = {}
+    for name, title in (("scores.csv", "test images"), ("scores_against.csv", "the other data set")):
+        if (path / name).is_file():
+            with (path / name).open(newline="") as file:
+                values = [float(row["score"]) for row in csv.DictReader(file)]
+            found[title] = [value for value in values if math.isfinite(value)]
+    found = {title: values for title, values in found.items() if values}
+    if not found:
+        return []
+    title = "Scores of single images"
+    return [plot("histogram", title, _histogram(found, "bound on log p(x) per image"))]
+
+
+def _errors(folder: Folder) -> list[Block]:
+    """How reconstruction errors are distributed."""
+    if not (folder.path / "latents.npz").is_file():
+        return []  # which is said where latent space would be
+    arrays = latents.read(folder.path / "latents.npz")
+    errors = arrays["errors"].astype(float)
+    folder.album.drawn("errors")
+    caption = f"Mean {errors.mean():.3g}, median {np.median(errors):.3g}, of {arrays['of']}."
+    data = _histogram({"images": errors.tolist()}, "mean squared error per pixel, black 0 and white 1")
+    return [plot("histogram", "Reconstruction errors", data, caption)]
+
+
+def _histogram(found: Mapping[str, Sequence[float]], of: str) -> dict[str, Any]:
+    """Shares of values in bins that are the same for all."""
+    low, high = min(map(min, found.values())), max(map(max, found.values()))
+    width = (high - low) / _BINS or 1.0
+    series = []
+    for (title, values), colour in zip(found.items(), (PALETTE[0], PALETTE[6]), strict=False):
+        counts = [0] * _BINS
+        for value in values:
+            counts[min(_BINS - 1, int((value - low) / width))] += 1
+        shares = [float(f"{count / len(values):.5g}") for count in counts]
+        series.append({"name": f"{title} ({len(values):,})", "colour": colour, "values": shares})
+    return {"low": low, "width": width, "series": series, "x": of, "y": "share of images"}
+
+
+def _configuration(folder: Folder) -> list[Block]:
+    blocks = []
+    for name in ("config.yaml", "evaluation.json"):
+        path = folder.path / name
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            if name == "evaluation.json" and folder.evaluation:
+                text = OmegaConf.to_yaml(OmegaConf.create({"protocol": folder.evaluation.get("protocol", {})}))
+                name = "protocol of evaluation.json"
+            blocks.append(Block("file", {"name": name, "text": text}))
+    if not blocks:
+        raise Missing("There is no config.yaml.")
+    return blocks
