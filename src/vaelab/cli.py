@@ -194,6 +194,7 @@ class _Command:
             _quit(f"error: {line}")
 
     def _run(self) -> None:
+        launchers.quieten()
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name

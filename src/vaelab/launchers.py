@@ -57,8 +57,14 @@ def _jobs_at_once(overrides: Sequence[str], params: Mapping[str, str] | None) ->
 
 
 OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
-# A file of ours that is named like a plugin's own settings has these for what it leaves out, which Hydra warns about.
-warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+def quieten() -> None:
+    """Leaves out what Hydra says of files of ours named like a plugin's own settings, which complete them."""
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+quieten()  # a launcher's processes compose the configuration anew
 
 
 def check(hydra: DictConfig, sweep: bool) -> None:
