@@ -116,6 +116,7 @@ def test_an_unknown_option_in_a_file(default: str, line: str, tmp_path: Path) ->
         ("evaluate", ["run=latest", "accelerator=gpu", "data_dir="]),
         ("generate", ["run=latest", "what=samples", "images=", "files=", "count=", "seed="]),
         ("export", ["run=latest", "format=onnx", "license=", "tolerance="]),
+        ("explore", ["run=latest", "images=", "open=false", "serve=true"]),
     ],
 )
 def test_help_teaches(
@@ -364,7 +365,7 @@ def test_lightnings_own_refusals() -> None:
 # --- folders and variables -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "export"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "explore", "export"])
 def test_each_run_has_a_folder_of_its_own(name: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         first, second = (compose(name, return_hydra_config=True) for _ in range(2))

@@ -41,10 +41,12 @@ CONFIGURATION = [
     ("train", "data.image_shape.7=3", ["data.image_shape.7=3", "out of range"]),
     ("train", "hydra.job.num=a", ["hydra.job.num=a", "could not be converted to Integer"]),
     ("generate", "run=latest cuont=3", ["no setting cuont", "did you mean count=3?"]),
+    ("explore", "run=latest imags=3", ["no setting imags", "did you mean images=3?"]),
     # what is left open
     ("evaluate", "", ["run is missing", "run=latest", "a run folder or checkpoint"]),
     ("generate", "count=3", ["run is missing", "run=latest"]),
     ("generate", "-m count=3,4", ["run is missing", "run=latest"]),
+    ("explore", "open=false", ["run is missing", "run=latest"]),
     # what cannot be read
     ("train", "latent_dim", ["cannot read latent_dim;", "latent_dim=20"]),
     ("train", "latent_dim==3", ["cannot read latent_dim==3", "latent_dim=20"]),
@@ -167,4 +169,8 @@ VALUES = [
     ("export", "run=latest format=tflite", ["format=tflite", "onnx"]),
     ("export", "run=latest tolerance=none", ["tolerance=none"]),
     ("export", "run=/dev/null/run format=torch_export", ["/dev/null/run does not exist"]),
+    ("explore", "run=latest images=1", ["images=1", "images=0"]),
+    ("explore", "run=latest serve=true port=70000", ["port=70000", "65535"]),
+    ("explore", "run=latest open=perhaps", ["open=perhaps", "true or false"]),
+    ("explore", "run=/dev/null/run", ["/dev/null/run does not exist"]),
 ]

@@ -6,16 +6,23 @@ import torch
 from torch import Tensor
 
 
-def pca(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two principal components of points (N, D): coordinates (N, 2), and the parts of the variance (2,).
+def principal_axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean (D,) of points (N, D), their first two principal axes (2, D), and the parts of the variance (2,).
 
-    The sign of an axis is such that its largest loading is positive. One dimension gives coordinates (N, 1).
+    The sign of an axis is such that its largest loading is positive. One dimension has one axis.
     """
-    centred = (points - points.mean(0)).double().cpu()
-    _, singular, axes = torch.linalg.svd(centred, full_matrices=False)
+    points = points.double().cpu()
+    mean = points.mean(0)
+    _, singular, axes = torch.linalg.svd(points - mean, full_matrices=False)
     axes = axes[:2]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    return centred @ axes.T, singular[:2].square() / singular.square().sum().clamp_min(1e-30)
+    return mean, axes, singular[:2].square() / singular.square().sum().clamp_min(1e-30)
+
+
+def pca(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates (N, 2) of points (N, D) on their principal axes, and the parts of the variance (2,)."""
+    mean, axes, shares = principal_axes(points)
+    return (points.double().cpu() - mean) @ axes.T, shares
 
 
 def manifold_latents(count: int, latent_dim: int, dims: Sequence[int]) -> Tensor:

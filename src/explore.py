@@ -1,0 +1,20 @@
+"""Move through a model's latent space, in a browser: ``python src/explore.py run=latest``."""
+
+from typing import TYPE_CHECKING
+
+from vaelab.cli import entry_point
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry_point("explore")
+def main(cfg: "DictConfig") -> None:
+    """Explores; the real function loads torch, which an error or --help need not wait for."""
+    from vaelab.explorer import explore
+
+    explore(cfg)
+
+
+if __name__ == "__main__":
+    main()
