@@ -38,6 +38,7 @@ except ModuleNotFoundError as missing:
         f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
     ) from None
 
+from vaelab import ranks
 from vaelab.errors import UserError
 from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option
 from vaelab.paths import CONFIGS, FAILURE, ROOT, options_of
@@ -64,6 +65,10 @@ def _options(*groups: str) -> str:
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
+# The cache goes where the config goes: a launcher's workers, too, have the folder of the sweep.
+OmegaConf.register_new_resolver(
+    "started", lambda pattern: ranks.started().strftime(pattern), use_cache=True, replace=True
+)
 
 
 def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
@@ -117,8 +122,8 @@ class _Jobs:
         line = explain(error)
         _log_to_file(line or "".join(traceback.format_exception(error)))
         config = HydraConfig.get()
-        if config.mode != RunMode.MULTIRUN:
-            return  # _Command does, for nothing comes after it
+        if config.mode != RunMode.MULTIRUN or not ranks.is_first():
+            return  # _Command does, for nothing comes after it; the first process does
         if line is None or _full_error():
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
@@ -169,9 +174,13 @@ class _Command:
             line = self._explain(error)
             if line is None:
                 raise
-            _quit(f"error: {line}")
+            if ranks.has_parent():  # which met the same, or will find this one gone
+                raise SystemExit(1) from None
+            _quit(f"error: {line}" if ranks.is_first() else f"error: process {ranks.rank()}: {line}")
 
     def _run(self) -> None:
+        ranks.stay_with_parent()
+        sys.argv += ranks.settings()
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
@@ -183,7 +192,7 @@ class _Command:
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
         finally:
-            if SweepFolder.path is not None and self.config_name == "train":
+            if SweepFolder.path is not None and self.config_name == "train" and ranks.is_first():
                 from vaelab.sweeps import conclude
 
                 conclude(SweepFolder.path)

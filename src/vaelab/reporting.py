@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from vaelab import ranks
+
 _UNITLESS = ("mmd",)
 # Divergences between latents are in nats whatever the likelihood is; what is summed with a mere loss is not.
 _DIVERGENCES = ("kl", "mutual_information", "total_correlation", "dimension_kl")
@@ -48,8 +50,12 @@ _said = logging.getLogger("vaelab.said")
 
 
 def say(text: str) -> None:
-    """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it."""
-    get_console().print(text, highlight=False, soft_wrap=True)
+    """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it.
+
+    Of several processes the first one prints it.
+    """
+    if ranks.is_first():
+        get_console().print(text, highlight=False, soft_wrap=True)
     note(Text.from_markup(text).plain)
 
 

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaelab import checkpoint, loggers, reporting, resuming
+from vaelab import checkpoint, loggers, ranks, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, was_requeued
 from vaelab.data.datamodule import ImageDataModule
@@ -48,7 +48,8 @@ class _Stopwatch(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch[0]) * trainer.world_size
+        share = getattr(trainer.train_dataloader, "share", None)
+        self.images += len(batch[0]) if share is None else share.total
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()
@@ -91,10 +92,13 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
-    if _is_sweep() and _devices(cfg) * cfg.trainer.num_nodes != 1:
+    processes = ranks.torchrun_processes()
+    if processes is not None and processes != _devices(cfg) * cfg.trainer.num_nodes:
         raise UserError(
-            f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run on one device each; type "
-            "accelerator=auto with -m, or leave -m out"
+            f"torchrun has started {processes} processes, and trainer.devices={cfg.trainer.devices} "
+            f"trainer.num_nodes={cfg.trainer.num_nodes} are for {_devices(cfg) * cfg.trainer.num_nodes}: type "
+            f"trainer.devices={os.environ['LOCAL_WORLD_SIZE']} trainer.num_nodes={os.environ['GROUP_WORLD_SIZE']} with "
+            "accelerator=multi_node, or ddp_cpu"
         )
     if str(cfg.trainer.precision) not in _PRECISIONS:  # in the others, densities would not be summed in 32 bits
         raise UserError(
@@ -142,11 +146,6 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         if source.get(key) is not None:
             source[key] = str(Path(source[key]).expanduser().absolute())
     return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
-
-
-def _is_child() -> bool:
-    """Whether this is a further process of a training that another one started."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
 
 
 def _is_sweep() -> bool:
@@ -197,7 +196,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     run_dir = Path(cfg.run_dir).resolve()
     with (
         flushed_denormals() if cfg.flush_denormals else nullcontext(),
-        nullcontext() if _is_child() else resuming.alone(run_dir),
+        resuming.alone(run_dir) if ranks.is_first() else nullcontext(),
     ):
         again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
         if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
@@ -234,13 +233,17 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     try:
         if trainer.is_global_zero:
             _introduce(cfg, datamodule, module, trainer, run_dir)
-        trainer.fit(module, datamodule, ckpt_path=resume)
-        if stop.asked:  # while the last epoch ended
-            raise Stopped(stop.asked)
-        if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
-            trainer.validate(module, datamodule, verbose=False)
+        if trainer.world_size > 1:
+            module.generators = {"cpu": torch.get_rng_state()}
+        with ranks.together(trainer, None if resume is None else str(resume)):
+            trainer.fit(module, datamodule, ckpt_path=resume)
+            if stop.agree(trainer):  # while the last epoch ended
+                raise Stopped(stop.asked)
+            if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
+                trainer.validate(module, datamodule, verbose=False)
+            tested = _test(trainer, module, datamodule)
         figures = {
-            **_test(trainer, module, datamodule),
+            **tested,
             "unit": reporting.unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
             "parameters": _count_parameters(module),
             "epochs": trainer.current_epoch,
@@ -282,7 +285,7 @@ def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
         cfg.ckpt_path = str(run_dir)
     if cfg.ckpt_path is not None:
         return checkpoint.find(cfg.ckpt_path, prefer="last")
-    if list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
+    if list(run_dir.glob("checkpoints/*.ckpt")) and ranks.is_first():
         raise UserError(
             f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
             "trainer.max_epochs), or choose another folder"

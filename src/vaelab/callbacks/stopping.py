@@ -24,8 +24,8 @@ class GracefulStop(L.Callback):
 
     A second Ctrl-C ends the process at once. In a Slurm job SIGUSR1, which ``--signal=SIGUSR1@90`` sends before the
     time is up, does so too, and is Lightning's sign to have the job queued again, see :func:`requeue`. Several
-    processes end together, at a step at which figures are logged, because all of them write the checkpoint; whichever
-    was asked.
+    processes end together, whichever was asked, because all of them write the checkpoint: at a step at which figures
+    are logged, or the first of an epoch.
 
     Args:
         path: the checkpoint.
@@ -53,15 +53,19 @@ class GracefulStop(L.Callback):
     ) -> None:
         if trainer.is_last_batch:
             return  # the epoch's end has validation and checkpoints of its own; the next step is soon
-        if trainer.world_size > 1:
-            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-            if (batch_idx + 1) % every:
-                return
-            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
-            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        if self.asked:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if trainer.world_size > 1 and batch_idx and (batch_idx + 1) % every:
+            return
+        if self.agree(trainer):
             trainer.save_checkpoint(self.path)
             raise Stopped(self.asked)
+
+    def agree(self, trainer: L.Trainer) -> bool:
+        """Whether any of the processes was asked to end, of which all of them then know."""
+        if trainer.world_size > 1:
+            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self.asked > 0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -87,5 +91,5 @@ def requeue() -> str | None:
 
 
 def was_requeued() -> bool:
-    """Whether this is a Slurm job that has been running before."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    """Whether this is a job that Slurm or torchrun has started before."""
+    return any(int(os.environ.get(f"{name}_RESTART_COUNT") or 0) > 0 for name in ("SLURM", "TORCHELASTIC"))
