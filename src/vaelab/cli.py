@@ -122,16 +122,17 @@ class _Jobs:
         line = explain(error)
         _log_to_file(line or "".join(traceback.format_exception(error)))
         config = HydraConfig.get()
-        if config.mode != RunMode.MULTIRUN or not ranks.is_first():
-            return  # _Command does, for nothing comes after it; the first process does
+        if config.mode != RunMode.MULTIRUN:
+            return  # _Command does, for nothing comes after it
         if line is None or _full_error():
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
-        print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
         self.failures.append(f"{job}: {line}")
+        if ranks.is_first():
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
+            print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 
 class _Command:
@@ -168,6 +169,8 @@ class _Command:
                 _quit("interrupted", code=130)
             raise
         except Exception as error:
+            if self.jobs.failures and not ranks.is_first():
+                raise SystemExit(0) from None  # of the sweep's end the first process tells, if nothing ends it before
             if self.jobs.failures:
                 failed = f"{len(self.jobs.failures)} of {self.jobs.started} jobs failed"
                 _quit(f"{failed}: {'; '.join(self.jobs.failures)}")

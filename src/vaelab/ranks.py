@@ -7,7 +7,7 @@ folder, as :func:`command` says, whatever started the job. When the job is over,
 them in this process (:func:`together`): the next job of a sweep starts its own.
 
 Processes that ``torchrun`` or ``srun`` starts all have the same command line, and go through a sweep side by side. They
-agree on the moment at which it began, by which folders are named, see :func:`started`.
+agree on the moment at which it began, by which folders are named (:func:`started`), and meet anew for each job.
 
 torch is imported by the functions alone, since ``--help`` need not wait for it.
 """
@@ -31,10 +31,12 @@ from vaelab.paths import ROOT
 
 if TYPE_CHECKING:
     import lightning as L
+    from torch.distributed import TCPStore
 
 _PARENT = "VAELAB_PARENT"  # in a process that another one started: which
 # What Lightning leaves behind in the environment, from which the next trainer would conclude that it is not alone.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TORCHRUNS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _PATIENCE = 20  # seconds that a process has to notice that another one has ended, before it is ended too
 _LOST = re.compile(r"connection|socket|peer|gloo|nccl|timed? ?out|process group", re.IGNORECASE)
 
@@ -66,16 +68,42 @@ def torchrun_processes() -> int | None:
 def started() -> datetime:
     """When this command began, by the clock of the first of its processes."""
     if (torchrun_processes() or 1) > 1:
-        from torch.distributed import TCPStore
-
-        # That of torchrun itself, which outlives its processes: what is started again goes on in the same folder.
-        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-        return datetime.fromisoformat(store.compare_set("vaelab/started", "", datetime.now().isoformat()).decode())
+        found = _torchruns_store().compare_set("vaelab/started", "", datetime.now().isoformat())
+        return datetime.fromisoformat(found.decode())
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_JOB_START_TIME" in os.environ:
         return datetime.fromtimestamp(int(os.environ["SLURM_JOB_START_TIME"])).replace(
             microsecond=int(os.environ.get("SLURM_STEP_ID", 0)) % 10**6
         )
     return datetime.now()
+
+
+def _torchruns_store() -> "TCPStore":
+    """Where the processes that torchrun has started can leave each other notes."""
+    from torch.distributed import TCPStore
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _meet(folder: str) -> dict[str, str]:
+    """Where the processes that torchrun has started meet for one job, as variables of the environment.
+
+    In torchrun's own store there still are the addresses by which they found each other for the job before.
+
+    Raises:
+        UserError: the first process is not at this job.
+    """
+    from lightning.fabric.plugins.environments.lightning import find_free_network_port
+
+    store = _torchruns_store()
+    if is_first():
+        store.set(f"vaelab/{folder}", str(find_free_network_port()))
+    try:
+        return {"MASTER_PORT": store.get(f"vaelab/{folder}").decode(), _TORCHRUNS_STORE: "False"}
+    except RuntimeError as error:
+        raise UserError(
+            f"process {rank()} has waited in vain for the first one in {folder}: all of them must have the same run "
+            "folder, on a disk that they share; type hydra.run.dir=..."
+        ) from error
 
 
 def settings() -> list[str]:
@@ -139,8 +167,10 @@ def together(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterator[No
         return
     from lightning.pytorch.strategies.launchers import subprocess_script
 
-    before = {name: os.environ.get(name) for name in (*_VARIABLES, _PARENT)}
+    before = {name: os.environ.get(name) for name in (*_VARIABLES, _TORCHRUNS_STORE, _PARENT)}
     family = _Family(trainer.world_size)
+    if os.environ.get(_TORCHRUNS_STORE) == "True":
+        os.environ.update(_meet(trainer.default_root_dir))
     functions = {"_launch_process_observer": family.watch}
     if HydraConfig.initialized():
         line = command(HydraConfig.get(), checkpoint)

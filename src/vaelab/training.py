@@ -98,7 +98,7 @@ def check(cfg: DictConfig) -> None:
             f"torchrun has started {processes} processes, and trainer.devices={cfg.trainer.devices} "
             f"trainer.num_nodes={cfg.trainer.num_nodes} are for {_devices(cfg) * cfg.trainer.num_nodes}: type "
             f"trainer.devices={os.environ['LOCAL_WORLD_SIZE']} trainer.num_nodes={os.environ['GROUP_WORLD_SIZE']} with "
-            "accelerator=multi_node, or ddp_cpu"
+            "accelerator=multi_gpu, multi_node or ddp_cpu"
         )
     if str(cfg.trainer.precision) not in _PRECISIONS:  # in the others, densities would not be summed in 32 bits
         raise UserError(
@@ -235,6 +235,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             _introduce(cfg, datamodule, module, trainer, run_dir)
         if trainer.world_size > 1:
             module.generators = {"cpu": torch.get_rng_state()}
+            _leave_out_what_nothing_trains(module, datamodule)
         with ranks.together(trainer, None if resume is None else str(resume)):
             trainer.fit(module, datamodule, ckpt_path=resume)
             if stop.agree(trainer):  # while the last epoch ended
@@ -336,6 +337,18 @@ def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) ->
         raise UserError(f"monitor={cfg.monitor}: there is no such figure; choose from {', '.join(figures)}")
 
 
+def _leave_out_what_nothing_trains(module: VAEModule, datamodule: ImageDataModule) -> None:
+    """Freezes what no gradient reaches, as a prior beside a plain autoencoder: several processes would wait for it."""
+    images, labels = datamodule.splits["train"].part(slice(2))[:2]
+    random_state = torch.get_rng_state()
+    module.eval().objective(module.vae, images.float() / 255, labels)["loss"].backward()
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
+        parameter.grad = None
+    module.train()
+    torch.set_rng_state(random_state)
+
+
 def _check_resume(module: VAEModule, path: Path) -> int:
     """Refuses a checkpoint that this training cannot go on from; the step at which it does."""
     contents = checkpoint.read(path)
@@ -346,7 +359,7 @@ def _check_resume(module: VAEModule, path: Path) -> int:
 
 
 def _count_parameters(module: VAEModule) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
