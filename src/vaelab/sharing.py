@@ -7,7 +7,7 @@ has an image, and statistics of the whole batch for objectives that look at more
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ def standard_normal(shape: torch.Size, like: Tensor) -> Tensor:
     """Independent standard normal numbers on the device and in the precision of a tensor.
 
     What belongs to images is drawn for the whole batch, of which the share's is kept: an image meets the same noise
-    whichever process has it, and the generators of all processes stay the same. It is little beside what a network does.
+    whichever process has it, and the generators of all processes stay the same. It is little beside the networks' work.
     """
     if _share is None or not _of_images:
         return torch.randn(shape, dtype=like.dtype, device=like.device)
@@ -110,6 +110,21 @@ def gather(values: Tensor, dim: int = 0) -> Tensor:
 
 
 def _sum(values: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
+    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    return total
 
-    return all_reduce(values)
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, of which torch has none that is differentiable and to stay."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
