@@ -43,10 +43,8 @@ def records(run_dir: Path) -> list[dict[str, Any]]:
     """What the one offline W&B run of a run folder holds."""
     files = list(run_dir.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 1
-    wandb = Path(sys.executable).with_name("wandb")
-    printed = subprocess.run(
-        [str(wandb), "leet", "inspect", "--json", str(files[0])], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[0])]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     return [json.loads(line) for line in printed.splitlines()]
 
 

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 
 _COMPILE_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's
+_TAGS = ("data", "model", "loss", "prior", "posterior", "objective", "experiment")  # of a W&B run
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
@@ -152,14 +153,17 @@ def _is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _group_sweep(cfg: DictConfig) -> None:
-    """Under ``-m`` the runs of a sweep are one W&B group, unless the user has named one."""
+def _label(cfg: DictConfig) -> None:
+    """A W&B run has its choices as tags; under ``-m`` the runs of a sweep are one group, unless the user named one."""
+    wandb = cfg.logger.get("wandb")
+    if wandb is None:
+        return
+    chosen = choices()
+    wandb.tags = [*wandb.tags, *(f"{group}={chosen[group]}"[:64] for group in _TAGS if group in chosen)]
     if _is_sweep():
-        wandb = cfg.logger.get("wandb")
         sweep = Path(HydraConfig.get().sweep.dir).name
-        if wandb is not None:
-            wandb.group = wandb.group or sweep
-            wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
+        wandb.group = wandb.group or sweep
+        wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
 
 
 def _point_latest(run_dir: Path) -> None:
@@ -208,7 +212,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
     """What is left of a training that nothing speaks against."""
     started = time.perf_counter()
-    _group_sweep(cfg)
+    _label(cfg)
     _unfuse_optimizer(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
@@ -253,6 +257,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
         if trainer.is_global_zero:
+            loggers.log_final(trainer.loggers, figures)
             _conclude(figures, datamodule, module, run_dir)
         status = "success"
         return figures
