@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch.multiprocessing.spawn import spawn
 
 import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
 
@@ -162,7 +163,7 @@ def measure_all_reduce(count: int) -> float:
     """Seconds that two processes take to add up so many numbers by gloo."""
     with tempfile.TemporaryDirectory() as folder:
         result = str(Path(folder) / "seconds")
-        torch.multiprocessing.spawn(_reduce, (f"file://{folder}/store", count, result), nprocs=2)
+        spawn(_reduce, (f"file://{folder}/store", count, result), nprocs=2)
         return float(Path(result).read_text())
 
 
@@ -193,8 +194,8 @@ def measured(epochs: int) -> list[str] | None:
         checks.append(
             f"- `{model}`: {count:,} parameters, whose gradients gloo adds up between two processes in "
             f"{1e3 * seconds:.2f} ms. A step of 64 images takes {1e3 * steps[1, 64]:.2f} ms alone; two processes with "
-            f"128 would take {1e3 * steps[1, 64]:.2f} to {1e3 * (steps[1, 64] + seconds):.2f} ms, with and without hiding the sum "
-            f"behind the backward pass, and took {1e3 * steps[2, 128]:.2f}."
+            f"128 would take {1e3 * steps[1, 64]:.2f} to {1e3 * (steps[1, 64] + seconds):.2f} ms, with and without "
+            f"hiding the sum behind the backward pass, and took {1e3 * steps[2, 128]:.2f}."
         )
     return [*lines, "", *checks]
 
@@ -231,7 +232,8 @@ def main() -> int:
         "Nothing of this is measured but the number of parameters. A ring all-reduce takes 2 (N - 1) steps of 1/N of "
         f"the gradient each. Assumed: {INSIDE / 1e9:.0f} GB/s from a device to the next in a machine of {NODE}, "
         f"{BETWEEN / 1e9:.0f} GB/s between machines, {1e6 * LATENCY:.0f} us a step of the ring, "
-        f"{1e3 * OVERHEAD:.0f} ms a training step for what does not depend on its size, and that the sum hides behind the backward pass, two "
+        f"{1e3 * OVERHEAD:.0f} ms a training step for what does not depend on its size, and that the sum hides "
+        "behind the backward pass, two "
         "thirds of the computing. First the batch grows with the devices, then it stays what eight have.",
         "",
         *(line for work in WORKLOADS for line in projection(work)),

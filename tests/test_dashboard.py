@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import composed
 from tests.test_entry_points import history, is_picture, records
 from vaelab import sweeps
+from vaelab.errors import UserError
 from vaelab.training import train
 
 SECRETS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT")
@@ -119,7 +120,7 @@ def test_a_sweep_ends_in_a_run_that_names_the_best(sweep: Path) -> None:
 
 def test_a_sweep_without_differences_has_no_dashboard(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces", reason='needs pip install -e ".[dashboard]"')
-    from vaelab.dashboard import UserError, columns_of
+    from vaelab.dashboard import columns_of
 
     with pytest.raises(UserError, match="holds no sweep of anything"):
         columns_of(tmp_path)

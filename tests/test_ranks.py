@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT, composed
 from tests.on_every_rank import CASES, settings
 from vaelab import ranks
+from vaelab.errors import UserError
 from vaelab.training import train
 
 ENVIRONMENT = {
@@ -203,5 +204,5 @@ def test_torchrun_with_another_number_of_processes_is_refused(
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
     message = r"torchrun has started 4 processes.*are for 1: type trainer\.devices=2 trainer\.num_nodes=2"
-    with pytest.raises(ranks.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         train(composed("train", *tiny_data, f"run_dir={tmp_path}"))

@@ -169,7 +169,7 @@ def wandb_logger(
     name: str | None = None,
     group: str | None = None,
     tags: list[str] | None = None,
-) -> WandbLogger:
+) -> PatientWandbLogger:
     """A Weights & Biases run of this job alone, offline unless somebody says otherwise.
 
     A training that goes on in its folder goes on in its run: online at once, offline in files of its own with the same
@@ -258,7 +258,7 @@ def log_sweep(
         figures = {f"best/{name}": value for name, value in rows[0].items() if value != ""}
         logger.summarize({"best": identifier, **figures})
         if _mode(offline) == "online" and identifier is not None:
-            run = wandb.Api().run(f"{logger.experiment.entity}/{settings['project']}/{identifier}")
+            run: Any = wandb.Api().run(f"{logger.experiment.entity}/{settings['project']}/{identifier}")
             run.tags = sorted({*run.tags, "best"})
             run.update()
     finally:

@@ -31,7 +31,7 @@ from vaelab.paths import ROOT
 
 if TYPE_CHECKING:
     import lightning as L
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _PARENT = "VAELAB_PARENT"  # in a process that another one started: which
 # What Lightning leaves behind in the environment, from which the next trainer would conclude that it is not alone.
@@ -79,7 +79,7 @@ def started() -> datetime:
 
 def _torchruns_store() -> "TCPStore":
     """Where the processes that torchrun has started can leave each other notes."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
@@ -171,7 +171,7 @@ def together(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterator[No
     family = _Family(trainer.world_size)
     if os.environ.get(_TORCHRUNS_STORE) == "True":
         os.environ.update(_meet(trainer.default_root_dir))
-    functions = {"_launch_process_observer": family.watch}
+    functions: dict[str, Any] = {"_launch_process_observer": family.watch}
     if HydraConfig.initialized():
         line = command(HydraConfig.get(), checkpoint)
         functions["_hydra_subprocess_cmd"] = lambda local_rank: (line, os.getcwd())
