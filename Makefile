@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format bench growth reproduce choices likelihoods kills mistakes soak clean
+.PHONY: help train test check format bench growth reproduce choices likelihoods kills mistakes soak scaling clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
@@ -19,6 +19,7 @@ help:
 	@echo "make kills      kill trainings at random moments and see that they end as if nothing had been"
 	@echo "make mistakes   type wrong command lines and see that each is answered by one"
 	@echo "make soak       train, evaluate and draw again and again in one process, and see that nothing is left over"
+	@echo "make scaling    measure one and two processes, and compute what many devices would do: a quarter of an hour"
 	@echo "make format     put the formatting right"
 	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
@@ -67,6 +68,9 @@ mistakes: $(BIN)/.installed-dev
 
 soak: $(BIN)/.installed
 	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+scaling: $(BIN)/.installed
+	@$(BIN)/python benchmarks/scaling.py $(ARGS)
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix

@@ -62,7 +62,8 @@ def test_there_is_what_the_readme_promises() -> None:
         "optimizer": {"adam", "adamw", "sgd", "rmsprop"},
         "scheduler": {"none", "cosine", "plateau"},
         "accelerator": {
-            *("auto", "cpu", "cpu_bf16", "gpu", "gpu_bf16", "gpu_fp16", "multi_gpu", "multi_gpu_bf16", "ddp_cpu")
+            *("auto", "cpu", "cpu_bf16", "gpu", "gpu_bf16", "gpu_fp16", "multi_gpu", "multi_gpu_bf16", "ddp_cpu"),
+            "multi_node",
         },
         "logger": {"wandb", "csv", "tensorboard", "many", "none"},
         "callbacks": {"default", "early_stopping", "gallery", "none"},

@@ -110,14 +110,6 @@ def test_two_sweeps_of_one_folder_do_not_spoil_each_other(tmp_path: Path, tiny_d
     assert (tmp_path / "results.csv").is_file()
 
 
-def test_a_sweep_has_one_device_for_a_job(tmp_path: Path, tiny_data: list[str]) -> None:
-    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "accelerator=ddp_cpu"]
-    done = subprocess.run([*command, f"hydra.sweep.dir={tmp_path}"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert "trainer.devices=2: the jobs of a sweep run on one device each" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_signal_ends_the_sweep_and_the_same_command_does_the_rest(tmp_path: Path, tiny_data: list[str]) -> None:
     command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks.gallery=null", "seed=0,1"]
     command += ["data.limit=500", "trainer.max_epochs=20", "callbacks.pictures=null", f"hydra.sweep.dir={tmp_path}"]

@@ -38,7 +38,7 @@ except ModuleNotFoundError as missing:
         f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
     ) from None
 
-from vaelab import launchers
+from vaelab import launchers, ranks
 from vaelab.errors import UserError
 from vaelab.mistakes import cause_of, explain, explain_override, first_line, last_part, nearest, no_such_option
 from vaelab.paths import CONFIGS, FAILURE, ROOT, options_of
@@ -65,6 +65,10 @@ def _options(*groups: str) -> str:
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
+# The cache goes where the config goes: a launcher's workers, too, have the folder of the sweep.
+OmegaConf.register_new_resolver(
+    "started", lambda pattern: ranks.started().strftime(pattern), use_cache=True, replace=True
+)
 
 
 def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
@@ -145,9 +149,10 @@ class _Jobs:
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
-        print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
+        if ranks.is_first():
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
+            print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 
 class _Command:
@@ -186,15 +191,22 @@ class _Command:
         except Exception as error:
             if launchers.asked:
                 _quit("interrupted", code=128 + launchers.asked)
-            if failures := SweepFolder.failures():
+            failures = SweepFolder.failures()
+            if failures and not ranks.is_first():
+                raise SystemExit(0) from None  # of the sweep's end the first process tells, if nothing ends it before
+            if failures:
                 _quit(failures)
             line = self._explain(error) or launchers.explain(error)
             if line is None:
                 raise
-            _quit(f"error: {line}")
+            if ranks.has_parent():  # which met the same, or will find this one gone
+                raise SystemExit(1) from None
+            _quit(f"error: {line}" if ranks.is_first() else f"error: process {ranks.rank()}: {line}")
 
     def _run(self) -> None:
         launchers.quieten()
+        ranks.stay_with_parent()
+        sys.argv += ranks.settings()
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
@@ -206,7 +218,8 @@ class _Command:
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
         finally:
-            if SweepFolder.path is not None and SweepFolder.path.is_dir() and self.config_name == "train":
+            is_there = SweepFolder.path is not None and SweepFolder.path.is_dir()
+            if SweepFolder.path is not None and is_there and self.config_name == "train" and ranks.is_first():
                 from vaelab.sweeps import conclude
 
                 conclude(SweepFolder.path)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, MultivariateNormal, constraints, register_kl
 
 from vaelab.flows import Composition
+from vaelab.sharing import standard_normal
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -78,8 +79,7 @@ class DiagonalGaussian(Latent):
         return self._mean + self.log_std.exp() * self._noise(sample_shape)
 
     def _noise(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
-        shape = torch.Size(sample_shape) + self._mean.shape
-        return torch.randn(shape, dtype=self._mean.dtype, device=self._mean.device)
+        return standard_normal(torch.Size(sample_shape) + self._mean.shape, self._mean)
 
     def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         # By the noise itself: from a sample of a narrow Gaussian it cannot be had again, nor could its gradient.
@@ -130,8 +130,9 @@ class FullGaussian(MultivariateNormal, Latent):
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         # Mixed precision is for the products of networks: here it would round the samples.
+        noise = standard_normal(torch.Size(sample_shape) + self.loc.shape, self.loc)
         with torch.autocast(self.loc.device.type, enabled=False):
-            return super().rsample(torch.Size(sample_shape))
+            return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
 
     def detach(self) -> "FullGaussian":
         return FullGaussian(self.loc.detach(), self.scale_tril.detach())

@@ -18,6 +18,7 @@ from torch.distributions import Laplace as LaplaceDistribution
 
 from vaelab import pixels
 from vaelab.distributions import UnnormalizedGaussian
+from vaelab.sharing import average
 
 
 class Likelihood(nn.Module, ABC):
@@ -225,7 +226,7 @@ class _OptimalGaussian(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         # At its maximum the likelihood has no gradient in the scale: nothing is lost by leaving it out.
-        scale = self._fit((value - self.mean).detach().square().mean())
+        scale = self._fit(average((value - self.mean).detach().square().mean()))
         return Normal(self.mean, scale, validate_args=False).log_prob(value).sum((-3, -2, -1))
 
 

@@ -1,10 +1,11 @@
 """Loggers, and what every one of them is told about a run."""
 
+import contextlib
 import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -115,6 +116,10 @@ class PatientWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         self._try(super().finalize, status)
 
+    def summarize(self, figures: Mapping[str, Any]) -> None:
+        """Sets what the table of runs shows, where it shows the last value that was logged otherwise."""
+        self._try(lambda: self.experiment.summary.update(dict(figures)))
+
     def finish(self, exit_code: int) -> None:
         """Ends the run."""
         if self._experiment is not None:
@@ -141,6 +146,23 @@ def _run_before(save_dir: str) -> str | None:
     return folders[-1].name.rpartition("-")[2] if folders else None
 
 
+def has_key() -> bool:
+    """Whether there is a key for W&B, in the environment or where ``wandb login`` has put it."""
+    import wandb
+
+    with contextlib.redirect_stderr(io.StringIO()):  # newer versions recommend what older ones do not have
+        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+def _mode(offline: bool | None) -> str:
+    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent is told what to run by the server
+    mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode not in ("offline", "online", "disabled"):
+        raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")
+    return mode
+
+
 def wandb_logger(
     save_dir: str,
     project: str,
@@ -148,7 +170,7 @@ def wandb_logger(
     name: str | None = None,
     group: str | None = None,
     tags: list[str] | None = None,
-) -> WandbLogger:
+) -> PatientWandbLogger:
     """A Weights & Biases run of this job alone, offline unless somebody says otherwise, as a sweep's agent does.
 
     A training that goes on in its folder goes on in its run: online at once, offline in files of its own with the same
@@ -167,12 +189,8 @@ def wandb_logger(
     """
     import wandb
 
-    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent is told what to run by the server
-    mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
-    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
-    if mode not in ("offline", "online", "disabled"):
-        raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")
-    if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+    mode = _mode(offline)
+    if mode == "online" and not has_key():
         raise UserError(
             "W&B is to run online but has no key: put WANDB_API_KEY=... into .env, type `wandb login`, or leave it "
             "offline with logger.wandb.offline=true"
@@ -203,6 +221,49 @@ def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[
     """
     for logger in loggers:
         logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
+
+
+def log_final(loggers: list[Logger], figures: Mapping[str, Any]) -> None:
+    """Tells W&B the final figures, as in ``metrics.json``: those of the weights that were tested, not of the last."""
+    for logger in loggers:
+        if isinstance(logger, PatientWandbLogger):
+            logger.summarize(figures)
+
+
+def log_sweep(
+    folder: Path, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], best: Path, pictures: Sequence[Path]
+) -> None:
+    """Tells W&B what a sweep came to, by a run of its own in the sweep's group: its table, its pictures, its best run.
+
+    An offline run cannot be changed once it has ended. Which was the best is therefore said by this run, in its summary
+    and its table; online, the best run gets the tag ``best`` as well.
+
+    Args:
+        folder: the sweep's.
+        settings: ``logger.wandb`` of its jobs.
+        rows: of its table, ranked.
+        best: the run folder of its best job.
+        pictures: PNG files.
+    """
+    import wandb
+
+    offline = settings.get("offline")
+    logger = wandb_logger(
+        str(folder), settings["project"], offline, f"{folder.name}-results", settings.get("group") or folder.name
+    )
+    identifier = _run_before(str(best))
+    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
+    try:
+        shown = {f"sweep/{picture.stem}": wandb.Image(str(picture)) for picture in pictures}
+        logger.experiment.log({"sweep/results": wandb.Table(columns=list(rows[0]), data=cells), **shown})
+        figures = {f"best/{name}": value for name, value in rows[0].items() if value != ""}
+        logger.summarize({"best": identifier, **figures})
+        if _mode(offline) == "online" and identifier is not None:
+            run: Any = wandb.Api().run(f"{logger.experiment.entity}/{settings['project']}/{identifier}")
+            run.tags = sorted({*run.tags, "best"})
+            run.update()
+    finally:
+        logger.finish(0)
 
 
 def finish(loggers: list[Logger], status: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -17,6 +16,7 @@ from vaelab.errors import UserError
 from vaelab.likelihoods import bits_per_dim
 from vaelab.mistakes import first_line
 from vaelab.objectives import Objective
+from vaelab.sharing import Share, shared
 from vaelab.vae import VAE
 
 # Validation and test draw their latent samples from this seed, so that a figure is the same whenever it is computed
@@ -53,6 +53,12 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"].cpu())
 
 
+def _share_of(batches: Any, batch: tuple[Tensor, Tensor]) -> Share:
+    """Which part of its batch this process has; all of it, where what delivers batches does not say."""
+    share: Share | None = getattr(batches, "share", None)
+    return Share.of(len(batch[0])) if share is None else share
+
+
 class VAEModule(L.LightningModule):
     """Trains a VAE by an objective.
 
@@ -60,6 +66,9 @@ class VAEModule(L.LightningModule):
     (``elbo``, ``reconstruction``, ``kl``, ...). Training figures are means over the images since the last were logged,
     every ``trainer.log_every_n_steps`` steps and at the end of an epoch; they are gathered on the device, because
     reading a number off it at every step would cost more than the step.
+
+    Several processes that share every batch, see :mod:`vaelab.sharing`, come to the same weights and figures as one
+    would, but for the order of sums.
 
     Args:
         vae: the model.
@@ -91,8 +100,11 @@ class VAEModule(L.LightningModule):
         self.training_figures: dict[str, float] = {}  # the last that were logged
         self._step = self._step_on
         self._names: list[str] = []
-        # Of each step since then: the sum of each term over its images, and last their number.
+        # Of each step since then: the sum of each term over this process's images, and last their number.
         self._sums: list[Tensor] = []
+        self._evaluated: dict[str, Tensor] = {}  # the same of all validation or test images until now
+        self._count = 0
+        self.generators: dict[str, Tensor] = {}  # their states when a training begins, the same in every process
         self.skipped_steps = 0
         self._rate = 0.0
         self._noise: Any = None
@@ -109,10 +121,13 @@ class VAEModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step's loss."""
         self.objective.step.fill_(self.global_step)
-        loss, sums = self._step(*batch)
-        self._sums.append(sums)
+        share = _share_of(self.trainer.train_dataloader, batch)
+        with shared(share):
+            loss, sums = self._step(*batch)
+        self._sums.append(sums if share.count else torch.zeros_like(sums))
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
-        return loss
+        # Gradients are averaged over the processes, which may have different numbers of images.
+        return loss if share.weight == 1 else loss * share.weight
 
     def _step_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch; and, for the figures, the sums of all terms over its images, and their number."""
@@ -161,9 +176,9 @@ class VAEModule(L.LightningModule):
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
         if not self._sums:
             return
-        steps = torch.stack(self._sums)  # (steps, terms and number)
+        steps = self._summed()
         total = steps.sum(0) if self.bad_numbers == "stop" else steps[steps.isfinite().all(1)].sum(0)
-        *sums, count = self.trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        *sums, count = total.tolist()
         self._sums = []
         if not all(map(math.isfinite, sums)):
             raise UserError(self._what_is_bad(steps.cpu()))
@@ -176,12 +191,13 @@ class VAEModule(L.LightningModule):
             # Lightning logs validation figures at the number of the last step, counted from zero: so is this.
             logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
 
+    def _summed(self) -> Tensor:
+        """What was gathered of the steps, (steps, terms and number), over all processes."""
+        return self.trainer.strategy.reduce(torch.stack(self._sums), reduce_op="sum")
+
     def _what_is_bad(self, steps: Tensor) -> str:
         """Where a training went wrong: terms (steps, terms and number), of the steps up to this one."""
-        bad = (~steps.isfinite()).nonzero()
-        if not len(bad):
-            return f"another process met a loss that is not finite, at the latest in step {self.global_step}"
-        row = int(bad[0, 0])
+        row = int((~steps.isfinite()).nonzero()[0, 0])
         names = [name for name, value in zip(self._names, steps[row], strict=False) if not value.isfinite()]
         step = self.global_step - (len(steps) - 1 - row) // self.trainer.accumulate_grad_batches
         terms = [name for name in names if name not in ("loss", "elbo")] or names
@@ -220,30 +236,35 @@ class VAEModule(L.LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
-        terms = self.objective(self.vae, *batch)
+        loaders = {"val": self.trainer.val_dataloaders, "test": self.trainer.test_dataloaders}
+        share = _share_of(loaders[split], batch)
+        with shared(share):
+            terms = self.objective(self.vae, *batch)
         if self.vae.likelihood.has_bits_per_dim:
             terms["bits_per_dim"] = bits_per_dim(terms["elbo"], self.vae.image_shape)
-        self.log_dict(
-            {f"{split}/{name}": value.mean() for name, value in terms.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch[0]),
-            sync_dist=True,
-        )
+        for name, value in terms.items():
+            name = f"{split}/{name}"
+            self._evaluated[name] = self._evaluated.get(name, 0.0) + value.mean() * share.count
+        self._count += share.count
 
-    def _fix_noise(self) -> None:
+    def _begin_evaluation(self) -> None:
+        self._evaluated, self._count = {}, 0
         self._noise = evaluation_noise(self.device)
         self._noise.__enter__()
 
-    def _free_noise(self) -> None:
+    def _end_evaluation(self) -> None:
         self._noise.__exit__(None, None, None)
+        # Summed here, because Lightning rounds the mean number of images of a process down.
+        sums = [*self._evaluated.values(), torch.tensor(float(self._count), device=self.device)]
+        *sums, count = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="sum")
+        self.log_dict(dict(zip(self._evaluated, (value / count for value in sums), strict=True)))
 
-    on_validation_epoch_start = on_test_epoch_start = _fix_noise
-    on_test_epoch_end = _free_noise
+    on_validation_epoch_start = on_test_epoch_start = _begin_evaluation
+    on_test_epoch_end = _end_evaluation
 
     def on_validation_epoch_end(self) -> None:
-        """Gives the training its random numbers back."""
-        self._free_noise()
+        """Gives the training its random numbers back, and logs the figures."""
+        self._end_evaluation()
         self.validated_at = self.global_step
 
     def on_train_epoch_end(self) -> None:
@@ -284,36 +305,29 @@ class VAEModule(L.LightningModule):
             "format": 1,
             "config": self.config,
             "metrics": metrics,
-            "random_states": self._of_all_processes(_random_state(self.device)),
-            "training_sums": self._sums,
+            "random_states": [_random_state(self.device)],  # the same in every process
+            "training_sums": list(self._summed()) if self._sums else [],
             "skipped_steps": self.skipped_steps,
             "plateau": None if self._plateau is None else self._plateau["scheduler"].state_dict(),
         }
-
-    def _of_all_processes(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks."""
-        if self.trainer.world_size == 1:
-            return [value]
-        values: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(values, value)
-        return values
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remembers what is to be set when the training goes on."""
         self.restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
-        """Gives every process random numbers of its own; those that it had, where the training goes on."""
+        """Gives the training its random numbers; those that it had, where it goes on.
+
+        They are the same in all processes, each of which takes what belongs to its images.
+        """
         restored, self.restored = self.restored, None
-        states = restored["random_states"] if restored else []
-        rank = self.global_rank
-        if len(states) == self.trainer.world_size:
-            _set_random_state(states[rank], self.device)
-        elif rank or restored:  # the same noise on different images would be less noise than it should be
-            seed = [torch.initial_seed() % 2**32, rank, self.global_step]
-            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0]))
-        if restored and rank == 0:
-            self._sums = [sums.to(self.device) for sums in restored.get("training_sums", [])]
+        if restored:
+            _set_random_state(restored["random_states"][0], self.device)
+        elif self.generators:  # Lightning seeds several processes anew before it gets here
+            _set_random_state(self.generators, self.device)
+        if restored:  # they are of all processes, and are summed again
+            factor = float(self.global_rank == 0)
+            self._sums = [sums.to(self.device) * factor for sums in restored.get("training_sums", [])]
         if restored:
             self.skipped_steps = restored.get("skipped_steps", 0)
         if restored and restored["plateau"] is not None and self._plateau is not None:

@@ -14,5 +14,6 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a training continued in its run folder
         ".*your dataloader is not resumable.*",  # it is, by the data module's state
         ".*treespec, LeafSpec.*",  # Lightning, of torch's pytree
+        ".*when logging on epoch level in distributed setting.*",  # what is logged is of all processes already
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from vaelab import ranks
+
 NOT_NATS = "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."
 _UNITLESS = ("mmd",)
 # Divergences between latents are in nats whatever the likelihood is; what is summed with a mere loss is not.
@@ -52,8 +54,12 @@ _said.propagate = False
 
 
 def say(text: str) -> None:
-    """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it."""
-    get_console().print(label + text.replace("\n", f"\n{label}"), highlight=False, soft_wrap=True)
+    """Prints a line for people, in one piece, since a path that is broken in two cannot be copied, and notes it.
+
+    Of several processes the first one prints it.
+    """
+    if ranks.is_first():
+        get_console().print(label + text.replace("\n", f"\n{label}"), highlight=False, soft_wrap=True)
     note(Text.from_markup(text).plain)
 
 

@@ -34,6 +34,7 @@ class Job:
         failure: why it failed, or nothing.
         kind: data, binarisation and loss: figures of two jobs can be compared where these are the same.
         report: whether it was to have one.
+        wandb: ``logger.wandb`` of its configuration, where it has that.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Job:
     failure: str = ""
     kind: str = ""
     report: bool = True
+    wandb: dict[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -68,6 +70,7 @@ def read(folder: Path) -> list[Job]:
             job.kind = " ".join([*(f"{name}={chosen[name]}" for name in ("data", "loss") if name in chosen)])
             job.kind += f" data.binarize={config.data.binarize}"
             job.report = bool(config.get("report", True))
+            job.wandb = OmegaConf.to_container(config).get("logger", {}).get("wandb") or {}  # type: ignore[union-attr]
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
     done = sorted(
@@ -105,6 +108,13 @@ def conclude(folder: Path) -> None:
             drawn.append(report.write(folder).name)
     files = ", ".join(["results.csv", "results.md", *drawn])
     reporting.say(f"the sweep: {reporting.shown_path(folder)} ({files})")
+    if jobs[0].figures and jobs[0].wandb:
+        from vaelab.loggers import log_sweep
+
+        try:
+            log_sweep(folder, jobs[0].wandb, rows, folder / str(jobs[0].number), [folder / name for name in drawn])
+        except Exception as error:  # the sweep is complete
+            reporting.say(f"W&B was not told of the sweep: {str(error).strip().partition(chr(10))[0]}")
 
 
 def _row(rank: int, job: Job, names: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaelab import about, checkpoint, loggers, reporting, resuming
+from vaelab import about, checkpoint, loggers, ranks, reporting, resuming
 from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.callbacks.drawing import excused
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 
 _COMPILE_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's
+_TAGS = ("data", "model", "loss", "prior", "posterior", "objective", "experiment")  # of a W&B run
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
@@ -49,7 +50,8 @@ class _Stopwatch(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch[0]) * trainer.world_size
+        share = getattr(trainer.train_dataloader, "share", None)
+        self.images += len(batch[0]) if share is None else share.total
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()
@@ -94,10 +96,13 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
-    if _is_sweep() and _devices(cfg) * cfg.trainer.num_nodes != 1:
+    processes = ranks.torchrun_processes()
+    if processes is not None and processes != _devices(cfg) * cfg.trainer.num_nodes:
         raise UserError(
-            f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run on one device each; type "
-            "accelerator=auto with -m, or leave -m out"
+            f"torchrun has started {processes} processes, and trainer.devices={cfg.trainer.devices} "
+            f"trainer.num_nodes={cfg.trainer.num_nodes} are for {_devices(cfg) * cfg.trainer.num_nodes}: type "
+            f"trainer.devices={os.environ['LOCAL_WORLD_SIZE']} trainer.num_nodes={os.environ['GROUP_WORLD_SIZE']} with "
+            "accelerator=multi_gpu, multi_node or ddp_cpu"
         )
     if str(cfg.trainer.precision) not in _PRECISIONS:  # in the others, densities would not be summed in 32 bits
         raise UserError(
@@ -147,23 +152,21 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
 
 
-def _is_child() -> bool:
-    """Whether this is a further process of a training that another one started."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
-
-
 def _is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _group_sweep(cfg: DictConfig) -> None:
-    """Under ``-m`` the runs of a sweep are one W&B group, unless the user has named one."""
+def _label(cfg: DictConfig) -> None:
+    """A W&B run has its choices as tags; under ``-m`` the runs of a sweep are one group, unless the user named one."""
+    wandb = cfg.logger.get("wandb")
+    if wandb is None:
+        return
+    chosen = choices()
+    wandb.tags = [*wandb.tags, *(f"{group}={chosen[group]}"[:64] for group in _TAGS if group in chosen)]
     if _is_sweep():
-        wandb = cfg.logger.get("wandb")
         sweep = Path(HydraConfig.get().sweep.dir).name
-        if wandb is not None:
-            wandb.group = wandb.group or sweep
-            wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
+        wandb.group = wandb.group or sweep
+        wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
 
 
 def _point_latest(run_dir: Path) -> None:
@@ -201,7 +204,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     try:
         with (
             flushed_denormals() if cfg.flush_denormals else nullcontext(),
-            nullcontext() if _is_child() else resuming.alone(run_dir),
+            resuming.alone(run_dir) if ranks.is_first() else nullcontext(),
         ):
             again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
             if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
@@ -220,7 +223,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
     """What is left of a training that nothing speaks against."""
     started = time.perf_counter()
-    _group_sweep(cfg)
+    _label(cfg)
     _unfuse_optimizer(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
@@ -245,13 +248,18 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     try:
         if trainer.is_global_zero:
             _introduce(cfg, datamodule, module, trainer, run_dir)
-        trainer.fit(module, datamodule, ckpt_path=resume)
-        if stop.asked:  # while the last epoch ended
-            raise Stopped(stop.asked)
-        if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
-            trainer.validate(module, datamodule, verbose=False)
+        if trainer.world_size > 1:
+            module.generators = {"cpu": torch.get_rng_state()}
+            _leave_out_what_nothing_trains(module, datamodule)
+        with ranks.together(trainer, None if resume is None else str(resume)):
+            trainer.fit(module, datamodule, ckpt_path=resume)
+            if stop.agree(trainer):  # while the last epoch ended
+                raise Stopped(stop.asked)
+            if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
+                trainer.validate(module, datamodule, verbose=False)
+            tested = _test(trainer, module, datamodule)
         figures = {
-            **_test(trainer, module, datamodule),
+            **tested,
             "unit": reporting.unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
             "parameters": _count_parameters(module),
             "epochs": trainer.current_epoch,
@@ -260,6 +268,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
         if trainer.is_global_zero:
+            loggers.log_final(trainer.loggers, figures)
             _conclude(figures, datamodule, module, run_dir, cfg.report)
         status = "success"
         return figures
@@ -277,7 +286,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
 
 def _requeue(signum: int, run_dir: Path) -> None:
     """Has this job started again, which then goes on in its run folder, if that is named on its command line."""
-    if _is_child() or int(os.environ.get("SLURM_PROCID", 0)) > 0:
+    if not ranks.is_first():
         return
     failure = requeue(signum)
     if failure is not None:
@@ -292,7 +301,7 @@ def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
         cfg.ckpt_path = str(run_dir)
     if cfg.ckpt_path is not None:
         return checkpoint.find(cfg.ckpt_path, prefer="last")
-    if list(run_dir.glob("checkpoints/*.ckpt")) and not _is_child():
+    if list(run_dir.glob("checkpoints/*.ckpt")) and ranks.is_first():
         raise UserError(
             f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
             "trainer.max_epochs), or choose another folder"
@@ -343,6 +352,18 @@ def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) ->
         raise UserError(f"monitor={cfg.monitor}: there is no such figure; choose from {', '.join(figures)}")
 
 
+def _leave_out_what_nothing_trains(module: VAEModule, datamodule: ImageDataModule) -> None:
+    """Freezes what no gradient reaches, as a prior beside a plain autoencoder: several processes would wait for it."""
+    images, labels = datamodule.splits["train"].part(slice(2))[:2]
+    random_state = torch.get_rng_state()
+    module.eval().objective(module.vae, images.float() / 255, labels)["loss"].backward()
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
+        parameter.grad = None
+    module.train()
+    torch.set_rng_state(random_state)
+
+
 def _check_resume(module: VAEModule, path: Path) -> int:
     """Refuses a checkpoint that this training cannot go on from; the step at which it does."""
     contents = checkpoint.read(path)
@@ -353,7 +374,7 @@ def _check_resume(module: VAEModule, path: Path) -> int:
 
 
 def _count_parameters(module: VAEModule) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:

@@ -1,6 +1,6 @@
 """Batches: every image once, the same order for the same seed, exact draws, exact continuation."""
 
-from itertools import chain, islice
+from itertools import islice
 
 import pytest
 import torch
@@ -73,19 +73,22 @@ def test_state_continues_in_the_middle_of_an_epoch(stop: int) -> None:
 
 @pytest.mark.parametrize("count", [103, 100, 101, 2, 61])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_every_global_batch(count: int, world_size: int) -> None:
-    if count < world_size:
-        pytest.skip("fewer images than processes")
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_every_batch(count: int, world_size: int, drop_last: bool) -> None:
+    """Where there are fewer images than processes, one of them computes an image that counts for nothing."""
     ranks = [
-        Batches(*_numbered(count), 10, shuffle=True, rank=rank, world_size=world_size) for rank in range(world_size)
+        Batches(*_numbered(count), 10, shuffle=True, drop_last=drop_last, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
-    assert len({len(rank) for rank in ranks}) == 1
-    shares = [[y.tolist() for _, y in rank] for rank in ranks]
-    assert all(share for rank in shares for share in rank)
-    whole = [y.tolist() for _, y in Batches(*_numbered(count), 10 * world_size, shuffle=True)]
-    together = [[*chain(*parts)] for parts in zip(*shares, strict=True)]
-    assert [*chain(*together)] == [*chain(*whole)]
-    assert together[:-1] == whole[: len(together) - 1]
+    whole = [y.tolist() for _, y in Batches(*_numbered(count), 10, shuffle=True, drop_last=drop_last)]
+    together: list[list[int]] = [[] for _ in whole]
+    for rank in ranks:
+        for i, (_, y) in enumerate(rank):
+            assert rank.share is not None
+            assert len(y) == max(rank.share.count, 1)
+            assert rank.share.weight == pytest.approx(rank.share.count * world_size / len(whole[i]))
+            together[i] += y.tolist()[: rank.share.count]
+    assert together == whole
 
 
 def test_binarization_probabilities_are_exact() -> None:
@@ -105,15 +108,19 @@ def test_dynamic_images_are_drawn_anew_at_every_visit() -> None:
     assert not torch.equal(first, second)
 
 
-def test_processes_draw_their_own_images() -> None:
-    images = torch.full((40, 1, 8, 8), 128, dtype=torch.uint8)
-    ranks = [Batches(images, torch.zeros(40), 10, dynamic=True, rank=rank, world_size=2) for rank in (0, 1)]
-    first, second = (next(iter(rank))[0] for rank in ranks)
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_an_image_is_drawn_the_same_whichever_process_has_it(world_size: int) -> None:
+    images = torch.randint(0, 256, (43, 1, 8, 8), dtype=torch.uint8)
+    whole = [x for x, _ in Batches(images, torch.zeros(43), 10, dynamic=True)]
+    ranks = [
+        Batches(images, torch.zeros(43), 10, dynamic=True, rank=i, world_size=world_size) for i in range(world_size)
+    ]
+    for i, parts in enumerate(zip(*ranks, strict=True)):
+        assert torch.equal(torch.cat([x for x, _ in parts]), whole[i])
 
 
 def test_other_batches_cannot_go_on_in_the_middle_of_an_epoch() -> None:
     batches = Batches(*_numbered(), 10, shuffle=True)
     list(islice(batches, 3))
-    with pytest.raises(UserError, match="batches of 10 images and cannot go on there with 20"):
+    with pytest.raises(UserError, match="batches of 10 images and cannot go on there with 20: type data.batch_size=10"):
         Batches(*_numbered(), 20, shuffle=True).resume(batches.state())

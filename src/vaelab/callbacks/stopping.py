@@ -25,8 +25,8 @@ class GracefulStop(L.Callback):
     A second Ctrl-C ends the process at once. In a Slurm job SIGUSR1, which ``--signal=SIGUSR1@90`` sends before the
     time is up, does so too, and is the sign to have the job queued again, see :func:`requeue`; in a job of submitit's
     it is submitit's own signal. There, SIGTERM has a checkpoint written and no more: Slurm announces a preemption with
-    it, which submitit's signal follows. Several processes end together, at a step at which figures are logged, because
-    all of them write the checkpoint; whichever was asked.
+    it, which submitit's signal follows. Several processes end together, whichever was asked, because all of them write
+    the checkpoint: at a step at which figures are logged, or the first of an epoch.
 
     Args:
         path: the checkpoint.
@@ -58,18 +58,22 @@ class GracefulStop(L.Callback):
     ) -> None:
         if trainer.is_last_batch:
             return  # the epoch's end has validation and checkpoints of its own; the next step is soon
-        if trainer.world_size > 1:
-            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-            if (batch_idx + 1) % every:
-                return
-            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
-            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        if self.asked:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if trainer.world_size > 1 and batch_idx and (batch_idx + 1) % every:
+            return
+        if self.agree(trainer):
             trainer.save_checkpoint(self.path)
             raise Stopped(self.asked)
         if self.announced and trainer.world_size == 1:
             trainer.save_checkpoint(self.path)
             self.announced = False
+
+    def agree(self, trainer: L.Trainer) -> bool:
+        """Whether any of the processes was asked to end, of which all of them then know."""
+        if trainer.world_size > 1:
+            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+            self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self.asked > 0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -123,5 +127,5 @@ def requeue(signum: int) -> str | None:
 
 
 def was_requeued() -> bool:
-    """Whether this is a Slurm job that has been running before."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    """Whether this is a job that Slurm or torchrun has started before."""
+    return any(int(os.environ.get(f"{name}_RESTART_COUNT") or 0) > 0 for name in ("SLURM", "TORCHELASTIC"))

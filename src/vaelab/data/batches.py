@@ -12,22 +12,26 @@ import torch
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.sharing import Share
 
 Binarization = Literal["none", "threshold", "dynamic", "static"]
 
 
-def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
+def binarize(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Draws binary images from grey ones, each pixel 1 with probability grey / 255.
 
     Args:
         images: uint8, any shape.
         generator: on the images' device.
+        share: which images of a batch these are: it is drawn for all of them, so that every image gets the same draw
+            however many processes there are.
 
     Returns:
         Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254,
         ``grey`` are less than ``grey``.
     """
-    drawn = torch.empty_like(images).random_(0, 255, generator=generator)
+    drawn = images.new_empty((len(images) if share is None else share.total, *images.shape[1:]))
+    drawn = drawn.random_(0, 255, generator=generator)[slice(None) if share is None else share.rows]
     return (drawn < images).mul(255).to(torch.uint8)
 
 
@@ -35,13 +39,14 @@ class Batches:
     """An iterable of ``(x, y)``: images as floats in [0, 1], shape (B, C, H, W), and labels, shape (B,).
 
     Everything random follows from the seed and the number of the epoch; an iteration interrupted in the middle of an
-    epoch is continued by ``resume``. With several processes each one takes its share of every global batch of
-    ``batch_size * world_size`` images: none is left out, none is taken twice.
+    epoch is continued by ``resume``. Several processes share every batch: none of its images is left out, none is taken
+    twice, and the batches are the same however many processes there are. ``share`` says which part of the last batch
+    this process was given.
 
     Args:
         images: uint8 (N, C, H, W).
         labels: int64 (N,).
-        batch_size: images per batch and process.
+        batch_size: images per batch, of all processes together.
         shuffle: a new order every epoch; otherwise the order of the images.
         drop_last: leave out what does not fill a batch at the end of an epoch.
         dynamic: draw binary images from the grey ones at every visit.
@@ -64,14 +69,12 @@ class Batches:
         self.images, self.labels = images, labels
         self.batch_size, self.shuffle, self.dynamic, self.seed = batch_size, shuffle, dynamic, seed
         self.rank, self.world_size = rank, world_size
-        step = batch_size * world_size
-        starts = list(range(0, len(images), step))
-        tail = len(images) - starts[-1]
-        # A tail with less than one image per process cannot be shared out: it joins the batch before.
-        if len(starts) > 1 and ((drop_last and tail < step) or tail < world_size):
-            starts.pop()
-        self._bounds = [*starts, len(starts) * step if drop_last else len(images)]
-        self._bounds[-1] = min(self._bounds[-1], len(images))
+        self.share: Share | None = None
+        starts = list(range(0, len(images), batch_size))
+        if drop_last and len(starts) > 1 and len(images) % batch_size:
+            self._bounds = starts
+        else:
+            self._bounds = [*starts, len(images)]
         self.epoch = 0
         self._next = 0
         self._resumed = False
@@ -90,22 +93,23 @@ class Batches:
         for i in range(self._next, len(self)):
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
-            share = (end - start) / self.world_size
-            mine = slice(start + round(share * self.rank), start + round(share * (self.rank + 1)))
+            self.share = Share.of(end - start, self.rank, self.world_size)
+            rows = self.share.rows
+            mine = slice(start + rows.start, start + rows.stop)
             x, y = (
                 (self.images[mine], self.labels[mine])
                 if order is None
                 else (self.images[order[mine]], self.labels[order[mine]])
             )
             if self.dynamic:
-                # Of each batch anew: there is no state to be kept, and every process draws its own.
-                self._generator.manual_seed(_seed(self.seed, self.epoch, i, self.rank))
-                x = binarize(x, self._generator)
+                # Of each batch anew: there is no state to be kept.
+                self._generator.manual_seed(_seed(self.seed, self.epoch, i))
+                x = binarize(x, self._generator, self.share)
             yield x.float().div_(255), y
 
     def state(self) -> dict[str, int]:
         """Where the iteration stands."""
-        return {"epoch": self.epoch, "next": self._next, "global_batch": self.batch_size * self.world_size}
+        return {"epoch": self.epoch, "next": self._next, "global_batch": self.batch_size}
 
     def resume(self, state: Mapping[str, int]) -> None:
         """Lets the next iteration go on from there.
@@ -115,10 +119,10 @@ class Batches:
         """
         self.epoch, self._next = state["epoch"], state["next"]
         self._resumed = 0 < self._next < len(self)
-        if self._resumed and state["global_batch"] != self.batch_size * self.world_size:
+        if self._resumed and state["global_batch"] != self.batch_size:
             raise UserError(
                 f"the training stopped in the middle of an epoch of batches of {state['global_batch']} images and "
-                f"cannot go on there with {self.batch_size * self.world_size}: type the batch size it had"
+                f"cannot go on there with {self.batch_size}: type data.batch_size={state['global_batch']}"
             )
 
 

@@ -26,8 +26,8 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         source: the data set, see :class:`vaelab.data.source.Source`.
         image_shape: (C, H, W) that its images must have.
-        batch_size: training images per step and process.
-        eval_batch_size: validation and test images per batch and process.
+        batch_size: training images per batch, of all processes together: a step is the same on any number of devices.
+        eval_batch_size: validation and test images per batch, of all processes together.
         validation: how many training images to validate on, or which fraction of them; or ``test``, to train on the
             whole training split and validate on the test split, as some published protocols do.
         binarize: ``none``; ``threshold``, grey > 0.5; ``dynamic``, training images are drawn anew at every visit, each
@@ -143,7 +143,17 @@ class ImageDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> Batches:
-        """Batches of training images."""
+        """Batches of training images.
+
+        Raises:
+            UserError: there are fewer images in a batch than processes to share it.
+        """
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        if self.batch_size < processes:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is shared by {processes} processes: type e.g. "
+                f"data.batch_size={128 * processes}, or fewer trainer.devices"
+            )
         self._training = self._batches(
             "train",
             batch_size=self.batch_size,

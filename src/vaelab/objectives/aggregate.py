@@ -9,6 +9,7 @@ from torch import Tensor
 from vaelab.distributions import DiagonalGaussian
 from vaelab.objectives.base import Draw, check_number
 from vaelab.objectives.warmup import WarmedUp, Warmup
+from vaelab.sharing import gather, share
 from vaelab.vae import VAE
 
 # Widths of kernels of which the sum is taken, as multiples of 2 * latent_dim: those of Tolstikhin et al.
@@ -47,7 +48,11 @@ def log_sampling_weights(
 
 
 def decompose(
-    q_z: DiagonalGaussian, p_z: DiagonalGaussian, z: Tensor, log_weights: Tensor
+    q_z: DiagonalGaussian,
+    p_z: DiagonalGaussian,
+    z: Tensor,
+    log_weights: Tensor,
+    batch: DiagonalGaussian | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The three parts of the divergence from a prior of independent dimensions, each in nats, shape (B,).
 
@@ -65,8 +70,10 @@ def decompose(
         p_z: the prior.
         z: samples of them, (K, B, latent_dim).
         log_weights: see :func:`log_sampling_weights`, (B, B).
+        batch: the posteriors that estimate q(z), where these are a part of them: then B' of them, and (B, B') weights.
     """
-    pairs = q_z.marginals().log_prob(z[:, :, None, :, None])  # log q(z_ij|x_l), (K, B, B, latent_dim)
+    # log q(z_ij|x_l), (K, B, B, latent_dim)
+    pairs = (q_z if batch is None else batch).marginals().log_prob(z[:, :, None, :, None])
     log_q_z = (log_weights + pairs.sum(-1)).logsumexp(-1)
     log_q_dimensions = (log_weights.unsqueeze(-1) + pairs).logsumexp(-2).sum(-1)
     mutual_information = q_z.log_prob(z) - log_q_z
@@ -143,8 +150,10 @@ class BetaTCVAE(WarmedUp):
                 "the total correlation depends on how many images there are to train with: set the objective's "
                 "data_size, which a trainer with an image data module does by itself"
             )
-        weights = log_sampling_weights(draw.z.shape[1], self.data_size, self.sampling, draw.z.device)
-        return decompose(draw.q_z, draw.p_z, draw.z, weights)
+        batch = DiagonalGaussian(gather(draw.q_z.mean), gather(draw.q_z.log_std))
+        weights = log_sampling_weights(batch.batch_shape[0], self.data_size, self.sampling, draw.z.device)
+        rows = slice(None) if (own := share()) is None else own.rows
+        return decompose(draw.q_z, draw.p_z, draw.z, weights[rows], batch)
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = "inverse_multiquadratic") -> Tensor:
@@ -230,6 +239,7 @@ class MMD(WarmedUp):
                 "module.objective.kl_weight=1, or prior=standard_normal"
             )
         # Samples of one image are not independent: each of the K goes by itself.
-        mmd = maximum_mean_discrepancy(draw.z, draw.p_z.sample(draw.z.shape[:-1]), self.kernel).mean()
+        z = gather(draw.z, 1)
+        mmd = maximum_mean_discrepancy(z, draw.p_z.sample(z.shape[:-1]), self.kernel).mean()
         charged = self.kl_weight * draw.kl.mean() + self.mmd_weight * mmd
         return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged, mmd=mmd)

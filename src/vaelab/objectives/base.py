@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from vaelab.distributions import Latent
+from vaelab.sharing import noise_of_images
 from vaelab.vae import VAE
 
 
@@ -92,11 +93,12 @@ class Objective(nn.Module, ABC):
         q_z, p_z = vae.encode(x, y), vae.p_z()
         shape = torch.Size((self.samples,))
         log_q = log_p = None
-        if self.needs_densities or self.divergence == "sampled":
-            z, log_q = q_z.rsample_and_log_prob(shape)
-            log_p = p_z.log_prob(z)
-        else:
-            z = q_z.rsample(shape)
+        with noise_of_images():
+            if self.needs_densities or self.divergence == "sampled":
+                z, log_q = q_z.rsample_and_log_prob(shape)
+                log_p = p_z.log_prob(z)
+            else:
+                z = q_z.rsample(shape)
         if self.divergence == "sampled":
             assert log_q is not None
             assert log_p is not None

@@ -8,6 +8,7 @@ from torch.distributions import kl_divergence
 from vaelab.distributions import DiagonalGaussian
 from vaelab.objectives.base import Draw, check_number
 from vaelab.objectives.warmup import WarmedUp, Warmup
+from vaelab.sharing import average
 from vaelab.vae import VAE
 
 
@@ -74,9 +75,9 @@ class FreeBits(WarmedUp):
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         draw = self.draw(vae, x, y)
         if self.per == "dimension":
-            charged = self._kl_per_dimension(draw).mean(0).clamp(min=self.free_nats).sum()
+            charged = average(self._kl_per_dimension(draw).mean(0)).clamp(min=self.free_nats).sum()
         else:
-            charged = draw.kl.mean().clamp(min=self.free_nats * vae.latent_dim)
+            charged = average(draw.kl.mean()).clamp(min=self.free_nats * vae.latent_dim)
         return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged)
 
     @staticmethod
@@ -120,5 +121,5 @@ class Capacity(WarmedUp):
 
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         draw = self.draw(vae, x, y)
-        excess = draw.kl.mean() - self.capacity * self.warmth()
+        excess = average(draw.kl.mean()) - self.capacity * self.warmth()
         return draw.terms(loss=draw.reconstruction.mean() + self.gamma * excess.abs())

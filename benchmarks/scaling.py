@@ -1,0 +1,247 @@
+"""How training grows with devices: measured with one and two processes here, computed from assumptions beyond.
+
+    make scaling                       a quarter of an hour on two cores; goes on where it was stopped
+    make scaling ARGS="--epochs 3"     a shorter look
+
+Writes ``benchmarks/results/scaling.md``; what it means is in ``docs/scaling.md``. A process has one thread, so that two
+of them have twice the cores of one and nothing else; that needs two cores that do nothing else.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from runs import RESULTS, ROOT, finished
+
+sys.path.insert(0, str(ROOT / "src"))
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch.multiprocessing.spawn import spawn
+
+import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
+
+RUNS = ROOT / "logs" / "scaling"
+MODELS = ("mlp", "conv")
+# Processes and images in a batch of all of them: one; the same images a process with two of them; the same batch; half
+# of it, which is what each of two computes of that.
+SHAPES = ((1, 128), (2, 256), (2, 128), (1, 64))
+DEVICES = (1, 8, 64, 512)
+
+
+class Workload(NamedTuple):
+    """What is trained, and what is assumed of a device: the parameters alone are counted.
+
+    Attributes:
+        name: what it is.
+        settings: of ``train.py``, for the model.
+        images: in an epoch.
+        image_bytes: of one, as it is stored.
+        per_second: training images a second and device, at a batch that keeps it busy: an assumption.
+        batch: images per device at which it is busy.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    images: int
+    image_bytes: int
+    per_second: float
+    batch: int
+
+
+WORKLOADS = (
+    Workload("MNIST, `model=conv`", ("model=conv",), 55_000, 28 * 28, 100_000, 128),
+    Workload(
+        "ImageNet at 64x64, `model=resnet latent_dim=256`",
+        ("model=resnet", "latent_dim=256", "data.image_shape=[3,64,64]"),
+        1_281_167,
+        3 * 64 * 64,
+        10_000,
+        128,
+    ),
+)
+
+OVERHEAD = 2e-3  # seconds a step that do not depend on its size: Python, Lightning, starting kernels
+NODE = 8  # devices in a machine
+INSIDE, BETWEEN = 200e9, 20e9  # bytes a second that a device sends to the next one: in its machine, to another
+LATENCY = 10e-6  # seconds from one device to the next
+
+
+def all_reduce_seconds(count: int, devices: int) -> float:
+    """A ring's time for a gradient of so many 32-bit numbers: 2 (N - 1) steps, each with 1/N of it."""
+    link = INSIDE if devices <= NODE else BETWEEN
+    return 2 * (devices - 1) * (LATENCY + 4 * count / devices / link)
+
+
+def parameters(settings: Sequence[str]) -> int:
+    """How many parameters the model has that these settings choose."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=["~hydra", "run_dir=.", *settings])
+    module = instantiate(cfg.module, _convert_="all")
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def projection(work: Workload) -> list[str]:
+    """The table of a workload, computed: twice, for a batch that grows with the devices and for one that does not."""
+    count = parameters(work.settings)
+    lines = [
+        f"### {work.name}",
+        "",
+        f"{count:,} parameters: {4 * count / 1e6:,.1f} MB of gradients; {16 * count / 1e6:,.1f} MB of weights, "
+        f"gradients and Adam's state on each device, and {work.images * work.image_bytes / 1e9:,.2f} GB of images. "
+        f"Assumed: {work.per_second:,.0f} images/s a device.",
+        "",
+        "| devices | batch | of it a device | sent by each, MB a step | computing, ms | all-reduce, ms | images/s | of "
+        "linear | epoch, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for grows in (True, False):
+        alone = 0.0
+        for devices in DEVICES:
+            batch = work.batch * devices if grows else work.batch * NODE
+            share = batch / devices
+            computing = OVERHEAD + share / work.per_second
+            sending = all_reduce_seconds(count, devices)
+            # DDP sends while the backward pass goes on, which is two thirds of the computing; what is longer, waits.
+            step = computing + max(0.0, sending - 2 / 3 * share / work.per_second)
+            rate = batch / step
+            alone = alone or rate
+            sent = 2 * (devices - 1) / devices * 4 * count / 1e6
+            lines.append(
+                f"| {devices} | {batch:,} | {share:,.0f} | {sent:,.1f} | {1e3 * computing:,.2f} | {1e3 * sending:,.2f} "
+                f"| {rate:,.0f} | {rate / alone / devices:.0%} | {work.images / rate:,.2f} |"
+            )
+    return [*lines, ""]
+
+
+def measure(model: str, processes: int, batch: int, epochs: int) -> dict[str, float] | None:
+    """Images a second and the largest process's memory, of a training here; ``None`` if it fails."""
+    folder = RUNS / f"{model}-{processes}x{batch}-{epochs}"
+    notes = folder / "scaling.json"
+    if not (finished(folder) and notes.is_file()):
+        typed = [f"model={model}", f"data.batch_size={batch}", f"trainer.max_epochs={epochs}", "callbacks=none"]
+        typed += ["logger=csv", "trainer.accelerator=cpu", f"trainer.devices={processes}", f"hydra.run.dir={folder}"]
+        typed += ["trainer.strategy=ddp"] if processes > 1 else []
+        if (folder / "checkpoints" / "last.ckpt").is_file():
+            for path in sorted(folder.rglob("*"), reverse=True):  # half a training has no speed
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        command = [sys.executable, str(ROOT / "src" / "train.py"), *typed]
+        child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        _, status, usage = os.wait4(child.pid, 0)  # of it and of those that it has waited for, the largest
+        if status or not finished(folder):
+            return None
+        notes.write_text(json.dumps({"memory": usage.ru_maxrss / 1024}))  # KiB on Linux
+    figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return {**figures, **json.loads(notes.read_text())}
+
+
+def _reduce(rank: int, address: str, count: int, path: str) -> None:
+    """One of two processes that add up a gradient."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    values = torch.zeros(count)
+    for _ in range(5):
+        torch.distributed.all_reduce(values)
+    started = time.perf_counter()
+    for _ in range(50):
+        torch.distributed.all_reduce(values)
+    if rank == 0:
+        Path(path).write_text(str((time.perf_counter() - started) / 50))
+    torch.distributed.destroy_process_group()
+
+
+def measure_all_reduce(count: int) -> float:
+    """Seconds that two processes take to add up so many numbers by gloo."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = str(Path(folder) / "seconds")
+        spawn(_reduce, (f"file://{folder}/store", count, result), nprocs=2)
+        return float(Path(result).read_text())
+
+
+def measured(epochs: int) -> list[str] | None:
+    """The table of what was measured here; ``None`` where a training fails."""
+    lines = [
+        "| model | processes | batch | images/s | of linear | step, ms | memory of a process, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    checks = []
+    for model in MODELS:
+        steps = {}
+        base = 0.0
+        for processes, batch in SHAPES:
+            print(f"{model}: {processes} processes, batches of {batch}", flush=True)
+            figures = measure(model, processes, batch, epochs)
+            if figures is None:
+                return None
+            rate = figures["images_per_second"]
+            base = base or rate
+            steps[processes, batch] = batch / rate
+            lines.append(
+                f"| `{model}` | {processes} | {batch} | {rate:,.0f} | {rate / base / processes:.0%} | "
+                f"{1e3 * batch / rate:.2f} | {figures['memory']:,.0f} |"
+            )
+        count = parameters([f"model={model}"])
+        seconds = measure_all_reduce(count)
+        checks.append(
+            f"- `{model}`: {count:,} parameters, whose gradients gloo adds up between two processes in "
+            f"{1e3 * seconds:.2f} ms. A step of 64 images takes {1e3 * steps[1, 64]:.2f} ms alone; two processes with "
+            f"128 would take {1e3 * steps[1, 64]:.2f} to {1e3 * (steps[1, 64] + seconds):.2f} ms, with and without "
+            f"hiding the sum behind the backward pass, and took {1e3 * steps[2, 128]:.2f}."
+        )
+    return [*lines, "", *checks]
+
+
+def main() -> int:
+    """Measures, computes and writes; the exit code says whether all trainings succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--epochs", type=int, default=10, help="of each training (default: 10)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.md", help="the file that is written")
+    options = parser.parse_args()
+    table = measured(options.epochs)
+    if table is None:
+        print("a training failed", file=sys.stderr)
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = os.getloadavg()[1]
+    lines = [
+        "# Scaling",
+        "",
+        f"Written by `make scaling` on {date.today()}, torch {torch.__version__}, {cores} cores, {options.epochs} "
+        "epochs of Digits (4,500 images). docs/scaling.md says what follows from it.",
+        "",
+        "## Measured here",
+        "",
+        "One thread a process, gloo. With as many cores as processes, two processes share the caches and the memory's "
+        "bandwidth, and a third has no core of its own: this tells what DDP costs, not what a cluster does. The load "
+        f"of the five minutes before the end was {load:.1f}; well above 2, something else was running, and the figures "
+        "are worth little.",
+        "",
+        *table,
+        "",
+        "## Computed",
+        "",
+        "Nothing of this is measured but the number of parameters. A ring all-reduce takes 2 (N - 1) steps of 1/N of "
+        f"the gradient each. Assumed: {INSIDE / 1e9:.0f} GB/s from a device to the next in a machine of {NODE}, "
+        f"{BETWEEN / 1e9:.0f} GB/s between machines, {1e6 * LATENCY:.0f} us a step of the ring, "
+        f"{1e3 * OVERHEAD:.0f} ms a training step for what does not depend on its size, and that the sum hides "
+        "behind the backward pass, two "
+        "thirds of the computing. First the batch grows with the devices, then it stays what eight have.",
+        "",
+        *(line for work in WORKLOADS for line in projection(work)),
+    ]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text("\n".join(lines).rstrip() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""A W&B workspace and a report of the runs: ``python src/dashboard.py``."""
+
+from typing import TYPE_CHECKING
+
+from vaelab.cli import entry_point
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry_point("dashboard")
+def main(cfg: "DictConfig") -> None:
+    """Builds them; the real function loads W&B, which an error or --help need not wait for."""
+    from vaelab.dashboard import dashboard
+
+    dashboard(cfg)
+
+
+if __name__ == "__main__":
+    main()
