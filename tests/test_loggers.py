@@ -82,7 +82,7 @@ def test_a_training_that_goes_on_is_the_same_wandb_run(tmp_path: Path, tiny_data
     train(composed("train", *options, f"ckpt_path={tmp_path}"))
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 2
-    assert len({run.name.rpartition("-")[2] for run in runs}) == 1
+    assert len({run.name.split("-")[3] for run in runs}) == 1
 
 
 @pytest.mark.parametrize("where", ["init", "log"])

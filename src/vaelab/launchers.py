@@ -143,8 +143,8 @@ def job() -> Iterator[None]:
         Interrupted: a signal has ended the job or an earlier one.
     """
     global asked, _running
-    config = HydraConfig.get()
-    if config.mode != RunMode.MULTIRUN or config.runtime.choices["hydra/launcher"] != "joblib":
+    config = HydraConfig.get() if HydraConfig.initialized() else None
+    if config is None or config.mode != RunMode.MULTIRUN or config.runtime.choices["hydra/launcher"] != "joblib":
         yield
         return
     if asked:

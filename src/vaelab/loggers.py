@@ -142,8 +142,8 @@ class PatientWandbLogger(WandbLogger):
 
 def _run_before(save_dir: str) -> str | None:
     """The identifier of the W&B run that a training in this folder had, so that it goes on as the same run."""
-    folders = sorted(Path(save_dir, "wandb").glob("*run-*-*"), key=lambda folder: folder.name.partition("run-")[2])
-    return folders[-1].name.rpartition("-")[2] if folders else None
+    names = sorted(folder.name.partition("run-")[2] for folder in Path(save_dir, "wandb").glob("*run-*-*"))
+    return names[-1].split("-")[1] if names else None  # <time>-<identifier>, and -<n> of several in one second
 
 
 def has_key() -> bool:

@@ -99,20 +99,20 @@ def conclude(folder: Path) -> None:
     comparable = len({job.kind for job in jobs if job.figures}) <= 1
     (folder / "results.md").write_text(_markdown(rows, folder, comparable))
     _print(rows, comparable)
-    drawn = _draw(jobs, names, folder)
+    pictures = _draw(jobs, names, folder)
+    written = ["results.csv", "results.md", *pictures]
     if any(job.report for job in jobs):
         from vaelab import report
         from vaelab.callbacks.drawing import excused  # with torch
 
         with excused(report.NAME):
-            drawn.append(report.write(folder).name)
-    files = ", ".join(["results.csv", "results.md", *drawn])
-    reporting.say(f"the sweep: {reporting.shown_path(folder)} ({files})")
+            written.append(report.write(folder).name)
+    reporting.say(f"the sweep: {reporting.shown_path(folder)} ({', '.join(written)})")
     if jobs[0].figures and jobs[0].wandb:
         from vaelab.loggers import log_sweep
 
         try:
-            log_sweep(folder, jobs[0].wandb, rows, folder / str(jobs[0].number), [folder / name for name in drawn])
+            log_sweep(folder, jobs[0].wandb, rows, folder / str(jobs[0].number), [folder / name for name in pictures])
         except Exception as error:  # the sweep is complete
             reporting.say(f"W&B was not told of the sweep: {str(error).strip().partition(chr(10))[0]}")
 
