@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import about, checkpoint, loggers, ranks, reporting, resuming
@@ -65,6 +66,16 @@ class _Stopwatch(L.Callback):
         if self._started:
             self.seconds += time.perf_counter() - self._started
             self._started = 0.0
+
+
+class _Unprofiled(PassThroughProfiler):
+    """Times nothing, and takes no time for it: Lightning begins and ends some hundred actions in a step."""
+
+    def profile(self, action_name: str) -> Any:
+        return _NOTHING
+
+
+_NOTHING = nullcontext()
 
 
 def check(cfg: DictConfig) -> None:
@@ -388,6 +399,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
         cfg.trainer,
         callbacks=[*callbacks, *configured],
         plugins=[WholeFiles()],
+        profiler=cfg.trainer.profiler or _Unprofiled(),
         logger=run_loggers or False,
         enable_progress_bar=False,
         _convert_="all",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from vaelab.data import datamodule
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.data.source import Images
 from vaelab.errors import UserError
@@ -96,3 +97,11 @@ def test_only_dynamic_training_images_change() -> None:
 def test_impossible_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ImageDataModule(Grey(), **{"image_shape": [1, 8, 8], "validation": 10, **options}).setup()
+
+
+def test_images_stay_on_the_host_where_they_would_fill_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.zeros(10, 1, 4, 4, dtype=torch.uint8)
+    for free, fits in ((320, True), (319, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1000))
+        assert datamodule._fits(images, torch.device("cuda")) == fits
+        assert datamodule._fits(images, torch.device("cpu"))

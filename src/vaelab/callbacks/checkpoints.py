@@ -3,6 +3,7 @@
 import os
 import shutil
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ class Checkpoint(ModelCheckpoint):
                 raise ValueError(f"{name} must be a positive number, or null for none, not {value!r}")
         interval = timedelta(minutes=every_n_minutes) if every_n_minutes and not every_n_train_steps else None
         super().__init__(every_n_train_steps=every_n_train_steps, train_time_interval=interval, **options)
+
+    @cached_property
+    def state_key(self) -> str:  # of which Lightning makes a new one six times in a step
+        return super().state_key
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,7 +1,8 @@
 """Minibatches cut from images in memory.
 
 A data loader that fetches image by image spends more time in Python than a small VAE spends computing. Here the images
-stay one uint8 tensor on the device that trains, and a batch is one gather and one division.
+stay one uint8 tensor on the device that trains, and a batch is one gather and one division. Of images that do not fit
+there, which may be mapped from a file, the rows of a batch are gathered where they are, and sent as bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,7 @@ class Batches:
         dynamic: draw binary images from the grey ones at every visit.
         seed: of the order and the draws.
         rank, world_size: which process this is, of how many.
+        device: where batches are wanted; by default where the images are.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.images, self.labels = images, labels
+        self.device = images.device if device is None else device
         self.batch_size, self.shuffle, self.dynamic, self.seed = batch_size, shuffle, dynamic, seed
         self.rank, self.world_size = rank, world_size
         self.share: Share | None = None
@@ -78,7 +82,7 @@ class Batches:
         self.epoch = 0
         self._next = 0
         self._resumed = False
-        self._generator = torch.Generator(images.device)
+        self._generator = torch.Generator(self.device)
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -101,6 +105,7 @@ class Batches:
                 if order is None
                 else (self.images[order[mine]], self.labels[order[mine]])
             )
+            x, y = x.to(self.device), y.to(self.device)
             if self.dynamic:
                 # Of each batch anew: there is no state to be kept.
                 self._generator.manual_seed(_seed(self.seed, self.epoch, i))

@@ -17,6 +17,11 @@ log = logging.getLogger(__name__)
 SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
 
 
+def _fits(images: Tensor, device: torch.device) -> bool:
+    """Whether these images leave a device at least half of the memory that is free on it."""
+    return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+
+
 class ImageDataModule(L.LightningDataModule):
     """Train, validation and test batches of a data set.
 
@@ -133,10 +138,15 @@ class ImageDataModule(L.LightningDataModule):
     def _batches(self, split: str, **options: Any) -> Batches:
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
-        images, labels = (values.to(device) for values in self.splits[split][:2])
+        images, labels = self.splits[split][:2]
+        if _fits(images, device):
+            images, labels = images.to(device), labels.to(device)
+        else:
+            log.info("the %d %s images stay where they are: they would fill the GPU", len(images), split)
         return Batches(
             images,
             labels,
+            device=device,
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
             **options,
