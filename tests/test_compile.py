@@ -11,7 +11,7 @@ from tests.conftest import composed
 from tests.test_choices import SINGLE, WITH_CLOSED_FORM
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
-from vaelab.training import check
+from vaelab.settings import check
 
 
 def _module(*overrides: str) -> VAEModule:

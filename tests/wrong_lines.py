@@ -85,6 +85,8 @@ VALUES = [
     ("train", "latent_dim=true", ["latent_dim=True", "positive integer"]),
     ("train", "latent_dim=many", ["latent_dim=many", "positive integer"]),
     ("train", "report=maybe", ["report=maybe: it is true or false"]),
+    ("train", "flush_denormals=3", ["flush_denormals=3: it is true or false"]),
+    ("train", "matmul_precision=low", ["matmul_precision=low: choose from highest, high"]),
     ("evaluate", "run=latest report=3", ["report=3: it is true or false"]),
     ("train", "seed=-1", ["seed=-1", "from 0 to 4294967295"]),
     ("train", "seed=4294967296", ["seed=4294967296"]),
