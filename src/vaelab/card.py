@@ -146,7 +146,7 @@ def _figures(subject: Subject, config: dict[str, Any]) -> str:
 
 def _use(subject: Subject) -> str:
     labels = ", labels" if subject.vae.classes else ""
-    given = f"  # labels from 0 to {subject.vae.classes - 1}" if subject.vae.classes else ""
+    given = f"labels = [i % {subject.vae.classes} for i in range(16)]  # of the samples\n" if subject.vae.classes else ""
     shape = ", ".join(map(str, subject.vae.image_shape))
     return f"""## Use
 
@@ -155,7 +155,7 @@ import vaelab
 
 model = vaelab.from_pretrained(".")  # this folder, or namespace/name on the Hugging Face Hub
 pictures = model.sample(16)  # (16, {shape}), in [0, 1]
-codes = model.encode(images{labels}){given}
+{given}codes = model.encode(pictures{labels})
 again = model.decode(codes{labels})
 ```
 

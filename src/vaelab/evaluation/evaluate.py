@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich import get_console
 
 from vaelab import about, checkpoint, reporting
 from vaelab.callbacks.drawing import excused
@@ -140,7 +141,9 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     }
     remarks: list[str] = []
     arrays: dict[str, Any] = {}
-    for name in wanted:
+    for number, name in enumerate(wanted, 1):
+        if not get_console().is_terminal:  # which has a progress bar
+            reporting.say(f"{number} of {len(wanted)}: {name}")
         try:
             with evaluation_noise(subject.device):
                 torch.manual_seed(cfg.seed)
