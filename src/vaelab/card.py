@@ -146,7 +146,9 @@ def _figures(subject: Subject, config: dict[str, Any]) -> str:
 
 def _use(subject: Subject) -> str:
     labels = ", labels" if subject.vae.classes else ""
-    given = f"labels = [i % {subject.vae.classes} for i in range(16)]  # of the samples\n" if subject.vae.classes else ""
+    given = (
+        f"labels = [i % {subject.vae.classes} for i in range(16)]  # of the samples\n" if subject.vae.classes else ""
+    )
     shape = ", ".join(map(str, subject.vae.image_shape))
     return f"""## Use
 
