@@ -138,7 +138,7 @@ class VAEModule(L.LightningModule):
         return loss if share.weight == 1 else loss * share.weight
 
     def _step_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch; and, for the figures, the sums of all terms, of images or of the batch, over its images."""
+        """The loss of a batch; and, for the figures, the sums of all terms over its images."""
         terms = self.objective(self.vae, x, y)
         self._names = list(terms)
         return terms["loss"], torch.stack([value.detach().expand(len(x)) for value in terms.values()]).sum(1)

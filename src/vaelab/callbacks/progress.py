@@ -18,7 +18,6 @@ from rich.progress import Progress as Bar
 
 from vaelab.reporting import note, say
 
-
 _EVERY = 0.4  # seconds between two pictures of the bar
 
 
