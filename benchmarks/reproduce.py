@@ -34,12 +34,16 @@ class Document:
 
     name: str
     figure: str  # the column of metrics.csv
-    epochs: dict[int, str]  # epoch (0 for the end) to what the document says, "" for nothing
+    # Epoch (0 for the end), or first and last of those whose mean it is, to what the document says, "" for nothing.
+    epochs: dict[int | tuple[int, int], str]
     images: int = 60_000  # of an epoch
 
 
 DOCUMENTS = {
-    "mathworks_mnist": Document("MathWorks, MNIST", "val/loss", {1: "28.01", 10: "19.68", 50: "18.508"}),
+    # From one epoch to the next its figures jump by 0.04, ours by 0.03; of the last ten there is a mean.
+    "mathworks_mnist": Document(
+        "MathWorks, MNIST", "val/loss", {1: "28.01", 10: "19.68", (41, 50): "18.624 (18.508 to 18.713)", 50: "18.508"}
+    ),
     "mathworks_digits": Document("MathWorks, Digits", "val/loss", {0: ""}, images=5_000),
     "wolfram_mnist": Document("Wolfram, MNIST", "val/loss", {0: ""}),
     "tensorflow_mnist": Document(
@@ -53,7 +57,7 @@ BETTER = {
     f"{name}_better": Document(
         f"{document.name}: better",
         document.figure,
-        {max(document.epochs): document.epochs[max(document.epochs)]},
+        dict([list(document.epochs.items())[-1]]),
         document.images,
     )
     for name, document in DOCUMENTS.items()
@@ -118,12 +122,16 @@ def measure_speed(experiment: str) -> None:
     path.write_text(json.dumps({"images_per_second": speed, "threads": torch.get_num_threads()}) + "\n")
 
 
-def figures(experiment: str, folder: Path) -> dict[int, float]:
+def figures(experiment: str, folder: Path) -> dict[int | tuple[int, int], float]:
     """The figures of one run at the epochs that its document speaks of."""
     document = EXPERIMENTS[experiment]
     with (folder / "metrics.csv").open(newline="") as file:
         values = [float(row[document.figure]) for row in csv.DictReader(file) if row.get(document.figure)]
-    found = {epoch: values[epoch - 1] for epoch in document.epochs if 0 < epoch <= len(values)}
+    found = {}
+    for epoch in document.epochs:
+        first, last = epoch if isinstance(epoch, tuple) else (epoch, epoch)
+        if 0 < last <= len(values):
+            found[epoch] = statistics.mean(values[first - 1 : last])
     if 0 in document.epochs:
         final = json.loads((folder / "metrics.json").read_text())
         found[0] = final[document.figure.replace("val/", "test/")]
@@ -156,10 +164,14 @@ def table(complete: dict[str, list[Path]]) -> str:
             spread = f" ({min(ours):.2f} to {max(ours):.2f})" if len(ours) > 1 else ""
             lines.append(
                 f"| {document.name} | `experiment={experiment}` | {document.figure.replace('val/', 'test ')} "
-                f"| {epoch or 'last'} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
+                f"| {_shown(epoch)} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
                 f"| {len(ours)} | {seconds} |"
             )
     return "\n".join([*lines, *_what_helped()]) + "\n"
+
+
+def _shown(epoch: int | tuple[int, int]) -> str:
+    return f"mean of {epoch[0]} to {epoch[1]}" if isinstance(epoch, tuple) else str(epoch or "last")
 
 
 def _what_helped() -> list[str]:
@@ -169,7 +181,7 @@ def _what_helped() -> list[str]:
         folders = step_folders(experiment)
         if not all(finished(folder) for folder in folders):
             continue
-        last = max(EXPERIMENTS[experiment].epochs)
+        last = list(EXPERIMENTS[experiment].epochs)[-1]
         values = [figures(experiment, folder)[last] for folder in folders]
         labels = ["as in the document", *(f"+ {label}" for label, _ in steps)]
         for number, (label, value) in enumerate(zip(labels, values, strict=True)):
