@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
+from vaelab.settings import check_evaluation
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 @entry_point("evaluate")
 def main(cfg: "DictConfig") -> None:
     """Evaluates; the real function loads torch, which an error or --help need not wait for."""
+    check_evaluation(cfg)
     from vaelab.evaluation import evaluate
 
     evaluate(cfg)

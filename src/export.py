@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
+from vaelab.settings import check_export
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 @entry_point("export")
 def main(cfg: "DictConfig") -> None:
     """Exports; the real function loads torch, which an error or --help need not wait for."""
+    check_export(cfg)
     from vaelab.export import export
 
     export(cfg)

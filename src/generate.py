@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
+from vaelab.settings import check_generation
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 @entry_point("generate")
 def main(cfg: "DictConfig") -> None:
     """Generates; the real function loads torch, which an error or --help need not wait for."""
+    check_generation(cfg)
     from vaelab.generation import generate
 
     generate(cfg)

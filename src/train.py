@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaelab.cli import entry_point
+from vaelab.settings import check_training
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -15,6 +16,7 @@ def main(cfg: "DictConfig") -> float | None:
     Returns:
         The ELBO on validation images, by which a sweep ranks its jobs and a search chooses the next ones.
     """
+    check_training(cfg)
     from vaelab.training import train
 
     return train(cfg).get("val/elbo")

@@ -11,7 +11,7 @@ from tests.conftest import composed
 from tests.test_choices import SINGLE, WITH_CLOSED_FORM
 from vaelab.errors import UserError
 from vaelab.module import VAEModule
-from vaelab.settings import check
+from vaelab.settings import check_training
 
 
 def _module(*overrides: str) -> VAEModule:
@@ -67,4 +67,4 @@ def test_a_step_that_cannot_be_compiled_says_so_in_one_line(monkeypatch: pytest.
 
 def test_a_way_to_compile_that_does_not_exist() -> None:
     with pytest.raises(UserError, match="compile=fast: it is true, false, reduce-overhead"):
-        check(composed("train", "compile=fast"))
+        check_training(composed("train", "compile=fast"))

@@ -246,7 +246,7 @@ def test_a_file_that_puts_out_something_else_is_not_kept(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["format=tflite"], "format=tflite: no such format; choose from onnx"),
+        (["format=tflite"], "format=tflite: no such format; choose from all, onnx"),
         (["tolerance=0"], "tolerance=0: it must be a number above 0"),
         (["license=3"], "license=3: type the identifier"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.markup import escape
 from torch import Tensor, nn
 
@@ -20,12 +20,12 @@ from vaelab import __version__, checkpoint, reporting
 from vaelab.card import write_card
 from vaelab.errors import UserError
 from vaelab.module import evaluation_noise
+from vaelab.settings import check_export
 from vaelab.subject import Subject
 from vaelab.vae import VAE
 
 Outputs = dict[str, Tensor]
 
-FORMATS = ("onnx", "torch_export", "safetensors", "hub")
 # Of a checkpoint's configuration: what rebuilds the model and its data. The rest is about the training's machine.
 _KEPT = ("choices", "latent_dim", "conditional", "seed", "data", "module", "trainer")
 _TRAINER_KEPT = ("precision", "max_epochs", "max_steps")
@@ -83,14 +83,7 @@ def export(cfg: DictConfig) -> list[Path]:
     Raises:
         UserError: there is no such checkpoint or format, a package is missing, or a file puts out something else.
     """
-    wanted = list(cfg.format) if isinstance(cfg.format, ListConfig) else [cfg.format]
-    for name in wanted:
-        if name not in FORMATS:
-            raise UserError(f"format={name}: no such format; choose from {', '.join(FORMATS)}, or some: format=[a,b]")
-    if not isinstance(cfg.tolerance, int | float) or isinstance(cfg.tolerance, bool) or not cfg.tolerance > 0:
-        raise UserError(f"tolerance={cfg.tolerance}: it must be a number above 0, e.g. 1e-4")
-    if cfg.license is not None and not isinstance(cfg.license, str):
-        raise UserError(f"license={cfg.license}: type the identifier of a licence, e.g. license=mit")
+    wanted = check_export(cfg)
     for name in wanted:
         _need(name)
     folder = Path(cfg.run_dir)

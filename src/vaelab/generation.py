@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from vaelab.errors import UserError
 from vaelab.figures import save_gif, save_png
 from vaelab.module import evaluation_noise
 from vaelab.pictures import CannotDraw, Drawn
+from vaelab.settings import check_generation, listed
 from vaelab.subject import Chosen, Subject
 
 _LONGEST_NAME = 24  # that fits beside a picture
@@ -26,43 +27,9 @@ _LONGEST_NAME = 24  # that fits beside a picture
 _MARKEDLY = 0.2
 
 
-def _check(cfg: DictConfig) -> list[str]:
-    """Refuses impossible settings; the pictures that are wanted."""
-    least = dict.fromkeys(("count", "scale", "per_class", "dimensions"), 1)
-    least |= {"limit": 2, "steps": 2, "frames": 2, "frame_ms": 10}
-    options = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
-    for key, value in ((prefix + key, values[key]) for prefix, values in options for key in least if key in values):
-        smallest = least[key.rpartition(".")[2]]
-        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            raise UserError(f"{key}={value}: it must be an integer of at least {smallest}")
-    for key, value in (("temperature", cfg.temperature), ("pictures.traversal.reach", cfg.pictures.traversal.reach)):
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-            raise UserError(f"{key}={value}: it must be a number of at least 0")
-    if cfg.format not in ("png", "npz", "both"):
-        raise UserError(f"format={cfg.format}: choose from png (and GIF), npz (the numbers), both")
-    for number in _listed(cfg.images):
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"images={number}: test images are chosen by number, from 0: type e.g. images=[3,17]")
-    for file in _listed(cfg.files):
-        if not Path(str(file)).expanduser().is_file():
-            raise UserError(f"files={file}: there is no such file")
-    if not isinstance(cfg.invert, bool) or (cfg.invert and not _listed(cfg.files)):
-        raise UserError(f"invert={cfg.invert}: true or false, for images that files=... names")
-    wanted = list(cfg.pictures) if cfg.what == "all" else _listed(cfg.what)
-    for name in wanted:
-        if name not in cfg.pictures:
-            raise UserError(f"what={name}: no such picture; choose from all, {', '.join(cfg.pictures)}, or what=[a,b]")
-    return wanted
-
-
-def _listed(value: Any) -> list[Any]:
-    """One or several values, as a list."""
-    return [] if value is None else list(value) if isinstance(value, ListConfig) else [value]
-
-
 def _choose(cfg: DictConfig, subject: Subject) -> Chosen | None:
     """The test images and the files that were named, if any were."""
-    numbers, files, labels = _listed(cfg.images), _listed(cfg.files), _listed(cfg.labels)
+    numbers, files, labels = listed(cfg.images), listed(cfg.files), listed(cfg.labels)
     parts = [subject.numbered(numbers)] if numbers else []
     if files or labels:
         parts.append(_from_files(files, _labels(labels, len(files), subject), cfg.invert, subject))
@@ -160,7 +127,7 @@ def generate(cfg: DictConfig) -> list[Path]:
     Raises:
         UserError: there is no such checkpoint, picture, image or file, or a setting is impossible.
     """
-    wanted = _check(cfg)
+    wanted = check_generation(cfg)
     files = []
     with evaluation_noise(torch.device("cpu")):
         subject = Subject.load(cfg.run, cfg.data_dir, cfg.limit)

@@ -1,36 +1,65 @@
-"""What a training's settings must be, where no part of it can see that for itself."""
+"""What the settings of each command must be, where no part of it can see that for itself.
+
+Each check refuses what cannot be with what to type instead. torch is imported where there is no other way to know, so
+that a mistake is answered at once.
+"""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab import ranks
 from vaelab.errors import UserError
 
+MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
+FORMATS = ("onnx", "torch_export", "safetensors", "hub")
+_SPLITS = ("train", "val", "test")
 _COMPILE_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuses what no part of the configuration can see for itself.
+def listed(value: Any) -> list[Any]:
+    """One or several values, as a list."""
+    return [] if value is None else list(value) if isinstance(value, ListConfig) else [value]
+
+
+def _chosen(key: str, value: Any, options: Sequence[str], what: str) -> list[str]:
+    """Some of these options, or all."""
+    if value == "all":
+        return list(options)
+    for name in listed(value):
+        if name not in options:
+            given = f"choose from all, {', '.join(options)}, or some: {key}=[a,b]"
+            raise UserError(f"{key}={name}: no such {what}; {given}")
+    return listed(value)
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_training(cfg: DictConfig) -> None:
+    """Refuses a training that cannot be.
 
     Raises:
         UserError: with what to type instead.
     """
-    if not isinstance(cfg.latent_dim, int) or isinstance(cfg.latent_dim, bool) or cfg.latent_dim < 1:
+    if not _is_integer(cfg.latent_dim, 1):
         raise UserError(f"latent_dim={cfg.latent_dim}: it must be a positive integer; type e.g. latent_dim=20")
     for key in ("conditional", "report", "keep_freed_memory", "flush_denormals"):
         if not isinstance(cfg[key], bool):
             raise UserError(f"{key}={cfg[key]}: it is true or false")
     if cfg.conditional and cfg.data.classes is None:
         raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
-    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or not 0 <= cfg.seed < 2**32:
+    if not _is_integer(cfg.seed, 0) or cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
     for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
         value = cfg.trainer[key]
         unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
-        if not unlimited and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        if not unlimited and not _is_integer(value, least):
             raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
     for key, value in cfg.optimizer.items():
         if isinstance(value, str) and not str(key).startswith("_"):
@@ -53,23 +82,107 @@ def check(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision}: choose from 32-true, bf16-mixed and 16-mixed, or type "
             "accelerator=cpu_bf16 or gpu_bf16"
         )
-    on_cpu = cfg.trainer.accelerator == "cpu" or (
-        cfg.trainer.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    )
     if cfg.compile not in (False, True, *_COMPILE_MODES):
         raise UserError(f"compile={cfg.compile}: it is true, false, {' or '.join(_COMPILE_MODES)}")
-    if on_cpu and str(cfg.trainer.precision).startswith("16"):  # Lightning would quietly take another precision
+    if str(cfg.trainer.precision).startswith("16") and _is_on_cpu(
+        cfg
+    ):  # Lightning would quietly take another precision
         raise UserError(
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
 
 
+def _is_on_cpu(cfg: DictConfig) -> bool:
+    import torch
+
+    has_other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return bool(cfg.trainer.accelerator == "cpu" or (cfg.trainer.accelerator == "auto" and not has_other))
+
+
 def _devices(cfg: DictConfig) -> int:
     """How many devices are asked for, as far as that can be told before there is a trainer."""
+    import torch
+
     wanted = cfg.trainer.devices
     if isinstance(wanted, ListConfig):
         return len(wanted)
     if wanted in ("auto", -1, "-1"):
         return max(torch.cuda.device_count(), 1) if cfg.trainer.accelerator != "cpu" else 1
     return int(wanted)
+
+
+def check_evaluation(cfg: DictConfig) -> list[str]:
+    """Refuses impossible settings; the measures that are wanted.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    for key, least in (
+        ("likelihood.samples", 1),
+        ("likelihood.limit", 2),
+        ("latents.limit", 2),
+        ("latents.pairs", 2),
+        ("reconstructions.limit", 2),
+        ("samples.count", 10),
+        ("samples.shown", 1),
+        ("scores.samples", 1),
+        ("scores.limit", 2),
+        ("scores.extremes", 1),
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value is None and key.endswith(".limit"):
+            continue
+        if not _is_integer(value, least):
+            raise UserError(f"{key}={value}: it must be an integer of at least {least}")
+    if not isinstance(cfg.report, bool):
+        raise UserError(f"report={cfg.report}: it is true or false")
+    splits = listed(cfg.likelihood.splits)
+    if not splits or any(split not in _SPLITS for split in splits):
+        raise UserError(f"likelihood.splits={cfg.likelihood.splits}: choose some of [{','.join(_SPLITS)}]")
+    if cfg.against is not None and cfg.against_run is not None:
+        raise UserError("against_run=... names a data set already: leave data@against out")
+    return _chosen("what", cfg.what, MEASURES, "measure")
+
+
+def check_generation(cfg: DictConfig) -> list[str]:
+    """Refuses impossible settings; the pictures that are wanted.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    least = dict.fromkeys(("count", "scale", "per_class", "dimensions"), 1)
+    least |= {"limit": 2, "steps": 2, "frames": 2, "frame_ms": 10}
+    numbers = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
+    for key, value in ((prefix + key, values[key]) for prefix, values in numbers for key in least if key in values):
+        smallest = least[key.rpartition(".")[2]]
+        if not _is_integer(value, smallest):
+            raise UserError(f"{key}={value}: it must be an integer of at least {smallest}")
+    for key, value in (("temperature", cfg.temperature), ("pictures.traversal.reach", cfg.pictures.traversal.reach)):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+            raise UserError(f"{key}={value}: it must be a number of at least 0")
+    if cfg.format not in ("png", "npz", "both"):
+        raise UserError(f"format={cfg.format}: choose from png (and GIF), npz (the numbers), both")
+    for number in listed(cfg.images):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"images={number}: test images are chosen by number, from 0: type e.g. images=[3,17]")
+    for file in listed(cfg.files):
+        if not Path(str(file)).expanduser().is_file():
+            raise UserError(f"files={file}: there is no such file")
+    if not isinstance(cfg.invert, bool) or (cfg.invert and not listed(cfg.files)):
+        raise UserError(f"invert={cfg.invert}: true or false, for images that files=... names")
+    return _chosen("what", cfg.what, list(map(str, cfg.pictures)), "picture")
+
+
+def check_export(cfg: DictConfig) -> list[str]:
+    """Refuses impossible settings; the formats that are wanted.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    wanted = _chosen("format", cfg.format, FORMATS, "format")
+    if not isinstance(cfg.tolerance, int | float) or isinstance(cfg.tolerance, bool) or not cfg.tolerance > 0:
+        raise UserError(f"tolerance={cfg.tolerance}: it must be a number above 0, e.g. 1e-4")
+    if cfg.license is not None and not isinstance(cfg.license, str):
+        raise UserError(f"license={cfg.license}: type the identifier of a licence, e.g. license=mit")
+    return wanted

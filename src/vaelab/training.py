@@ -27,7 +27,7 @@ from vaelab.machine import flushed_denormals, keep_freed_memory, set_products
 from vaelab.module import VAEModule
 from vaelab.paths import ROOT
 from vaelab.quiet import quieten
-from vaelab.settings import check
+from vaelab.settings import check_training
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         UserError: the configuration asks for what cannot be.
     """
     quieten()
-    check(cfg)
+    check_training(cfg)
     if cfg.keep_freed_memory:
         keep_freed_memory()
     set_products(cfg.matmul_precision)

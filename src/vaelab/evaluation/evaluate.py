@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from vaelab import about, checkpoint, reporting
@@ -23,10 +23,8 @@ from vaelab.machine import keep_freed_memory, set_products
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.reporting import Figure
+from vaelab.settings import check_evaluation, listed
 from vaelab.subject import Subject
-
-MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
-_SPLITS = ("train", "val", "test")
 
 
 def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
@@ -34,42 +32,6 @@ def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
     if str(precision).startswith("16") and not torch.cuda.is_available():
         precision = "32-true"  # float16 is for GPUs
     return {"accelerator": "auto", "devices": 1, "precision": precision}
-
-
-def _check(cfg: DictConfig) -> list[str]:
-    """Refuses impossible settings; the measures that are wanted."""
-    for key, least in (
-        ("likelihood.samples", 1),
-        ("likelihood.limit", 2),
-        ("latents.limit", 2),
-        ("latents.pairs", 2),
-        ("reconstructions.limit", 2),
-        ("samples.count", 10),
-        ("samples.shown", 1),
-        ("scores.samples", 1),
-        ("scores.limit", 2),
-        ("scores.extremes", 1),
-    ):
-        value = OmegaConf.select(cfg, key)
-        if value is None and key.endswith(".limit"):
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{key}={value}: it must be an integer of at least {least}")
-    if not isinstance(cfg.report, bool):
-        raise UserError(f"report={cfg.report}: it is true or false")
-    splits = cfg.likelihood.splits
-    for split in splits if isinstance(splits, ListConfig) else [splits]:
-        if split not in _SPLITS:
-            raise UserError(f"likelihood.splits={splits}: choose some of [{','.join(_SPLITS)}]")
-    if cfg.against is not None and cfg.against_run is not None:
-        raise UserError("against_run=... names a data set already: leave data@against out")
-    wanted = list(MEASURES) if cfg.what == "all" else [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
-    for name in wanted:
-        if name not in MEASURES:
-            raise UserError(
-                f"what={name}: no such measure; choose from all, {', '.join(MEASURES)}, or some: what=[a,b]"
-            )
-    return wanted
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -88,7 +50,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         UserError: there is no such checkpoint, or it is no checkpoint of this project, or a setting is impossible.
     """
     quieten()
-    wanted = _check(cfg)
+    wanted = check_evaluation(cfg)
     keep_freed_memory()
     set_products(cfg.matmul_precision)
     with evaluation_noise(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
@@ -194,8 +156,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
 
 
 def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Callable[[], Measured]]:
-    splits = cfg.likelihood.splits
-    splits = list(splits) if isinstance(splits, ListConfig) else [splits]
+    splits = listed(cfg.likelihood.splits)
     cache_dir = None if cfg.samples.cache_dir is None else Path(cfg.samples.cache_dir).expanduser()
 
     def score() -> Measured:

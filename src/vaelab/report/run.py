@@ -288,7 +288,7 @@ def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("device", f"{about.get('device')}, {about.get('precision')}")]
     if machine.get("processor"):
         facts.append(("processor", str(machine["processor"])))
-        facts.append(("threads, cores", f"{machine.get('threads')}, {machine.get('cores')}"))
+        facts.append(("threads", f"{machine.get('threads')} on {machine.get('cores')} cores"))
     facts.append(("system", str(machine.get("system"))))
     versions = about.get("versions", {})
     if versions:
