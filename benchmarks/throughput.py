@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contestants import OURS
 from runs import RESULTS, ROOT
 
 WORKER = Path(__file__).with_name("contestants.py")
@@ -80,8 +81,9 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
         f"{platform.machine()}{', ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}; MNIST. "
         "Medians, and from the lowest to the highest, of as many rounds as the table says. *vaelab* is `train.py` as "
         "it is, with its progress bar, W&B, checkpoints and figures; the *bare loop* is the same network in a loop by "
-        "hand with the same images in memory, the ceiling. Others train the same network at the same batch size "
-        "their own way, in 32 bits.",
+        "hand with the same images in memory, the ceiling; the *Trainer alone* is Lightning's loop around vaelab's "
+        "module and batches, with no logger, callback or progress bar. Others train the same network at the same batch "
+        "size their own way, in 32 bits.",
         "",
         "| network, batch | way | precision | images/s | first step, s | memory, MiB | of the peak | rounds |",
         "|---|---|---|---|---|---|---|---|",
@@ -99,8 +101,8 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
     for (case, way, accelerator), values in found.items():
         if way != "vaelab":
             continue
-        for other in ("bare loop", *OTHERS[case]):
-            same = accelerator if other == "bare loop" else f"{accelerator.split(',')[0]}, 32 bits"
+        for other in (*OURS[1:], *OTHERS[case]):
+            same = accelerator if other in OURS else f"{accelerator.split(',')[0]}, 32 bits"
             against = found.get((case, other, same), [])
             ratios = [
                 one["images_per_second"] / two["images_per_second"] for one, two in zip(values, against, strict=False)
@@ -138,7 +140,7 @@ def main() -> int:
         kinds = ("gpu, 32 bits", "gpu, bfloat16", "gpu, bfloat16, compiled")  # type: ignore[assignment]
     turns = []
     for case in options.cases or OTHERS:
-        turns += [(case, way, kind) for kind in kinds for way in ("vaelab", "bare loop")]
+        turns += [(case, way, kind) for kind in kinds for way in OURS]
         others = [way for way in OTHERS[case] if way not in NEEDED or find_spec(NEEDED[way]) is not None]
         turns += [(case, way, kinds[0]) for way in others if kinds[0].startswith("cpu")]
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
