@@ -28,13 +28,15 @@ BASE = {
     "objective": "elbo_sampled",
     "latent_dim": "20",
 }
-GROUPS = ("model", "loss", "prior", "posterior", "objective", "conditional")
+GROUPS = ("model", "loss", "prior", "posterior", "objective", "conditional", "accelerator", "seed")
+# Of these groups no files are tried, but these: the seeds say what a difference means.
+GIVEN = {"conditional": ["true"], "accelerator": ["cpu_bf16"], "seed": ["1", "2"]}
 
 
 def options(group: str) -> list[str]:
     """The options of a group but for the one that everything is compared with, and those of a single document."""
-    if group == "conditional":
-        return ["true"]
+    if group in GIVEN:
+        return GIVEN[group]
     names = sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
     return [name for name in names if not name.startswith("conv_") and BASE[group] != name]
 

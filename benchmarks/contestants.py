@@ -3,7 +3,8 @@
     python benchmarks/contestants.py <way> <case> <precision>
 
 prints one line of JSON: images per second, after a warm-up; seconds from the start of the process to the end of the
-first step; peak memory of the process, MiB.
+first step; peak memory of the process, MiB. Of the way ``operations``, what there is to be done for an image, and what
+the machine does in a second; of ``whole``, how long so many epochs of MathWorks' experiment take.
 """
 
 import json
@@ -33,6 +34,7 @@ WARM_UP_SECONDS, SECONDS = 2.0, 6.0
 
 # The networks, and what of them is not the default; batches of 128 but where it is said.
 CASES = {
+    "MathWorks, MNIST": ["experiment=mathworks_mnist"],
     "mlp, 128": ["model=mlp", "loss=bce", "latent_dim=20"],
     "MathWorks, 128": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32"],
     "MathWorks, 512": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32", "data.batch_size=512"],
@@ -379,6 +381,73 @@ def operations_per_image(case: str) -> float:
     return counter.get_total_flops() / 8
 
 
+def bytes_per_step(case: str, accelerator: str) -> float:
+    """What a step has to move: layers' outputs written once and read twice, their gradients once; weights and Adam's.
+
+    Outputs and their gradients in the precision of the layers, the rest in 32 bits.
+    """
+    from hydra.utils import instantiate
+
+    cfg = composed(case, accelerator, "run_dir=.")
+    module, size = instantiate(cfg.module, _convert_="all"), cfg.data.batch_size
+    outputs: list[int] = []
+    for network in (module.vae.encoder, module.vae.decoder):
+        for layer in network.modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.numel()))
+    module.objective(module.vae, torch.rand(size, 1, 28, 28), None)
+    weights = sum(weight.numel() for weight in module.parameters())
+    # Read forwards and backwards, gradient written; then Adam reads four numbers and writes three.
+    return sum(outputs) * 5 * (2 if "16" in accelerator else 4) + weights * 4 * 10
+
+
+def bandwidth(accelerator: str) -> float:
+    """Bytes per second of a large copy, read and written."""
+    device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
+    source = torch.zeros(1 << (30 if device.type == "cuda" else 27), dtype=torch.uint8, device=device)
+    target, best = torch.empty_like(source), 0.0
+    for _ in _for_seconds(2):
+        began = _now()
+        target.copy_(source)
+        best = max(best, 2 * len(source) / (_now() - began))
+    return best
+
+
+class Laps(L.Callback):
+    """Times a whole training: until it is ready, after some steps that compile and record; and from then on."""
+
+    ready, seconds, steps = 0.0, 0.0, 0
+    _began = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            Laps._began = _now()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        Laps.steps += 1
+        if Laps.steps == _STEPS_TO_BE_READY:
+            Laps._began, Laps.ready = _now(), time.time() - float(os.environ["STARTED"])
+        if trainer.is_last_batch and Laps.steps > _STEPS_TO_BE_READY:
+            Laps.seconds += _now() - Laps._began
+
+
+_STEPS_TO_BE_READY = 5
+
+
+def whole(epochs: str, accelerator: str) -> dict[str, float]:
+    """So many epochs of MathWorks' experiment on MNIST, without pictures: how long they take, and the figure."""
+    from hydra import compose, initialize_config_dir
+
+    from vaelab.paths import CONFIGS
+    from vaelab.training import train
+
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        typed = [*ACCELERATORS[accelerator], f"trainer.max_epochs={epochs}", "callbacks=none", "logger=csv"]
+        typed += [f"run_dir={folder}", f"+callbacks.laps._target_={Laps.__module__}.Laps"]
+        figures = train(compose("train", ["experiment=mathworks_mnist", *typed]))
+    return {"ready": Laps.ready, "seconds": Laps.seconds, "steps": Laps.steps, "loss": figures["val/loss"]}
+
+
 def _for_seconds(seconds: float) -> Iterator[None]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -390,6 +459,9 @@ def main() -> None:
     way, case, accelerator = sys.argv[1:4]
     if way == "operations":
         found: dict[str, float] = {"peak": matrix_peak(accelerator), "per_image": operations_per_image(case)}
+        found |= {"bandwidth": bandwidth(accelerator), "bytes": bytes_per_step(case, accelerator)}
+    elif way == "whole":
+        found = whole(case, accelerator)
     else:
         own = way in (
             "vaelab",
