@@ -9,12 +9,12 @@ import torch
 
 from tests.conftest import ROOT
 from vaelab.errors import UserError
-from vaelab.machine import flushed_denormals, set_products
+from vaelab.machine import flushed_denormals, keeps_channels_last, set_products
 
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
-from vaelab.machine import keep_freed_memory
+from vaelab.machine import keep_freed_memory, keeps_channels_last
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)
@@ -59,3 +59,15 @@ def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pyte
         torch.set_float32_matmul_precision(before)
     with pytest.raises(UserError, match="matmul_precision=low: choose from highest, high"):
         set_products("low")
+
+
+@pytest.mark.parametrize(
+    ("setting", "precision", "kept"),
+    [("auto", "32-true", False), ("auto", "bf16-mixed", True), (True, "32-true", True), (False, "16-mixed", False)],
+)
+def test_the_layout_is_chosen_and_said(
+    setting: bool | str, precision: str, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "vaelab.machine"):
+        assert keeps_channels_last(setting, precision) is kept
+    assert ("channels last" in caplog.text) is kept

@@ -1,4 +1,7 @@
-"""What the machine is told before it computes: its allocator, and how exact its arithmetic is to be."""
+"""What the machine is told before it computes: its allocator, its layouts, and how exact its arithmetic is to be.
+
+What was chosen is said in a run's ``train.log``.
+"""
 
 import ctypes
 import logging
@@ -35,7 +38,7 @@ def keep_freed_memory() -> bool:
     mapped = mallopt(_M_MMAP_MAX, 0)
     trimmed = mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     kept = bool(mapped and trimmed)
-    log.debug("freed memory is %s", "kept" if kept else "not kept: glibc refuses")
+    log.info("freed memory is %s", "kept" if kept else "not kept: glibc refuses")
     return kept
 
 
@@ -52,11 +55,28 @@ def flushed_denormals() -> Iterator[bool]:
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # which NumPy before 2.3 looks at when first asked, and warns of what it then sees
     can = torch.set_flush_denormal(True)
-    log.debug("denormal numbers are %s", "flushed to zero" if can else "kept: this processor cannot flush them")
+    log.info("denormal numbers are %s", "flushed to zero" if can else "kept: this processor cannot flush them")
     try:
         yield can
     finally:
         torch.set_flush_denormal(False)
+
+
+def keeps_channels_last(setting: bool | str, precision: str) -> bool:
+    """Whether convolutions are to see the channels of a pixel side by side.
+
+    Args:
+        setting: ``true``, ``false``, or ``auto``: in 16 bits, where they gain by it; in 32 they do not.
+        precision: the trainer's.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if setting not in (True, False, "auto"):
+        raise UserError(f"channels_last={setting}: it is true, false or auto")
+    chosen = "16" in precision if setting == "auto" else bool(setting)
+    log.info("feature maps are kept %s", "pixel by pixel (channels last)" if chosen else "channel by channel")
+    return chosen
 
 
 def set_products(precision: str) -> None:

@@ -23,7 +23,7 @@ from vaelab.callbacks.drawing import excused
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
-from vaelab.machine import flushed_denormals, keep_freed_memory, set_products
+from vaelab.machine import flushed_denormals, keep_freed_memory, keeps_channels_last, set_products
 from vaelab.module import VAEModule
 from vaelab.paths import ROOT
 from vaelab.quiet import quieten
@@ -175,7 +175,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
     module: VAEModule = instantiate(cfg.module, _convert_="all")
     module.config = _plain(cfg)
-    if _keeps_channels_last(cfg):
+    if keeps_channels_last(cfg.channels_last, str(cfg.trainer.precision)):
         module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     if cfg.compile:
         module.compile_steps("default" if cfg.compile is True else cfg.compile)
@@ -260,15 +260,6 @@ def _unfuse_optimizer(cfg: DictConfig) -> None:
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
         cfg.optimizer.fused = False
-
-
-def _keeps_channels_last(cfg: DictConfig) -> bool:
-    """Whether convolutions see the channels of a pixel side by side: in 16 bits they gain by it, in 32 they do not."""
-    if cfg.channels_last == "auto":
-        return "16" in str(cfg.trainer.precision)
-    if not isinstance(cfg.channels_last, bool):
-        raise UserError(f"channels_last={cfg.channels_last}: it is true, false or auto")
-    return bool(cfg.channels_last)
 
 
 @torch.no_grad()
