@@ -14,7 +14,7 @@ from vaelab.machine import flushed_denormals, keeps_channels_last, set_products
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
-from vaelab.machine import keep_freed_memory, keeps_channels_last
+from vaelab.machine import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)
