@@ -96,8 +96,8 @@ def test_every_way_to_move_shows_what_torch_decodes(page: Page, deep: tuple[Path
     at = opened.evaluate(f"explorer.toScreen(explorer.places().slice({2 * central}, {2 * central + 2}))")
     box = opened.locator("#plane").bounding_box()
     opened.mouse.click(box["x"] + at[0], box["y"] + at[1])
+    changed()  # which waits until it is drawn, and so until it is said
     assert "the code of test image" in opened.locator("#nearest").inner_text()
-    changed()
     opened.mouse.wheel(0, -300)
     assert torch.equal(shown(opened), before)
     opened.get_by_role("button", name="show all").click()
