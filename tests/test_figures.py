@@ -55,6 +55,11 @@ def test_reconstructions_lie_below_their_originals() -> None:
     assert grid.tolist() == [[0, 0], [255, 255], [0, 0], [255, 0]]
 
 
+def test_rows_of_reconstructions_are_of_equal_length() -> None:
+    images = torch.zeros(25, 1, 2, 2)
+    assert figures.reconstruction_grid(images, images).shape == (2 + 4 * (2 + 2), 2 + 13 * (2 + 2), 3)
+
+
 @pytest.mark.parametrize(("shape", "columns"), [((6, 1, 28, 28), 3), ((4, 3, 13, 9), 4), ((2, 1, 100, 130), 1)])
 def test_a_labelled_grid_holds_the_grid_and_nothing_is_cut_off(shape: tuple[int, ...], columns: int) -> None:
     images = torch.rand(*shape)

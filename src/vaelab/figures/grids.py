@@ -39,8 +39,9 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: 
 
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor, columns: int = 16, scale: int = 1) -> Picture:
-    """Originals over their reconstructions, both (N, C, H, W), in pairs of rows."""
-    columns = min(columns, len(originals))
+    """Originals over their reconstructions, both (N, C, H, W), in pairs of rows of at most so many columns."""
+    pairs = math.ceil(len(originals) / columns)
+    columns = math.ceil(len(originals) / pairs)  # of equal length: 25 images are 13 and 12, not 16 and 9
     rows = []
     for start in range(0, len(originals), columns):
         for images in (originals, reconstructions):
