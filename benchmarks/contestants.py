@@ -12,95 +12,20 @@ import os
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-import vaelab.cli  # noqa: F401  # before Lightning: it sees to torchvision
+from cases import ACCELERATORS, Clock, Laps, Watch, composed, images_and_batch_size
 
 # isort: split
 import lightning as L
 import torch
 import torch.nn.functional as F
+from limits import bandwidth, bytes_per_step, matrix_peak, operations_per_image
 from torch import Tensor, nn
 
 from vaelab.machine import flushed_denormals, keep_freed_memory
-
-WARM_UP_SECONDS, SECONDS = 2.0, 6.0
-
-# The networks, and what of them is not the default; batches of 128 but where it is said.
-CASES = {
-    "MathWorks, MNIST": ["experiment=mathworks_mnist"],
-    "mlp, 128": ["model=mlp", "loss=bce", "latent_dim=20"],
-    "MathWorks, 128": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32"],
-    "MathWorks, 512": ["model=conv_mathworks_digits", "loss=mse", "latent_dim=32", "data.batch_size=512"],
-    "TensorFlow, 32": [
-        *("model=conv_tensorflow", "loss=bce", "objective=elbo_sampled", "latent_dim=2", "data.binarize=threshold"),
-        *("optimizer.lr=1e-4", "data.batch_size=32"),
-    ],
-}
-ACCELERATORS = {
-    "cpu, 32 bits": ["accelerator=cpu"],
-    "cpu, bfloat16": ["accelerator=cpu_bf16"],
-    "gpu, 32 bits": ["accelerator=gpu"],
-    "gpu, bfloat16": ["accelerator=gpu_bf16"],
-    "gpu, bfloat16, compiled": ["accelerator=gpu_bf16", "compile=reduce-overhead"],
-}
-
-
-class Clock:
-    """Counts images after a warm-up."""
-
-    def __init__(self) -> None:
-        self.first_step = self.images = 0.0
-        self._begin = self._count = 0.0
-        self.rate = 0.0
-
-    def tick(self, images: int) -> bool:
-        """Notes the end of a step; whether it was long enough."""
-        now = time.perf_counter()
-        if not self.first_step:
-            self.first_step, self._first = time.time() - float(os.environ.get("STARTED", time.time())), now
-        if not self._count:
-            if now - self._first > WARM_UP_SECONDS:
-                self._begin, self._count = _now(), 1
-            return False
-        self.images += images
-        if now - self._begin < SECONDS:
-            return False
-        self.rate = self.images / (_now() - self._begin)
-        return True
-
-
-def _now() -> float:
-    """The time when everything is done that was asked for."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def composed(case: str, accelerator: str, *overrides: str) -> Any:
-    """The configuration that ``train.py`` would compose."""
-    from hydra import compose, initialize_config_dir
-
-    from vaelab.paths import CONFIGS
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", ["data=mnist", *CASES[case], *ACCELERATORS[accelerator], *overrides])
-
-
-class Watch(L.Callback):
-    """Ends a training when its clock says so."""
-
-    clock = Clock()
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if Watch.clock.tick(len(batch[0])):
-            trainer.should_stop = True
 
 
 def product(case: str, accelerator: str) -> Clock:
@@ -136,16 +61,6 @@ def trainer_alone(case: str, accelerator: str) -> Clock:
     )
     trainer.fit(module, datamodule=data)
     return Watch.clock
-
-
-def images_and_batch_size(cfg: Any) -> tuple[Tensor, int]:
-    """The training images, uint8 (N, 1, 28, 28), as all contestants see them."""
-    from hydra.utils import instantiate
-
-    datamodule = instantiate(cfg.data, _convert_="all")
-    datamodule.prepare_data()
-    datamodule.setup()
-    return datamodule.splits["train"].images, cfg.data.batch_size
 
 
 def negative_elbo(outputs: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, z: Tensor, cfg: Any) -> Tensor:
@@ -355,85 +270,6 @@ WAYS: dict[str, Callable[[str, str], Clock]] = {
 }
 
 
-def matrix_peak(accelerator: str) -> float:
-    """Operations per second of the product of large matrices, the most that there is to be had."""
-    device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
-    dtype = torch.bfloat16 if "bfloat16" in accelerator else torch.float32
-    side = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = 0.0
-    for _ in _for_seconds(3):
-        began = _now()
-        for _ in range(3):
-            a @ b
-        best = max(best, 3 * 2 * side**3 / (_now() - began))
-    return best
-
-
-def operations_per_image(case: str) -> float:
-    """Floating-point operations of a training step, per image, as torch counts them."""
-    from hydra.utils import instantiate
-    from torch.utils.flop_counter import FlopCounterMode
-
-    module = instantiate(composed(case, "cpu, 32 bits", "run_dir=.").module, _convert_="all")
-    with FlopCounterMode(display=False) as counter:
-        module.objective(module.vae, torch.rand(8, 1, 28, 28), None)["loss"].backward()
-    return counter.get_total_flops() / 8
-
-
-def bytes_per_step(case: str, accelerator: str) -> float:
-    """What a step has to move: layers' outputs written once and read twice, their gradients once; weights and Adam's.
-
-    Outputs and their gradients in the precision of the layers, the rest in 32 bits.
-    """
-    from hydra.utils import instantiate
-
-    cfg = composed(case, accelerator, "run_dir=.")
-    module, size = instantiate(cfg.module, _convert_="all"), cfg.data.batch_size
-    outputs: list[int] = []
-    for network in (module.vae.encoder, module.vae.decoder):
-        for layer in network.modules():
-            if not list(layer.children()):
-                layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.numel()))
-    module.objective(module.vae, torch.rand(size, 1, 28, 28), None)
-    weights = sum(weight.numel() for weight in module.parameters())
-    # Read forwards and backwards, gradient written; then Adam reads four numbers and writes three.
-    return sum(outputs) * 5 * (2 if "16" in accelerator else 4) + weights * 4 * 10
-
-
-def bandwidth(accelerator: str) -> float:
-    """Bytes per second of a large copy, read and written."""
-    device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
-    source = torch.zeros(1 << (30 if device.type == "cuda" else 27), dtype=torch.uint8, device=device)
-    target, best = torch.empty_like(source), 0.0
-    for _ in _for_seconds(2):
-        began = _now()
-        target.copy_(source)
-        best = max(best, 2 * len(source) / (_now() - began))
-    return best
-
-
-class Laps(L.Callback):
-    """Times a whole training: until it is ready, after some steps that compile and record; and from then on."""
-
-    ready, seconds, steps = 0.0, 0.0, 0
-    _began = 0.0
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            Laps._began = _now()
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        Laps.steps += 1
-        if Laps.steps == _STEPS_TO_BE_READY:
-            Laps._began, Laps.ready = _now(), time.time() - float(os.environ["STARTED"])
-        if trainer.is_last_batch and Laps.steps > _STEPS_TO_BE_READY:
-            Laps.seconds += _now() - Laps._began
-
-
-_STEPS_TO_BE_READY = 5
-
-
 def whole(epochs: str, accelerator: str) -> dict[str, float]:
     """So many epochs of MathWorks' experiment on MNIST, without pictures: how long they take, and the figure."""
     from hydra import compose, initialize_config_dir
@@ -448,12 +284,6 @@ def whole(epochs: str, accelerator: str) -> dict[str, float]:
     return {"ready": Laps.ready, "seconds": Laps.seconds, "steps": Laps.steps, "loss": figures["val/loss"]}
 
 
-def _for_seconds(seconds: float) -> Iterator[None]:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        yield
-
-
 def main() -> None:
     """Runs what was asked for."""
     way, case, accelerator = sys.argv[1:4]
@@ -463,11 +293,7 @@ def main() -> None:
     elif way == "whole":
         found = whole(case, accelerator)
     else:
-        own = way in (
-            "vaelab",
-            "bare loop",
-            "Trainer alone",
-        )  # what the product does for itself, it does not do for others
+        own = way in OURS  # what the product does for itself, it does not do for others
         if own:
             keep_freed_memory()
         with flushed_denormals() if own else nullcontext():
@@ -478,5 +304,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.modules["contestants"] = sys.modules["__main__"]  # one clock, by whichever name it is asked for
     main()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contestants import Watch
+from cases import Watch
 from PIL import Image
 from runs import RESULTS, ROOT
 from throughput import spread
