@@ -18,8 +18,9 @@ from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.posteriors import InverseAutoregressiveFlow
 from vaelab.priors import StandardNormal
 from vaelab.report import latents
+from vaelab.report.charts import latent_section
+from vaelab.report.folder import Folder
 from vaelab.report.page import Missing
-from vaelab.report.run import Folder, _latent_section
 from vaelab.subject import Subject
 from vaelab.vae import VAE
 
@@ -90,7 +91,7 @@ def test_a_flow_has_no_divergence_of_single_dimensions_and_the_page_says_so(tmp_
     arrays = latents.read(tmp_path / "latents.npz")
     assert "kls" not in arrays
     assert not any("variances" in name for name in arrays["axes"])
-    section = _latent_section(Folder(tmp_path))
+    section = latent_section(Folder(tmp_path))
     assert [block.kind for block in section.blocks] == ["plot", "note"]
     assert "no closed form" in section.blocks[1].values["text"]
     assert [colour["name"] for colour in section.blocks[0].values["data"]["colours"]] == ["reconstruction error"]

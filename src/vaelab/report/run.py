@@ -1,26 +1,20 @@
 """The page of one training, or of one evaluation."""
 
-import csv
-import json
 import logging
-import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from vaelab import reporting
-from vaelab.figures.style import PALETTE
-from vaelab.report import curves, latents
-from vaelab.report.page import NAME, Block, Cell, Missing, Page, Section, note, plot, section, table
-from vaelab.report.pictures import Album, sheet_uri
+from vaelab.report import charts, curves
+from vaelab.report.folder import CHOICES, Folder
+from vaelab.report.page import NAME, Block, Cell, Missing, Page, note, section, table
 from vaelab.reporting import Figure
 
 T = TypeVar("T")
@@ -28,82 +22,6 @@ log = logging.getLogger(__name__)
 
 _SUMS = "Terms are summed over pixels and latent dimensions and averaged over images."
 _TERMS = ("elbo", "reconstruction", "kl", "loss", "bits_per_dim")
-_CHOICES = ("data", "model", "loss", "objective")
-_ACTIVE = 0.01  # variance of a dimension's means, as evaluation/latents.py has it
-_BINS = 48
-
-
-class Folder:
-    """What a folder holds, read when first asked for; empty where there is no such file, or where it is damaged.
-
-    Args:
-        path: of a run or an evaluation.
-
-    Attributes:
-        damaged: names of files that could not be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.damaged: list[str] = []
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """``config.yaml``, as it was resolved."""
-        return self._read("config.yaml", lambda path: OmegaConf.to_container(OmegaConf.load(path)))
-
-    @cached_property
-    def figures(self) -> dict[str, Any]:
-        """``metrics.json``."""
-        return self._read("metrics.json", _json)
-
-    @cached_property
-    def evaluation(self) -> dict[str, Any]:
-        """``evaluation.json``."""
-        return self._read("evaluation.json", _json)
-
-    @cached_property
-    def about(self) -> dict[str, Any]:
-        """``about.json``."""
-        return self._read("about.json", _json)
-
-    @cached_property
-    def album(self) -> Album:
-        """Its pictures."""
-        return Album(self.path)
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """The chosen option of every group."""
-        found = self.config.get("choices") or self.evaluation.get("protocol", {}).get("choices")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def setting(self) -> dict[str, Any]:
-        """What describes the model: of a training its configuration, of an evaluation its protocol."""
-        return self.config or self.evaluation.get("protocol", {})
-
-    @property
-    def title(self) -> str:
-        """What was trained, in a few words."""
-        chosen = [str(self.choices[name]) for name in _CHOICES if self.choices.get(name)]
-        return " · ".join(chosen) or self.path.resolve().name
-
-    def _read(self, name: str, how: Callable[[Path], Any]) -> dict[str, Any]:
-        if not (self.path / name).is_file():
-            return {}
-        try:
-            values = how(self.path / name)
-            if isinstance(values, dict):
-                return values
-        except Exception as error:  # torn, or something else altogether
-            log.warning("%s: %s could not be read: %s", NAME, name, type(error).__name__)
-        self.damaged.append(name)
-        return {}
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def _or_nothing(part: Callable[[], T], nothing: T) -> T:
@@ -151,12 +69,12 @@ def page(path: Path) -> Page:
                 "Samples",
                 lambda: folder.album.of("samples", needs.format("callbacks.pictures draws them") if needs else ""),
             ),
-            _latent_section(folder),
+            charts.latent_section(folder),
             section(
                 "errors",
                 "Errors and scores",
-                lambda: _errors(folder),
-                lambda: _scores(path),
+                lambda: charts.errors(folder),
+                lambda: charts.scores(path),
                 lambda: folder.album.of("errors"),
             ),
             section("rest", "More pictures", lambda: folder.album.of("charts"), lambda: folder.album.of("rest")),
@@ -236,7 +154,7 @@ def _summary(folder: Folder) -> list[Block]:
     figures, setting, data = folder.figures, folder.setting, folder.config.get("data", {})
     left_out = ("logger", "callbacks", "accelerator")
     facts = [(str(group), str(option)) for group, option in folder.choices.items() if option and group not in left_out]
-    facts.sort(key=lambda fact: (_CHOICES.index(fact[0]) if fact[0] in _CHOICES else len(_CHOICES), fact[0]))
+    facts.sort(key=lambda fact: (CHOICES.index(fact[0]) if fact[0] in CHOICES else len(CHOICES), fact[0]))
     facts.append(("latent_dim", str(setting.get("latent_dim", "?"))))
     if setting.get("conditional"):
         facts.append(("conditional", "true"))
@@ -384,122 +302,6 @@ def _curves(folder: Folder) -> list[Block]:
     blocks = curves.of_run(folder.path / "metrics.csv", folder.figures)
     folder.album.drawn("curves")
     return blocks
-
-
-def _latent_section(folder: Folder) -> Section:
-    """Where the codes of test images lie, what each dimension is used for, and ways through latent space."""
-    path = folder.path / "latents.npz"
-    arrays: dict[str, Any] = {}
-
-    def scatter() -> list[Block]:
-        if not path.is_file():
-            raise Missing("There is no latents.npz, from which this is drawn: callbacks.latents writes it.")
-        arrays.update(latents.read(path))
-        blocks = [_scatter(arrays)]
-        folder.album.drawn("scatter")
-        return blocks
-
-    def bars() -> list[Block]:
-        measured = folder.evaluation.get("arrays", {})
-        kls = measured.get("latents/dimension_kls", arrays["kls"].tolist() if "kls" in arrays else None)
-        variances = measured.get("latents/mean_variances", arrays.get("variances"))
-        if kls is None:
-            raise Missing("The KL of single dimensions has no closed form here.") if arrays or measured else Missing("")
-        folder.album.drawn("kls")
-        return [_bars(kls, variances)]
-
-    return section("latents", "Latent space", scatter, bars, lambda: folder.album.of("latents"))
-
-
-def _scatter(arrays: Mapping[str, Any]) -> Block:
-    classes = [str(name) for name in arrays["classes"]]
-    colours: list[dict[str, Any]] = []
-    if len(classes) > 1:
-        labels = arrays["labels"].tolist()
-        colours.append({"name": "class", "classes": classes, "values": labels, "palette": PALETTE})
-    for name, column in zip(
-        arrays.get("factor_names", ()), arrays["factors"].T if "factors" in arrays else (), strict=False
-    ):
-        colours.append({"name": str(name).replace("_", " "), "values": _rounded(column)})
-    colours.append({"name": "reconstruction error", "values": _rounded(arrays["errors"])})
-    names = [str(name) for name in arrays["axes"]]
-    data = {
-        "axes": [
-            {"name": name, "values": _rounded(column)}
-            for name, column in zip(names, arrays["positions"].T, strict=True)
-        ],
-        "colours": colours,
-        "numbers": arrays["numbers"].tolist(),
-        "errors": _rounded(arrays["errors"]),
-        "tile": arrays["tile"].tolist(),
-        "columns": int(arrays["columns"]),
-        "images": sheet_uri(arrays["images"]),
-        "reconstructions": sheet_uri(arrays["reconstructions"]),
-    }
-    caption = f"Posterior means of {arrays['of']}. Point at one, or tap it, to see the image and its reconstruction."
-    return plot("scatter", "Where test images lie", data, caption)
-
-
-def _rounded(values: Any) -> list[float]:
-    return [float(f"{value:.4g}") for value in values.tolist()]
-
-
-def _bars(kls: Sequence[float], variances: Any) -> Block:
-    """What each dimension is used for, the most used first."""
-    spread = None if variances is None else [float(value) for value in variances]
-    rows = []
-    for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
-        text = f"z{i + 1}: {kls[i]:.3f} nats"
-        text += "" if spread is None else f", variance of its means {spread[i]:.3g}"
-        strong = spread is None or spread[i] > _ACTIVE
-        rows.append({"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": strong, "text": text})
-    data = {"bars": rows, "x": "latent dimension", "y": "KL divergence, nats"}
-    caption = f"{sum(kls):.2f} nats in {len(kls)} dimensions."
-    if spread is not None:
-        active = sum(value > _ACTIVE for value in spread)
-        caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {_ACTIVE}."
-    return plot("bars", "KL divergence of each latent dimension", data, caption)
-
-
-def _scores(path: Path) -> list[Block]:
-    """How scores are distributed, of test images and of another data set's."""
-    found = {}
-    for name, title in (("scores.csv", "test images"), ("scores_against.csv", "the other data set")):
-        if (path / name).is_file():
-            with (path / name).open(newline="") as file:
-                values = [float(row["score"]) for row in csv.DictReader(file)]
-            found[title] = [value for value in values if math.isfinite(value)]
-    found = {title: values for title, values in found.items() if values}
-    if not found:
-        return []
-    title = "Scores of single images"
-    return [plot("histogram", title, _histogram(found, "bound on log p(x) per image"))]
-
-
-def _errors(folder: Folder) -> list[Block]:
-    """How reconstruction errors are distributed."""
-    if not (folder.path / "latents.npz").is_file():
-        return []  # which is said where latent space would be
-    arrays = latents.read(folder.path / "latents.npz")
-    errors = arrays["errors"].astype(float)
-    folder.album.drawn("errors")
-    caption = f"Mean {errors.mean():.3g}, median {np.median(errors):.3g}, of {arrays['of']}."
-    data = _histogram({"images": errors.tolist()}, "mean squared error per pixel, black 0 and white 1")
-    return [plot("histogram", "Reconstruction errors", data, caption)]
-
-
-def _histogram(found: Mapping[str, Sequence[float]], of: str) -> dict[str, Any]:
-    """Shares of values in bins that are the same for all."""
-    low, high = min(map(min, found.values())), max(map(max, found.values()))
-    width = (high - low) / _BINS or 1.0
-    series = []
-    for (title, values), colour in zip(found.items(), (PALETTE[0], PALETTE[6]), strict=False):
-        counts = [0] * _BINS
-        for value in values:
-            counts[min(_BINS - 1, int((value - low) / width))] += 1
-        shares = [float(f"{count / len(values):.5g}") for count in counts]
-        series.append({"name": f"{title} ({len(values):,})", "colour": colour, "values": shares})
-    return {"low": low, "width": width, "series": series, "x": of, "y": "share of images"}
 
 
 def _configuration(folder: Folder) -> list[Block]:

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 
 from vaelab import reporting, sweeps
 from vaelab.report import curves
+from vaelab.report.folder import Folder
 from vaelab.report.page import NAME, Block, Cell, Missing, Page, note, section, table
 from vaelab.report.pictures import Album, side_by_side
-from vaelab.report.run import Folder, command_of, duration
+from vaelab.report.run import command_of, duration
 from vaelab.sweeps import TERMS, Job
 
 _MOST_CURVES = 10  # as many as there are colours
