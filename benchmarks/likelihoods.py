@@ -45,7 +45,8 @@ def evaluated(folder: Path) -> dict[str, Any] | None:
     found = folder / "evaluation" / "evaluation.json"
     if not found.is_file():
         command = [sys.executable, str(ROOT / "src" / "evaluate.py"), f"run={folder}", "what=likelihood"]
-        command += [f"likelihood.samples={SAMPLES}", f"likelihood.limit={IMAGES}", f"hydra.run.dir={found.parent}"]
+        command += [f"likelihood.samples={SAMPLES}", f"likelihood.limit={IMAGES}", "accelerator=auto"]  # 32 bits
+        command.append(f"hydra.run.dir={found.parent}")
         subprocess.run(command, cwd=ROOT)
     return json.loads(found.read_text()) if found.is_file() else None
 

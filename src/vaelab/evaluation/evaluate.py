@@ -101,40 +101,10 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
         name: Figure(float(value), reporting.term_unit(name, subject.is_normalized), None, of)
         for name, value in tested.items()
     }
-    remarks: list[str] = []
-    arrays: dict[str, Any] = {}
-    for number, name in enumerate(wanted, 1):
-        if not get_console().is_terminal:  # which has a progress bar
-            reporting.say(f"{number} of {len(wanted)}: {name}")
-        try:
-            with evaluation_noise(subject.device):
-                torch.manual_seed(cfg.seed)
-                measured = _measures(cfg, subject, folder)[name]()
-        except NotMeasured as reason:
-            if cfg.what != "all":
-                raise UserError(f"what={name}: {reason}") from reason
-            remarks.append(f"no {name}: {reason}")
-            continue
-        figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
-        remarks += measured.remarks
-        arrays |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
-        for key, picture in measured.pictures.items():
-            save_png(picture, folder / f"{key}.png")
+    measured, arrays, remarks = _measured(cfg, wanted, subject, folder)
+    figures |= measured
     evaluation = {
-        "protocol": {
-            "overrides": about.typed(),
-            "checkpoint": str(path.resolve()),
-            "choices": config.get("choices", {}),
-            "latent_dim": config.get("latent_dim"),
-            "likelihood": config["module"]["vae"]["likelihood"],
-            "conditional": subject.vae.classes is not None,
-            "image_shape": list(subject.vae.image_shape),
-            "data": datamodule.source.name,
-            "binarize": datamodule.binarization,
-            "validation": datamodule.validation,
-            "seed": cfg.seed,
-            "unit": subject.unit,
-        },
+        "protocol": _protocol(cfg, path, config, subject),
         "figures": {name: figure.as_json() for name, figure in figures.items()},
         "arrays": arrays,
         "remarks": remarks,
@@ -153,6 +123,52 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             reporting.say(f"report: {reporting.shown_path(report.write(folder))}")
     reporting.say(f"written to {reporting.shown_path(folder)}")
     return evaluation
+
+
+def _measured(
+    cfg: DictConfig, wanted: list[str], subject: Subject, folder: Path
+) -> tuple[dict[str, Figure], dict[str, Any], list[str]]:
+    """Figures, arrays and remarks of every measure that was asked for; its pictures are in the folder then."""
+    figures: dict[str, Figure] = {}
+    arrays: dict[str, Any] = {}
+    remarks: list[str] = []
+    for number, name in enumerate(wanted, 1):
+        if not get_console().is_terminal:  # which has a progress bar
+            reporting.say(f"{number} of {len(wanted)}: {name}")
+        try:
+            with evaluation_noise(subject.device):
+                torch.manual_seed(cfg.seed)
+                measured = _measures(cfg, subject, folder)[name]()
+        except NotMeasured as reason:
+            if cfg.what != "all":
+                raise UserError(f"what={name}: {reason}") from reason
+            remarks.append(f"no {name}: {reason}")
+            continue
+        figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
+        remarks += measured.remarks
+        arrays |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
+        for key, picture in measured.pictures.items():
+            save_png(picture, folder / f"{key}.png")
+    return figures, arrays, remarks
+
+
+def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """What was evaluated, on which images: what a figure has to be quoted with."""
+    datamodule = subject.datamodule
+    return {
+        "overrides": about.typed(),
+        "checkpoint": str(path.resolve()),
+        "choices": config.get("choices", {}),
+        "latent_dim": config.get("latent_dim"),
+        "likelihood": config["module"]["vae"]["likelihood"],
+        "conditional": subject.vae.classes is not None,
+        "image_shape": list(subject.vae.image_shape),
+        "data": datamodule.source.name,
+        "binarize": datamodule.binarization,
+        "validation": datamodule.validation,
+        "seed": cfg.seed,
+        "unit": subject.unit,
+    }
 
 
 def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Callable[[], Measured]]:
