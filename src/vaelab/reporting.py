@@ -80,6 +80,8 @@ def term_unit(name: str, normalized: bool) -> str:
         return ""
     if term == "bits_per_dim":
         return "bits/dim"
+    if term == "loss" and normalized:
+        return ""  # a bound, or one with weights and penalties, which are in no unit
     return "nats" if term in _DIVERGENCES else unit(normalized)
 
 

@@ -16,14 +16,14 @@ class Grey:
     classes: tuple[str, ...] = ("dark", "middle", "light")
     factor_names = ("brightness", "noise")
 
-    def __init__(self, image_shape: Sequence[int]) -> None:
-        self.image_shape = image_shape
+    def __init__(self, image_shape: Sequence[int], tested: int = 45) -> None:
+        self.image_shape, self.tested = image_shape, tested
 
     def prepare(self) -> None:
         pass
 
     def load(self, train: bool) -> Images:
-        count = 60 if train else 45
+        count = 60 if train else self.tested
         generator = torch.Generator().manual_seed(int(train))
         labels = torch.arange(count) % 3
         noise = torch.rand(count, generator=generator)
@@ -32,8 +32,10 @@ class Grey:
         return Images(images, labels, torch.stack([labels.float(), noise], 1))
 
 
-def grey_module(image_shape: Sequence[int], **options: Any) -> ImageDataModule:
-    """Its data module, set up: 50 training, 10 validation and 45 test images."""
-    module = ImageDataModule(Grey(image_shape), list(image_shape), **{"validation": 10, "batch_size": 16, **options})
+def grey_module(image_shape: Sequence[int], tested: int = 45, **options: Any) -> ImageDataModule:
+    """Its data module, set up: 50 training, 10 validation and so many test images."""
+    module = ImageDataModule(
+        Grey(image_shape, tested), list(image_shape), **{"validation": 10, "batch_size": 16, **options}
+    )
     module.setup()
     return module

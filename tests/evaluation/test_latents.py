@@ -19,6 +19,7 @@ from vaelab.evaluation.latents import (
     measure,
     nearest_neighbour_accuracy,
 )
+from vaelab.evaluation.measured import NotMeasured
 from vaelab.likelihoods import Bernoulli
 from vaelab.subject import Subject
 
@@ -111,6 +112,21 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     assert measured.figures["mutual_information_lower_bound"].value <= math.log(20) + 1e-6
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
     assert vae.training
+
+
+def test_what_a_data_set_is_too_small_for() -> None:
+    vae = tiny_vae(Bernoulli(), latent_dim=2)
+    with pytest.raises(NotMeasured, match="grey has a single test image"):
+        measure(Subject(vae, grey_module((1, 4, 4), tested=1)), None, 20)
+    module = grey_module((1, 4, 4))
+    module.splits = {
+        name: images._replace(factors=images.factors[:, :1])  # type: ignore[index]
+        for name, images in module.splits.items()
+    }
+    module.source.factor_names = ("brightness",)  # type: ignore[attr-defined]
+    figures = measure(Subject(vae, module), None, 20).figures
+    assert "mig" in figures
+    assert not any(name.startswith("dci") for name in figures)
 
 
 def test_what_says_nothing_is_zero_and_a_number() -> None:

@@ -64,6 +64,20 @@ def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae:
     assert set(measured.pictures) == {"likelihood"}
 
 
+def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae: VAE) -> None:
+    subject = Subject(linear_vae, grey_module((1, 3, 2)))
+    figures = measure(subject, 500, ["test"], None).figures
+    x = subject.images("test").images / 255
+    single = torch.stack([log_weights(linear_vae, x, 1)[0] for _ in range(500)])
+    expected = float(single.var(0).mean().sqrt())
+    assert figures["test/log_weight_deviation"].value == pytest.approx(expected, rel=0.1)
+
+
+def test_one_image_has_no_standard_error(linear_vae: VAE) -> None:
+    figures = measure(Subject(linear_vae, grey_module((1, 3, 2), tested=1)), 10, ["test"], None).figures
+    assert all(figure.standard_error is None and math.isfinite(figure.value) for figure in figures.values())
+
+
 def test_a_mere_loss_is_not_called_a_likelihood() -> None:
     with pytest.raises(NotMeasured, match=r"no likelihood of these images.*data\.binarize=dynamic"):
         measure(Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4))), 10, ["test"], None)

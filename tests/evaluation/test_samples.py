@@ -11,12 +11,14 @@ from vaelab.evaluation import classifier
 from vaelab.evaluation.classifier import Classifier, trained
 from vaelab.evaluation.measured import NotMeasured
 from vaelab.evaluation.samples import (
+    _kernel_distance,
     frechet_distance,
     kernel_distance,
     measure_reconstructions,
     measure_samples,
     nearest,
     precision_and_recall,
+    structural_similarity,
 )
 from vaelab.likelihoods import Bernoulli
 from vaelab.subject import Subject
@@ -113,6 +115,30 @@ def test_the_nearest_is_found_among_bytes() -> None:
     assert nearest(queries, images).tolist() == [5999, 3, 17]
 
 
+def test_structural_similarity_is_that_of_whole_windows() -> None:
+    """By the formula, window by window, with the constants of the paper."""
+    a, b = torch.rand(2, 1, 13, 12, dtype=torch.float64), torch.rand(2, 1, 13, 12, dtype=torch.float64)
+    a[:, :, :, :3] = b[:, :, :, :3] = 0  # a border on which they agree
+    weights = torch.exp(-0.5 * ((torch.arange(11.0, dtype=torch.float64) - 5) / 1.5) ** 2)
+    window = weights.outer(weights) / weights.sum() ** 2
+    values = []
+    for top in range(3):
+        for left in range(2):
+            x, y = (image[:, 0, top : top + 11, left : left + 11] for image in (a, b))
+            mx, my = ((window * part).sum((1, 2)) for part in (x, y))
+            xx, yy, xy = ((window * part).sum((1, 2)) for part in (x * x, y * y, x * y))
+            means = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
+            values.append(means * (2 * (xy - mx * my) + 0.03**2) / (xx - mx**2 + yy - my**2 + 0.03**2))
+    torch.testing.assert_close(structural_similarity(a, b), torch.stack(values).mean(0))
+
+
+def test_the_order_of_samples_and_images_does_not_matter() -> None:
+    """Both in the order of their classes, as those of a conditional model can be."""
+    classes = torch.arange(4.0).repeat_interleave(1000)[:, None]
+    figure = _kernel_distance(classes + 0.1 * torch.randn(4000, 2), classes + 0.1 * torch.randn(4000, 2), "")
+    assert abs(figure.value) < 1  # 150 where parts of one class are compared with parts of all
+
+
 def test_without_classes_there_is_no_classifier() -> None:
     module = grey_module((1, 8, 8))
     module.source.classes = ("one",)
@@ -129,6 +155,7 @@ def test_reconstructions_are_measured() -> None:
         errors = (vae.reconstruct(x) - x).square().flatten(1).mean(1)
     assert figures["mse"].value == pytest.approx(float(errors.mean()), rel=1e-5)
     assert figures["psnr"].value == pytest.approx(float((-10 * errors.log10()).mean()), rel=1e-5)
-    assert -1 <= figures["ssim"].value <= 1
+    with torch.no_grad():
+        assert figures["ssim"].value == pytest.approx(float(structural_similarity(vae.reconstruct(x), x).mean()))
     small = Subject(tiny_vae(Bernoulli()).eval(), grey_module((1, 4, 4)))
     assert set(measure_reconstructions(small, None).figures) == {"mse", "psnr"}

@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 from vaelab.data.source import Images
 from vaelab.distributions import DiagonalGaussian, FullGaussian, Latent
 from vaelab.evaluation.disentanglement import dci, mutual_information_gap
-from vaelab.evaluation.measured import Measured
+from vaelab.evaluation.measured import Measured, NotMeasured, mean_over_images
 from vaelab.figures import dimension_bars
 from vaelab.reporting import Figure
 from vaelab.subject import Subject
@@ -23,7 +23,10 @@ _PAIRS_AT_ONCE = 200_000
 
 
 def active_units(codes: Tensor) -> Tensor:
-    """Which dimensions of the posteriors' means (N, D) have a variance above 0.01 over images (arXiv 1509.00519)."""
+    """Which dimensions of codes (N, D) have a variance above 0.01 over images (arXiv 1509.00519).
+
+    The codes are the posteriors' means; of a flow's posterior, which has none in closed form, the image of its base's.
+    """
     return codes.var(0) > _ACTIVE
 
 
@@ -108,8 +111,13 @@ def measure(subject: Subject, limit: int | None, pairs: int) -> Measured:
         subject: what is evaluated.
         limit: how many training and how many test images, evenly spaced; ``None`` for all of them.
         pairs: how many test images are compared with each other for the aggregate posterior.
+
+    Raises:
+        NotMeasured: there is a single test image, over which nothing varies.
     """
     train, test = subject.images("train", limit), subject.images("test", limit)
+    if len(test.images) < 2:
+        raise NotMeasured(f"{subject.datamodule.source.name} has a single test image, over which nothing varies")
     codes = subject.codes(test)
     of = subject.protocol("test", len(codes))
     active = active_units(codes)
@@ -130,19 +138,13 @@ def measure(subject: Subject, limit: int | None, pairs: int) -> Measured:
         measured.pictures["dimensions"] = dimension_bars(each, active)
     information, divergence = aggregate(q_z, p_z, "comparing posteriors")
     count = len(information)
-    root, of = count**0.5, subject.protocol("test", count)
+    of = f"± as if its terms were independent; {subject.protocol('test', count)}"
     figures |= {
-        "mutual_information_lower_bound": Figure(
-            float(information.mean()),
-            "nats",
-            float(information.std()) / root,
-            f"InfoNCE, at most log {count} = {math.log(count):.2f}; {of}",
+        "mutual_information_lower_bound": mean_over_images(
+            information, "nats", f"InfoNCE, at most log {count} = {math.log(count):.2f}; {of}"
         ),
-        "aggregate_kl_upper_bound": Figure(
-            float(divergence.mean()),
-            "nats",
-            float(divergence.std()) / root,
-            f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}",
+        "aggregate_kl_upper_bound": mean_over_images(
+            divergence, "nats", f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}"
         ),
     }
     if float(information.mean()) > 0.9 * math.log(count):
@@ -189,6 +191,7 @@ def _disentangled(
         gaps = mutual_information_gap(codes, known)
         each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(names, gaps.tolist(), strict=True))
         figures["mig"] = Figure(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
-        for name, value in dci(subject.codes(train), train.factors, codes, test.factors).items():
+        several = train.factors.shape[1] > 1
+        for name, value in dci(subject.codes(train), train.factors, codes, test.factors).items() if several else ():
             figures[f"dci_{name}"] = Figure(value, "", None, f"DCI by lasso, {of}")
     return figures

@@ -9,12 +9,13 @@ log p(x). How much it still rises is how much to trust it.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from vaelab.evaluation.measured import Measured, NotMeasured
+from vaelab.evaluation.measured import Measured, NotMeasured, mean_over_images
 from vaelab.evaluation.published import published
 from vaelab.figures import convergence
 from vaelab.likelihoods import bits_per_dim
@@ -58,7 +59,21 @@ def effective_samples(weights: Tensor) -> Tensor:
     return (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp()
 
 
-def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], description: str) -> tuple[Tensor, Tensor]:
+class Bounds(NamedTuple):
+    """What importance samples say of images, on the CPU.
+
+    Attributes:
+        values: the bounds for several numbers of samples, (N, len(ks)), in nats.
+        effective: the effective number of the largest k's samples, (N,).
+        variances: of their log weights, (N,), in nats squared; 0 of a single one.
+    """
+
+    values: Tensor
+    effective: Tensor
+    variances: Tensor
+
+
+def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], description: str) -> Bounds:
     """The bounds of stored images for several numbers of samples, with a progress bar.
 
     Args:
@@ -67,18 +82,16 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
         labels: int64 (N,).
         ks: rising.
         description: beside the progress bar.
-
-    Returns:
-        The bounds, (N, len(ks)), in nats; and the effective number of the largest k's samples, (N,). On the CPU.
     """
     device = next(vae.parameters()).device
     parts = list(zip(images.split(_IMAGES_AT_ONCE), labels.split(_IMAGES_AT_ONCE), strict=True))
-    values, sizes = [], []
+    found = []
     for x, y in track(parts, description, transient=True):
         weights = log_weights(vae, x.to(device).float() / 255, ks[-1], y.to(device))
-        values.append(torch.stack([bound(weights, k) for k in ks], 1))
-        sizes.append(effective_samples(weights))
-    return torch.cat(values), torch.cat(sizes)
+        values = torch.stack([bound(weights, k) for k in ks], 1)
+        variances = weights.var(0, correction=min(1, len(weights) - 1))
+        found.append((values, effective_samples(weights), variances))
+    return Bounds(*(torch.cat(of_all) for of_all in zip(*found, strict=True)))
 
 
 def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | None) -> Measured:
@@ -102,20 +115,20 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
     curves = {}
     for split in splits:
         images, labels, _ = subject.images(split, limit)
-        values, sizes = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
-        errors = values.std(0) / len(values) ** 0.5
+        values, sizes, variances = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
         of = f"{subject.protocol(split, len(images))}{subject.given}"
-        for k, value, error in zip(ks, values.mean(0).tolist(), errors.tolist(), strict=True):
-            figures[f"{split}/log_likelihood, k={k}"] = Figure(value, "nats", error, of)
+        means = [mean_over_images(value, "nats", of) for value in values.T]
+        figures |= {f"{split}/log_likelihood, k={k}": mean for k, mean in zip(ks, means, strict=True)}
         gap = values[:, -1] - values[:, 0]
-        figures[f"{split}/gap"] = Figure(
-            float(gap.mean()), "nats", float(gap.std()) / len(gap) ** 0.5, f"k={samples} less k=1, the ELBO; {of}"
+        figures[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} less k=1, the ELBO; {of}")
+        figures[f"{split}/effective_samples"] = mean_over_images(sizes, f"of {samples}", of)
+        figures[f"{split}/log_weight_deviation"] = Figure(
+            float(variances.mean().sqrt()), "nats", None, f"of single samples of an image, root mean square; {of}"
         )
-        figures[f"{split}/effective_samples"] = Figure(float(sizes.mean()), f"of {samples}", note=of)
         if subject.vae.likelihood.has_bits_per_dim:
-            bits, error = (float(bits_per_dim(x, subject.vae.image_shape)) for x in (values[:, -1].mean(), -errors[-1]))
-            figures[f"{split}/bits_per_dim"] = Figure(bits, "bits/dim", error, f"k={samples}; {of}")
-        curves[split] = (ks, values.mean(0).tolist(), errors.tolist())
+            bits = bits_per_dim(values[:, -1], subject.vae.image_shape)
+            figures[f"{split}/bits_per_dim"] = mean_over_images(bits, "bits/dim", f"k={samples}; {of}")
+        curves[split] = (ks, [mean.value for mean in means], [mean.standard_error or 0.0 for mean in means])
     beside = []
     if "test" in splits and subject.vae.classes is None and subject.datamodule.limit is None:
         beside = published(subject.datamodule.source.name, subject.datamodule.binarization)

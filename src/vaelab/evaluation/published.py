@@ -32,7 +32,7 @@ _VALUES = {
 def published(data: str, binarization: str) -> list[str]:
     """Lines of published log-likelihoods of this data set under this protocol, if there are any."""
     values = _VALUES.get((data, binarization), [])
-    lines = [f"{-value:.2f} nats, k={k}: {what} ({source})" for value, k, what, source in values]
+    lines = [f"{-value:.2f} nats, k={k}, 10,000 images: {what} ({source})" for value, k, what, source in values]
     if lines and binarization == "static":
         lines.append("those of another draw of the binary images, Larochelle's, which is a download")
     return [f"published: {line}" for line in lines]

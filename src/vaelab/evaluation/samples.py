@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaelab.evaluation.classifier import trained
-from vaelab.evaluation.measured import Measured, NotMeasured
+from vaelab.evaluation.measured import Measured, NotMeasured, mean_over_images
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
 from vaelab.subject import Subject, spaced
@@ -16,7 +16,7 @@ _SUBSET = 1000
 _MANIFOLD_NEIGHBOURS = 3
 _MANIFOLD_IMAGES = 5000
 _FEWEST = 10  # test images
-_SSIM_WINDOW = 11
+_SSIM_WINDOW = 11  # pixels; the standard deviation of the Gaussian is 1.5
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -73,6 +73,17 @@ def precision_and_recall(real: Tensor, drawn: Tensor, k: int = _MANIFOLD_NEIGHBO
     return within(drawn, real), within(real, drawn)
 
 
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of images (B, C, H, W) in [0, 1], at least 11 pixels to a side, shape (B,).
+
+    Wang et al. (2004): the mean over all windows that lie wholly inside the image. torchmetrics' own mean takes in the
+    border, which it makes up, and is larger where that is black.
+    """
+    _, everywhere = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none", return_full_image=True)
+    edge = _SSIM_WINDOW // 2
+    return everywhere[..., edge:-edge, edge:-edge].flatten(1).mean(1)
+
+
 @torch.no_grad()
 def measure_reconstructions(subject: Subject, limit: int | None) -> Measured:
     """How near the pictures of test images come to them.
@@ -87,22 +98,21 @@ def measure_reconstructions(subject: Subject, limit: int | None) -> Measured:
         picture = subject.vae.reconstruct(x, y).float()
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         if min(x.shape[-2:]) >= _SSIM_WINDOW:
-            ssim = structural_similarity_index_measure(picture, x, data_range=1.0, reduction="none")
-            assert isinstance(ssim, Tensor)
-            similarities.append(ssim.cpu())
+            similarities.append(structural_similarity(picture, x).cpu())
     mse = torch.cat(errors).double()
     psnr = -10 * mse.clamp(min=1e-10).log10()
     of = subject.protocol("test", len(mse))
     rows = [("mse", mse, "", "per pixel, black 0 and white 1"), ("psnr", psnr, "dB", "mean over images")]
     if similarities:
-        rows.append(("ssim", torch.cat(similarities).double(), "", "Wang et al. 2004, Gaussian window of 11 pixels"))
-    root = len(mse) ** 0.5
-    return Measured(
-        {
-            name: Figure(float(values.mean()), unit, float(values.std()) / root, f"{note}; {of}")
-            for name, values, unit, note in rows
-        }
-    )
+        rows.append(
+            (
+                "ssim",
+                torch.cat(similarities).double(),
+                "",
+                "Wang et al. 2004, all whole windows of 11 pixels",
+            )
+        )
+    return Measured({name: mean_over_images(values, unit, f"{note}; {of}") for name, values, unit, note in rows})
 
 
 @torch.no_grad()
@@ -160,9 +170,7 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
         "class_distance": Figure(
             float((shares - expected).abs().sum() / 2), "", None, f"total variation between shares of classes; {of}"
         ),
-        "certainty": Figure(
-            float(probabilities.max(1).values.mean()), "", None, f"the classifier's, of a sample's class; {of}"
-        ),
+        "certainty": mean_over_images(probabilities.max(1).values, "", f"the classifier's, of a sample's class; {of}"),
     }
     picture = _beside_nearest(pictures[:shown], drawn[:shown], train.images, classifier.features(train.images))
     return Measured(figures, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
@@ -170,9 +178,10 @@ def measure_samples(subject: Subject, count: int, shown: int, cache_dir: Path | 
 
 def _kernel_distance(drawn: Tensor, real: Tensor, of: str) -> Figure:
     """The mean over subsets that have no image in common, and its standard error where there are several."""
-    order = torch.randperm(len(real))  # test images may be in an order
+    # Test images may be in an order, and samples of a conditional model are in theirs.
+    drawn, real = (features[torch.randperm(len(features))] for features in (drawn, real))
     subsets = max(1, len(real) // _SUBSET)
-    parts = zip(drawn.tensor_split(subsets), real[order].tensor_split(subsets), strict=True)
+    parts = zip(drawn.tensor_split(subsets), real.tensor_split(subsets), strict=True)
     distances = torch.stack([kernel_distance(*part) for part in parts])
     error = float(distances.std()) / subsets**0.5 if subsets > 1 else None
     return Figure(float(distances.mean()), "", error, f"mean of {subsets} parts; {of}")
@@ -188,6 +197,6 @@ def nearest(queries: Tensor, among: Tensor) -> Tensor:
 def _beside_nearest(pictures: Tensor, drawn: Tensor, images: Tensor, features: Tensor) -> Picture:
     """Samples over the training images that are nearest to them, in pixels and in features."""
     rows = [pictures, images[nearest(255 * pictures, images)] / 255, images[nearest(drawn, features)] / 255]
-    title = f"samples, and the nearest of {len(images):,} training images"
+    title = f"samples, and the nearest of {len(images):,} images to train and to validate on"
     left = ["sample", "nearest\nin pixels", "nearest\nin features"]
     return labelled_grid(torch.cat(rows), len(pictures), title, left=left)

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 from vaelab.evaluation.likelihood import bounds
-from vaelab.evaluation.measured import Measured
+from vaelab.evaluation.measured import Measured, mean_over_images
 from vaelab.figures import Picture, labelled_grid
 from vaelab.reporting import Figure
 from vaelab.subject import Subject, spaced
@@ -32,7 +32,7 @@ class Against(NamedTuple):
 
 def score(vae: VAE, images: Images, samples: int, description: str) -> Tensor:
     """The bound on log p(x) with so many samples, (N,), of each of the images (N, C, H, W), on the CPU."""
-    return bounds(vae, images.images, images.labels, [samples], description)[0][:, 0]
+    return bounds(vae, images.images, images.labels, [samples], description).values[:, 0]
 
 
 def auroc(inliers: Tensor, outliers: Tensor) -> float:
@@ -72,12 +72,7 @@ def measure(
     _write(numbers, scores, images, source.classes, folder / "scores.csv")
 
     def mean(values: Tensor, of: str) -> Figure:
-        return Figure(
-            float(values.mean()),
-            subject.unit,
-            float(values.std()) / len(values) ** 0.5,
-            f"k={samples}; {of}{subject.given}",
-        )
+        return mean_over_images(values, subject.unit, f"k={samples}; {of}{subject.given}")
 
     figures = {"mean": mean(scores, subject.protocol("test", len(scores)))}
     measured = Measured(figures, {"extremes": _extremes(scores, images.images, extremes)})
