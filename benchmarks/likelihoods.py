@@ -21,8 +21,6 @@ from typing import Any
 import torch
 from runs import RESULTS, ROOT, finish
 
-sys.path.insert(0, str(ROOT / "src"))
-
 from vaelab.evaluation.published import published
 
 RUNS = ROOT / "logs" / "likelihoods"

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from vaelab.overrides import literal
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -18,7 +22,7 @@ def finish(folder: Path, overrides: Sequence[str]) -> bool:
     """Trains what ``train.py`` makes of these overrides, or what is left of it; whether that succeeded."""
     if finished(folder):
         return True
-    command = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"hydra.run.dir={folder}"]
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"hydra.run.dir={literal(folder)}"]
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        command.append(f"ckpt_path={folder}")
+        command.append(f"ckpt_path={literal(folder)}")
     return subprocess.run(command, cwd=ROOT).returncode == 0

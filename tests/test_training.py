@@ -232,9 +232,119 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, tiny_data: list[str]
     _train(tmp_path / "whole", *options, "trainer.max_epochs=3")
     _train(tmp_path / "first", *options, "trainer.max_steps=8")
     checkpoint = torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 6  # the second of five steps of the second epoch
+    assert checkpoint["global_step"] == 8  # the third of five steps of the second epoch
     _train(tmp_path / "second", *options, "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'first'}")
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_a_training_that_ends_within_an_epoch_leaves_what_was_tested(
+    steps: int, tmp_path: Path, tiny_data: list[str]
+) -> None:
+    options = [*tiny_data, "callbacks=none", "data.validation=test", "trainer.max_epochs=-1"]
+    _train(tmp_path / "whole", *options, "trainer.max_steps=9")
+    figures = _train(tmp_path / "first", *options, f"trainer.max_steps={steps}")
+    checkpoint = torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == figures["steps"] == steps
+    _train(tmp_path / "second", *options, "trainer.max_steps=9", f"ckpt_path={tmp_path / 'first'}")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+
+
+def test_an_epoch_of_fewer_batches_is_over_where_it_ends(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [*tiny_data, "callbacks=none", "trainer.limit_train_batches=3"]
+    whole = _train(tmp_path / "whole", *options, "trainer.max_epochs=4")
+    _train(tmp_path / "first", *options, "trainer.max_epochs=2")
+    second = _train(tmp_path / "second", *options, "trainer.max_epochs=4", f"ckpt_path={tmp_path / 'first'}")
+    assert second["steps"] == whole["steps"] == 12
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "second"))
+
+
+def test_time_is_counted_on(tmp_path: Path, tiny_data: list[str]) -> None:
+    first = _train(tmp_path, *tiny_data)
+    (tmp_path / "metrics.json").unlink()
+    again = _train(tmp_path, *tiny_data, f"ckpt_path={tmp_path}")  # nothing is left but its test
+    assert again["seconds"] > 0.9 * first["seconds"]
+    assert again["images_per_second"] == pytest.approx(first["images_per_second"], rel=0.01)
+
+
+def test_what_is_trained_for_longer_is_not_complete_until_it_is(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(tmp_path, *tiny_data)
+
+    def die(self: VAEModule) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAEModule, "on_test_epoch_start", die)
+        with pytest.raises(SystemExit):
+            _train(tmp_path, *tiny_data, "trainer.max_epochs=3", f"ckpt_path={tmp_path}")
+    assert not (tmp_path / "metrics.json").exists()
+    assert _train(tmp_path, *tiny_data, "trainer.max_epochs=3", f"ckpt_path={tmp_path}")["epochs"] == 3
+
+
+def test_a_job_that_is_queued_again_goes_on_from_its_own_folder(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its command line still names the run that it has begun with."""
+    _train(tmp_path / "a", *tiny_data)
+    line = [*tiny_data, f"ckpt_path={tmp_path / 'a'}"]
+    _train(tmp_path / "b", *line, "trainer.max_epochs=3")
+    with pytest.raises(UserError, match=r"b already holds a run: continue it with ckpt_path=.*/b "):
+        _train(tmp_path / "b", *line, "trainer.max_epochs=4")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (tmp_path / "b" / "checkpoints" / "last.ckpt").unlink()  # killed between the first best one and the first last one
+    _train(tmp_path / "b", *line, "trainer.max_epochs=4")
+    assert [row["epoch"] for row in _rows(tmp_path / "b") if row["val/elbo"]] == ["2", "3"]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_run_folder_that_was_moved_has_its_best_epoch(is_kept: bool, tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [*tiny_data, "callbacks=none", "monitor_mode=min"]  # upside down: the first epoch is the best
+    whole = _train(tmp_path / "whole", *options, "trainer.max_epochs=4")
+    _train(tmp_path / "first", *options)
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+    if not is_kept:
+        (moved / "checkpoints" / "best.ckpt").unlink()
+    figures = _train(moved, *options, "trainer.max_epochs=4", f"ckpt_path={moved}")
+    assert (figures["test/elbo"] == whole["test/elbo"]) == is_kept
+    best = torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == (4 if is_kept else 12)
+
+
+def test_half_of_an_accumulated_step_is_in_no_checkpoint(tmp_path: Path, tiny_data: list[str]) -> None:
+    steps: list[tuple[int, int]] = []
+    save = WholeFiles.save_checkpoint
+
+    def note(self: WholeFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"]
+        steps.append((checkpoint["global_step"], batches))
+        save(self, checkpoint, path, storage_options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WholeFiles, "save_checkpoint", note)
+        options = ["callbacks.last.every_n_minutes=1e-6", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
+        _train(tmp_path, *tiny_data, *options)
+    assert steps
+    assert all(batches == 2 * step for step, batches in steps)
+
+
+def test_ruined_weights_do_not_take_the_place_of_good_ones(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = ["optimizer=sgd", "optimizer.lr=1e10", "callbacks.last.every_n_train_steps=1", "callbacks.gallery=null"]
+    with pytest.raises(UserError, match="not finite"):
+        _train(tmp_path, *tiny_data, *options, "trainer.max_epochs=20")
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["callbacks=early_stopping"], "callbacks=early_stopping"), (["scheduler=plateau"], "scheduler=plateau")],
+)
+def test_nothing_is_chosen_by_test_images(options: list[str], said: str, tmp_path: Path, tiny_data: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{said} goes by validation images"):
+        _train(tmp_path, *tiny_data, *options, "data.validation=test")
 
 
 def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list[str]) -> None:

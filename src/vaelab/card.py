@@ -42,14 +42,15 @@ def write_card(subject: Subject, path: Path, folder: Path, license_id: str | Non
         license_id: the licence's identifier; ``None`` where none has been given.
     """
     config = json.loads((folder / "config.json").read_text())["config"]
+    figures = _tested(subject, path)
     if license_id is None:
         reporting.say("[dim]the model card names no licence: license=mit, or another[/dim]")
     sections = [
         _header(license_id),
         f"# {_title(subject, config)}",
         _what(subject, config),
-        _pictures(subject, folder),
-        _figures(subject, config),
+        _pictures(subject, figures, folder),
+        _figures(subject, figures),
         _use(subject),
         _training(subject, config),
     ]
@@ -107,11 +108,19 @@ def _what(subject: Subject, config: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
 
-def _pictures(subject: Subject, folder: Path) -> str:
-    """Copies the run's pictures; where it has left none, samples are drawn."""
+def _tested(subject: Subject, path: Path) -> dict[str, Any]:
+    """The run's final figures, if they are those of this checkpoint, and not of its other one."""
+    found = None if subject.run is None else subject.run / "metrics.json"
+    figures: dict[str, Any] = json.loads(found.read_text()) if found is not None and found.is_file() else {}
+    tested = "best" if "best" in figures.get("tested", "") else "last"
+    return figures if path.stem == tested else {}
+
+
+def _pictures(subject: Subject, figures: dict[str, Any], folder: Path) -> str:
+    """Copies the run's pictures, if its figures are this model's, too; where there are none, samples are drawn."""
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    there = None if subject.run is None else subject.run / "pictures"
+    there = subject.run / "pictures" if subject.run is not None and figures else None
     lines = []
     for name, caption in _PICTURES.items():
         if there is not None and (there / f"{name}.png").is_file():
@@ -124,10 +133,8 @@ def _pictures(subject: Subject, folder: Path) -> str:
     return "\n\n".join(lines)
 
 
-def _figures(subject: Subject, config: dict[str, Any]) -> str:
+def _figures(subject: Subject, figures: dict[str, Any]) -> str:
     """The test figures of the run, with their units."""
-    path = None if subject.run is None else subject.run / "metrics.json"
-    figures = json.loads(path.read_text()) if path is not None and path.is_file() else {}
     rows = []
     for term, meaning in _TERMS.items():
         value = figures.get(f"test/{term}")

@@ -45,7 +45,7 @@ def find(run: str | Path, prefer: str = "best") -> Path:
         UserError: there is none.
     """
     is_latest = str(run) in ("latest", "last")  # the second is Lightning's word
-    path = (ROOT / "logs" / "train" / "latest" if is_latest else Path(run).expanduser()).resolve()
+    path = (ROOT / "logs" / "train" / "latest" if is_latest else Path(str(run)).expanduser()).resolve()
     if path.is_file():
         return path
     if not path.exists():

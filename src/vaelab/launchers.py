@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab import ranks
 from vaelab.errors import UserError
 from vaelab.paths import ROOT, options_of
 
@@ -81,7 +82,7 @@ def check(hydra: DictConfig, sweep: bool) -> None:
         option = hydra.runtime.choices[f"hydra/{group}"]
         if option == "basic":
             continue
-        if not sweep:
+        if not sweep and not ranks.has_parent():  # which is a sweep's job
             raise UserError(f"hydra/{group}={option} is for sweeps: type -m before all settings")
         name = option.partition("_")[0]
         needed = "optuna" if group == "sweeper" else f"hydra_plugins.hydra_{name}_launcher"

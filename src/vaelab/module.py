@@ -181,7 +181,7 @@ class VAEModule(L.LightningModule):
 
     def _log_training(self) -> None:
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
-        if not self._sums:
+        if not self._sums or not self.global_step:  # gradients are still being accumulated for the first one
             return
         steps = self._summed()
         total = steps.sum(0) if self.bad_numbers == "stop" else steps[steps.isfinite().all(1)].sum(0)
@@ -216,12 +216,26 @@ class VAEModule(L.LightningModule):
             cause = "a posterior's scale has overflowed"
         else:
             cause = "an image is impossible under its reconstruction"
-        saved = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        good = f"; the last good state is in {saved}" if saved.is_file() else ""
         return (
             f"{' and '.join(terms)} in step {step} {'is' if len(terms) == 1 else 'are'} not finite, most likely "
-            f"because {cause}: type a lower optimizer.lr, trainer.gradient_clip_val=1, or module.bad_numbers=skip{good}"
+            f"because {cause}: type a lower optimizer.lr, trainer.gradient_clip_val=1, or module.bad_numbers=skip"
+            f"{self._last_good_state()}"
         )
+
+    def _last_good_state(self) -> str:
+        saved = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        return f"; the last good state is in {saved}" if saved.is_file() else ""
+
+    def _check_what_is_saved(self) -> None:
+        """Lets no ruined state take the place of the last good one."""
+        summed = self._summed() if self._sums else None
+        if summed is not None and self.bad_numbers == "stop" and not summed.isfinite().all():
+            raise UserError(self._what_is_bad(summed.cpu()))
+        if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
+            raise UserError(
+                f"weights after step {self.global_step} are not finite: type a lower optimizer.lr, or "
+                f"trainer.gradient_clip_val=1{self._last_good_state()}"
+            )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves a step out whose gradients are not finite, where that was asked for."""
@@ -309,6 +323,7 @@ class VAEModule(L.LightningModule):
         """Adds what rebuilds the model, and what goes on where it stopped, in plain containers."""
         if self.trainer.training and self._is_time_to_log(self.trainer.fit_loop.epoch_loop.batch_idx):
             self._log_training()  # Lightning saves before it gets there, and what goes on would not
+        self._check_what_is_saved()
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint["vaelab"] = {
             "format": 1,

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 
 from vaelab.errors import UserError
+from vaelab.overrides import quoted
 from vaelab.paths import ROOT
 
 if TYPE_CHECKING:
@@ -124,16 +125,11 @@ def command(config: Any, checkpoint: str | None) -> list[str]:
     typed = list(config.overrides.task)
     if checkpoint is not None:
         typed = [text for text in typed if text.lstrip("+").partition("=")[0] != "ckpt_path"]
-        typed.append(f"ckpt_path={_quoted(checkpoint)}")
+        typed.append(f"ckpt_path={quoted(checkpoint)}")
     folders = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     options = [f"--config-name={config.job.config_name}", *(f"--config-dir={path}" for path in folders[:1])]
     script = str(ROOT / "src" / "train.py")
-    return [sys.executable, script, *options, *typed, f"hydra.run.dir={_quoted(config.runtime.output_dir)}"]
-
-
-def _quoted(text: str) -> str:
-    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return [sys.executable, script, *options, *typed, f"hydra.run.dir={quoted(config.runtime.output_dir)}"]
 
 
 def stay_with_parent() -> None:

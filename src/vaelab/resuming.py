@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from vaelab import checkpoint
 from vaelab.errors import UserError
+from vaelab.overrides import typed
 
 try:
     import fcntl
@@ -43,7 +44,7 @@ def check(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     ]
     changed = dict(_settings(then))
     now = dict(_settings(config))
-    other = other or [f"{key}={value}" for key, value in changed.items() if now.get(key, value) != value]
+    other = other or [typed(key, value) for key, value in changed.items() if now.get(key, value) != value]
     other = other or sorted(changed.keys() ^ now.keys())
     if other:
         more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
@@ -77,7 +78,7 @@ def finished(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """
     then: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
     was, now = (dict(_settings(settings)) for settings in (then, config))
-    other = [f"{key}={value}" for key, value in was.items() if now.get(key, value) != value]
+    other = [typed(key, value) for key, value in was.items() if now.get(key, value) != value]
     if other or was.keys() != now.keys():
         raise UserError(
             f"{run_dir} holds a run with other settings, {' '.join(other[:5])}: choose another hydra.sweep.dir, or the "

@@ -69,6 +69,8 @@ def check_training(cfg: DictConfig) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
+    if cfg.data.validation == "test":
+        _check_nothing_watches(cfg)
     processes = ranks.torchrun_processes()
     if processes is not None and processes != _devices(cfg) * cfg.trainer.num_nodes:
         raise UserError(
@@ -91,6 +93,22 @@ def check_training(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
+
+
+def _check_nothing_watches(cfg: DictConfig) -> None:
+    """Refuses what would choose by the test images, where those are validated on."""
+    callbacks = [str(node.get("_target_")) for node in cfg.callbacks.values() if node]
+    what = {
+        "callbacks=early_stopping": any(target.endswith("EarlyStopping") for target in callbacks),
+        "hydra/sweeper=search": any(target.endswith("Pruning") for target in callbacks),
+        "scheduler=plateau": str((cfg.scheduler or {}).get("_target_")).endswith("plateau"),
+    }
+    for setting, is_chosen in what.items():
+        if is_chosen:
+            raise UserError(
+                f"{setting} goes by validation images, which data.validation=test takes from the test: type "
+                "data.validation=0.1 as well, or leave it out"
+            )
 
 
 def _is_on_cpu(cfg: DictConfig) -> bool:

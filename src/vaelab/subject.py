@@ -1,5 +1,6 @@
 """A trained model with its images: what measures are taken of and pictures are drawn of, whoever trained it."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from vaelab.distributions import Latent
 from vaelab.errors import UserError
 from vaelab.vae import VAE
 
-_AT_ONCE = 500
+_AT_ONCE = 500  # images, of at most 32 x 32 x 3 numbers; of larger ones fewer
 
 
 class Chosen(NamedTuple):
@@ -162,13 +163,18 @@ class Subject:
         several = f"all {count:,}" if count == total else f"{count:,} of {total:,}"
         return f"{several} {split} images, binarize={self.datamodule.binarization}"
 
+    @property
+    def at_once(self) -> int:
+        """How many images go through the networks together."""
+        return max(1, _AT_ONCE * 32 * 32 * 3 // max(math.prod(self.vae.image_shape), 32 * 32 * 3))
+
     def pixels(self, images: Tensor) -> Tensor:
         """Stored images, uint8, as floats in [0, 1] on the model's device and in its precision."""
         return (images.to(self.device).float() / 255).to(next(self.vae.parameters()).dtype)
 
     def batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as the model takes them, with their labels, on its device."""
-        for x, y in zip(images.images.split(_AT_ONCE), images.labels.split(_AT_ONCE), strict=True):
+        for x, y in zip(images.images.split(self.at_once), images.labels.split(self.at_once), strict=True):
             yield self.pixels(x), y.to(self.device)
 
     @torch.no_grad()
@@ -203,8 +209,8 @@ class Subject:
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Means of p(x|z), (N, C, H, W), on the CPU, of latents (N, D) and labels (N,), or weights of the classes."""
         like = next(self.vae.parameters())
-        labels = [None] * len(z) if y is None else y.to(self.device).split(_AT_ONCE)
-        parts = zip(z.split(_AT_ONCE), labels, strict=False)
+        labels = [None] * len(z) if y is None else y.to(self.device).split(self.at_once)
+        parts = zip(z.split(self.at_once), labels, strict=False)
         return torch.cat([self.vae.decode(part.to(like), y).mean.float().cpu() for part, y in parts])
 
     def reconstruct(self, images: Images) -> Tensor:

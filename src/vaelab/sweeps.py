@@ -46,6 +46,12 @@ class Job:
     wandb: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def elbo(self) -> float:
+        """On validation images, by which jobs are ranked; the least there is where it is no number."""
+        value = self.figures.get("val/elbo")
+        return value if isinstance(value, float) and math.isfinite(value) else -math.inf
+
+    @property
     def status(self) -> str:
         return "done" if self.figures else "failed" if self.failure else "not complete"
 
@@ -73,9 +79,7 @@ def read(folder: Path) -> list[Job]:
             job.wandb = OmegaConf.to_container(config).get("logger", {}).get("wandb") or {}  # type: ignore[union-attr]
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
-    done = sorted(
-        (job for job in jobs if job.figures), key=lambda job: (job.kind, -job.figures["val/elbo"], job.number)
-    )
+    done = sorted((job for job in jobs if job.figures), key=lambda job: (job.kind, -job.elbo, job.number))
     return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
 
 
@@ -122,7 +126,7 @@ def _row(rank: int, job: Job, names: Sequence[str]) -> dict[str, Any]:
         "rank": rank if job.figures else "",
         "job": job.number,
         **{name: job.overrides.get(name, "") for name in names},
-        **{term: job.figures.get(term, "") for term in TERMS},
+        **{term: "" if job.figures.get(term) is None else job.figures[term] for term in TERMS},
         "unit": job.figures.get("unit", ""),
         "epochs": job.figures.get("epochs", ""),
         "seconds": job.figures.get("seconds", ""),
@@ -205,7 +209,7 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
     """Writes the pictures that fit what was swept; their names."""
     from vaelab import figures  # with matplotlib, which takes a second
 
-    done = [job for job in jobs if job.figures]
+    done = [job for job in jobs if all(isinstance(job.figures.get(term), float) for term in TERMS)]
     if len({job.kind for job in done}) != 1 or len(done) < 2:
         return []
     unit = done[0].figures["unit"]

@@ -18,13 +18,14 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab import about, checkpoint, loggers, ranks, reporting, resuming
-from vaelab.callbacks.checkpoints import WholeFiles
+from vaelab.callbacks.checkpoints import Checkpoint, WholeFiles
 from vaelab.callbacks.drawing import excused
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.machine import flushed_denormals, keep_freed_memory, keeps_channels_last, set_products
 from vaelab.module import VAEModule
+from vaelab.overrides import typed
 from vaelab.paths import ROOT
 from vaelab.quiet import quieten
 from vaelab.settings import check_training
@@ -36,11 +37,31 @@ _TAGS = ("data", "model", "loss", "prior", "posterior", "objective", "experiment
 
 
 class _Stopwatch(L.Callback):
-    """Counts training images and the seconds they took, without validation and its pictures; points ``latest`` here."""
+    """Counts training images and the seconds they took, without validation and its pictures; points ``latest`` here.
+
+    What goes on from a checkpoint counts on from there.
+
+    Attributes:
+        images, seconds: of the training.
+        elapsed: seconds since the beginning, with everything.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.images, self.seconds, self._started = 0, 0.0, 0.0
+        self._before, self._made = 0.0, time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        return self._before + time.perf_counter() - self._made
+
+    def state_dict(self) -> dict[str, float]:
+        running = time.perf_counter() - self._started if self._started else 0.0
+        return {"images": self.images, "seconds": self.seconds + running, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.images, self.seconds = int(state_dict["images"]), state_dict["seconds"]
+        self._before = state_dict["elapsed"]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -152,7 +173,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             flushed_denormals() if cfg.flush_denormals else nullcontext(),
             resuming.alone(run_dir) if ranks.is_first() else nullcontext(),
         ):
-            again = (_is_sweep() or was_requeued()) and cfg.ckpt_path is None and (run_dir / "config.yaml").is_file()
+            again = (_is_sweep() or was_requeued()) and (run_dir / "config.yaml").is_file()
             if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
                 reporting.say(f"{reporting.shown_path(run_dir)} is complete")
                 return complete
@@ -168,7 +189,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
     """What is left of a training that nothing speaks against."""
-    started = time.perf_counter()
+    stopwatch = _Stopwatch(run_dir)
     _label(cfg)
     _unfuse_optimizer(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -179,9 +200,11 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
         module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     if cfg.compile:
         module.compile_steps("default" if cfg.compile is True else cfg.compile)
-    stopwatch = _Stopwatch(run_dir)
     stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
     trainer = _trainer(cfg, stopwatch, stop)
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, Checkpoint):
+            callback.resumed_from = resume
     first_step = 0 if resume is None else _check_resume(module, resume)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
@@ -210,7 +233,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             "parameters": _count_parameters(module),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": round(stopwatch.elapsed, 2),
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
         if trainer.is_global_zero:
@@ -222,8 +245,8 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
         if trainer.is_global_zero:
             status = "stopped"
             reporting.say(
-                f"stopped by {stopped} after step {trainer.global_step:,}: ckpt_path={reporting.shown_path(run_dir)} "
-                "and the same settings go on from there"
+                f"stopped by {stopped} after step {trainer.global_step:,}: "
+                f"{typed('ckpt_path', reporting.shown_path(run_dir))} and the same settings go on from there"
             )
         raise
     finally:
@@ -236,23 +259,27 @@ def _requeue(signum: int, run_dir: Path) -> None:
         return
     failure = requeue(signum)
     if failure is not None:
-        where = f"hydra.sweep.dir={run_dir.parent}" if _is_sweep() else f"ckpt_path={run_dir}"
+        where = typed("hydra.sweep.dir", run_dir.parent) if _is_sweep() else typed("ckpt_path", run_dir)
         raise UserError(f"the job could not be queued again ({failure}): start it with {where}")
-    reporting.say(f"queued again: a job with hydra.run.dir={reporting.shown_path(run_dir)} goes on there")
+    reporting.say(f"queued again: a job with {typed('hydra.run.dir', reporting.shown_path(run_dir))} goes on there")
 
 
 def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
-    """The checkpoint that the training goes on from, if any; of a job that is started again, its own."""
-    if cfg.ckpt_path is None and again and (run_dir / "checkpoints" / "last.ckpt").is_file():
+    """The checkpoint that the training goes on from, if any; of a job that is started again, its own.
+
+    Raises:
+        UserError: the run folder holds another run.
+    """
+    own = run_dir / "checkpoints"
+    if again and any((own / f"{name}.ckpt").is_file() for name in ("last", "best")):
         cfg.ckpt_path = str(run_dir)
-    if cfg.ckpt_path is not None:
-        return checkpoint.find(cfg.ckpt_path, prefer="last")
-    if list(run_dir.glob("checkpoints/*.ckpt")) and ranks.is_first():
+    path = None if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer="last")
+    if ranks.is_first() and (path is None or path.parent != own) and list(own.glob("*.ckpt")):
         raise UserError(
-            f"{run_dir} already holds a run: continue it with ckpt_path={reporting.shown_path(run_dir)} (and a larger "
-            "trainer.max_epochs), or choose another folder"
+            f"{run_dir} already holds a run: continue it with {typed('ckpt_path', reporting.shown_path(run_dir))} (and "
+            "a larger trainer.max_epochs), or choose another folder"
         )
-    return None
+    return path
 
 
 def _unfuse_optimizer(cfg: DictConfig) -> None:
@@ -345,7 +372,7 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
     )
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
     return {
-        **{name: float(value) for name, value in tested[0].items()},
+        **({name: float(value) for name, value in tested[0].items()} if tested else {}),
         **{name: value for name, value in validated.items() if name.startswith("val/")},
         "tested": "the best epoch on validation images" if best else "the last epoch",
     }
@@ -356,6 +383,7 @@ def _introduce(
 ) -> None:
     """Writes the configuration where it belongs, and says what is being trained, on what."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: this is not complete until it is
     OmegaConf.save(OmegaConf.create({"overrides": about.typed(), **module.config}), run_dir / "config.yaml")
     parameters = _count_parameters(module)
     chosen = choices()

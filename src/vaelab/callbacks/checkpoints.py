@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there, and know the best one, wherever the training goes on."""
 
+import logging
 import os
 import shutil
 from datetime import timedelta
@@ -14,6 +15,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -65,7 +68,12 @@ class Checkpoint(ModelCheckpoint):
             effect where ``every_n_train_steps`` is set.
         every_n_train_steps: a number of steps after which one is.
         options: Lightning's.
+
+    Attributes:
+        resumed_from: the checkpoint that the training goes on from.
     """
+
+    resumed_from: Path | None = None
 
     def __init__(
         self, *, every_n_minutes: float | None = None, every_n_train_steps: int | None = None, **options: Any
@@ -83,28 +91,46 @@ class Checkpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_last_batch:
+        # Half of the gradients that make up a step are in no checkpoint.
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if trainer.fit_loop.epoch_loop.done:  # by trainer.max_steps, say: it can go on in the middle of its epoch
+            self._keep_last(trainer)
+        else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor and self.monitor not in trainer.callback_metrics:
             return  # the training ended before it was validated, which is made good after it
         super().on_train_epoch_end(trainer, pl_module)
-        by_step = self._every_n_train_steps or self._train_time_interval is not None
-        if by_step and trainer.is_last_batch and not self.monitor:
+        if trainer.is_last_batch or self._last_global_step_saved != trainer.global_step:
+            self._keep_last(trainer)
+
+    def _keep_last(self, trainer: L.Trainer) -> None:
+        if not self.monitor and (self._every_n_train_steps or self._train_time_interval is not None):
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
+            self._last_global_step_saved = trainer.global_step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = Path(state_dict["best_model_path"])
-        if self.monitor and self.dirpath != state_dict["dirpath"] and best.name == "best.ckpt" and best.is_file():
+        if self.monitor and best.name == "best.ckpt":
+            if not best.is_file() and self.resumed_from is not None:  # the run has been moved, and it with it
+                best = self.resumed_from.with_name(best.name)
             here = Path(str(self.dirpath)) / best.name
-            _copy(best, here)
+            found = best.is_file()
+            if not found:
+                log.warning("%s is not there any more: the best epoch is chosen anew, from here on", best)
+            elif best.resolve() != here.resolve():
+                _copy(best, here)
+            path = str(here) if found else ""
             state_dict = {
                 **state_dict,
                 "dirpath": self.dirpath,
-                "best_model_path": str(here),
-                "best_k_models": {str(here): state_dict["best_model_score"]},
-                "kth_best_model_path": str(here),
+                "best_model_path": path,
+                "best_model_score": state_dict["best_model_score"] if found else None,
+                "best_k_models": {path: state_dict["best_model_score"]} if found else {},
+                "kth_best_model_path": path,
+                "kth_value": state_dict["kth_value"] if found else self.kth_value,
                 "last_model_path": "",
             }
         super().load_state_dict(state_dict)

@@ -58,6 +58,8 @@ class GracefulStop(L.Callback):
     ) -> None:
         if trainer.is_last_batch:
             return  # the epoch's end has validation and checkpoints of its own; the next step is soon
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # half of the gradients that make up a step are in no checkpoint
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if trainer.world_size > 1 and batch_idx and (batch_idx + 1) % every:
             return
@@ -67,6 +69,10 @@ class GracefulStop(L.Callback):
         if self.announced and trainer.world_size == 1:
             trainer.save_checkpoint(self.path)
             self.announced = False
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.world_size > 1:  # a search's callback, in the first process alone, may have said so
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
     def agree(self, trainer: L.Trainer) -> bool:
         """Whether any of the processes was asked to end, of which all of them then know."""

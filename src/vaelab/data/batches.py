@@ -33,7 +33,7 @@ def binarize(images: Tensor, generator: torch.Generator, share: Share | None = N
     """
     drawn = images.new_empty((len(images) if share is None else share.total, *images.shape[1:]))
     drawn = drawn.random_(0, 255, generator=generator)[slice(None) if share is None else share.rows]
-    return (drawn < images).mul(255).to(torch.uint8)
+    return (drawn < images).to(torch.uint8).mul_(255)
 
 
 class Batches:

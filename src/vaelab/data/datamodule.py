@@ -10,6 +10,7 @@ from torch import Tensor
 from vaelab.data.batches import Batches, Binarization, binarize
 from vaelab.data.source import Images, Source
 from vaelab.errors import UserError
+from vaelab.overrides import typed
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class ImageDataModule(L.LightningDataModule):
             if split.images.dtype != torch.uint8 or tuple(split.images.shape[1:]) != self.image_shape:
                 raise UserError(
                     f"{self.source.name} holds {split.images.dtype} images of shape {tuple(split.images.shape[1:])}, "
-                    f"not uint8 of {self.image_shape}: type data.image_shape={list(split.images.shape[1:])}"
+                    f"not uint8 of {self.image_shape}: type {typed('data.image_shape', list(split.images.shape[1:]))}"
                 )
         found = len(self.source.classes)
         if self.classes is not None and found != self.classes:
@@ -129,7 +130,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def _binarize_once(self, images: Tensor, split: str) -> Tensor:
         if self.binarization == "threshold":
-            return (images > 127).mul(255).to(torch.uint8)
+            return (images > 127).to(torch.uint8).mul_(255)
         if self.binarization == "static" or (self.binarization == "dynamic" and split != "train"):
             name = "test" if split == "val" and self.validation == "test" else split
             return binarize(images, torch.Generator().manual_seed(SPLIT_SEEDS[name]))
@@ -189,7 +190,12 @@ class ImageDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training batches stand, for the checkpoint."""
-        return {} if self._training is None else {"training": self._training.state()}
+        if self._training is None:
+            return {}
+        state = self._training.state()
+        if self.trainer is not None and state["next"] >= self.trainer.num_training_batches:
+            state["next"] = len(self._training)  # the epoch is over, though trainer.limit_train_batches left some out
+        return {"training": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lets the training batches go on from there."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vaelab import figures
+from vaelab import figures, reporting
 from vaelab.errors import UserError
 from vaelab.figures.charts import Curve
 from vaelab.loggers import read_metrics
@@ -55,7 +55,8 @@ def losses(subject: Subject, terms: Sequence[str] = ("loss", "reconstruction", "
     # Where a training was validated within an epoch, too, there seem to be fewer steps in it.
     validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
     epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
-    units = {term: f"{'nats' if term == 'kl' else subject.unit}, per image" for term in curves}
+    counted = {term: reporting.term_unit(f"val/{term}", subject.is_normalized) for term in curves}
+    units = {term: f"{unit}, per image" if unit else "per image" for term, unit in counted.items()}
     arrays = {
         f"{split}/{term}": torch.tensor(curve, dtype=torch.float64).T
         for term, splits in curves.items()
