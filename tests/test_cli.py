@@ -3,15 +3,19 @@
 import importlib.util
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +24,7 @@ from tests.wrong_lines import CONFIGURATION, VALUES
 from vaelab import cli, paths
 from vaelab.errors import UserError
 from vaelab.mistakes import explain
+from vaelab.overrides import typed
 from vaelab.paths import CONFIGS, ROOT
 
 SRC = ROOT / "src"
@@ -243,8 +248,8 @@ def test_a_bug_keeps_its_traceback(script: Path) -> None:
 
 
 def test_hydra_full_error_gives_tracebacks_for_everything(script: Path) -> None:
-    for typed, error in (("latent_dim=-1", "UserError"), ("latent_dm=3", "ConfigCompositionException")):
-        run = python(script, typed, HYDRA_FULL_ERROR="1")
+    for setting, error in (("latent_dim=-1", "UserError"), ("latent_dm=3", "ConfigCompositionException")):
+        run = python(script, setting, HYDRA_FULL_ERROR="1")
         assert run.returncode == 1
         assert run.stderr.startswith("Traceback")
         assert error in run.stderr
@@ -374,6 +379,36 @@ def test_each_run_has_a_folder_of_its_own(name: str) -> None:
     assert first.hydra.run.dir != second.hydra.run.dir
     assert Path(first.hydra.run.dir).parent == ROOT / "logs" / name / "runs"
     assert Path(first.hydra.sweep.dir).parent == ROOT / "logs" / name / "multiruns"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "dynamic",
+        "logs/a b",
+        "a=b",
+        "it's",
+        "back\\slash",
+        "C:\\new\\",
+        "\\'",
+        "ü,(x)",
+        "~/runs",
+        "1e-3",
+        "null",
+        "",
+        None,
+        True,
+        3,
+        0.5,
+        [1, 28],
+    ],
+)
+def test_what_is_said_to_be_typed_can_be(value: Any) -> None:
+    """Through a shell, and Hydra's grammar."""
+    (word,) = shlex.split(typed("key", value))
+    (override,) = OverridesParser.create().parse_overrides([word])
+    found = override.value()
+    assert (str(found) if isinstance(found, QuotedString) else found) == value
 
 
 def test_variables_of_the_env_file_do_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -169,6 +169,16 @@ def test_a_card_of_a_checkpoint_alone(run_dir: Path, tmp_path: Path, capsys: pyt
     vaelab.load(tmp_path / "out")
 
 
+def test_a_card_has_no_figures_of_another_checkpoint(run_dir: Path, tmp_path: Path) -> None:
+    """The best epoch was tested, and the last one is another model."""
+    pytest.importorskip("safetensors", reason='needs safetensors: pip install -e ".[export]"')
+    _export(run_dir / "checkpoints" / "last.ckpt", tmp_path, "format=hub")
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert "None came with this checkpoint." in text
+    samples = Path("pictures") / "samples.png"
+    assert (tmp_path / "hub" / samples).read_bytes() != (run_dir / samples).read_bytes()
+
+
 def test_a_card_has_the_command_without_folders(hub: Path, tmp_path: Path) -> None:
     config = json.loads((hub / "config.json").read_text())["config"]
     typed = ["experiment=x", "data_dir=~/mine", "data.source.folder=paintings", "seed=3", "data.image_shape=[1,8,8]"]

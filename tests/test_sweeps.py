@@ -63,6 +63,23 @@ def test_jobs_are_ranked_and_failures_keep_their_reason(tmp_path: Path, capsys: 
     assert not (tmp_path / "heat_map.png").exists()
 
 
+def test_a_figure_that_is_no_number_costs_no_other_job_its_row(tmp_path: Path) -> None:
+    """As ``metrics.json`` has those that were not finite, and those that nobody asked for."""
+    for number, elbo in enumerate([-150.0, -110.0, -120.0]):
+        _job(tmp_path, number, [f"latent_dim={number + 2}"], elbo)
+    _job(tmp_path, 3, ["latent_dim=30"], 0.0)
+    (tmp_path / "3" / "metrics.json").write_text('{"val/elbo": null, "test/elbo": null, "unit": "nats", "epochs": 3}')
+    _job(tmp_path, 4, ["latent_dim=40"], 0.0)
+    (tmp_path / "4" / "metrics.json").write_text('{"unit": "nats", "epochs": 3, "seconds": 1.0}')
+    conclude(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["latent_dim"] for row in rows] == ["3", "4", "2", "30", "40"]
+    assert [row["val/elbo"] for row in rows[3:]] == ["", ""]
+    assert _is_picture(tmp_path / "curves.png")
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_two_numbers_make_a_map_and_seeds_a_spread(tmp_path: Path) -> None:
     grid = itertools.product((2, 8), (1e-4, 1e-3, 1e-2), (0, 1))
     for number, (latent_dim, rate, seed) in enumerate(grid):

@@ -26,5 +26,6 @@ def literal(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """Text that Hydra takes as it is."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # Of backslashes it takes those in pairs that stand before a quote, and others as they are.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"
