@@ -61,6 +61,13 @@ def test_what_a_launcher_needs_is_said(
         launchers.check(OmegaConf.create({"runtime": {"choices": chosen}}), sweep)
 
 
+def test_the_second_process_of_a_search_s_job_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("VAELAB_PARENT", "1")
+    chosen = {"hydra/launcher": "basic", "hydra/sweeper": "search"}
+    launchers.check(OmegaConf.create({"runtime": {"choices": chosen}}), sweep=False)
+
+
 def test_slurm_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
 from tests.conftest import ROOT
+from vaelab.callbacks.stopping import GracefulStop
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -43,6 +47,22 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     )
     assert on.returncode == 0, on.stderr
     _assert_same(whole, stopped)
+
+
+def test_what_one_process_decides_all_of_them_do() -> None:
+    """A search's pruner speaks to the first one alone."""
+    said: list[bool] = []
+
+    def any_of_all(decision: bool, all: bool) -> bool:
+        assert not all
+        said.append(decision)
+        return True
+
+    strategy = SimpleNamespace(reduce_boolean_decision=any_of_all)
+    trainer: Any = SimpleNamespace(world_size=2, should_stop=False, strategy=strategy)
+    GracefulStop(Path("last.ckpt")).on_train_epoch_end(trainer, L.LightningModule())
+    assert said == [False]
+    assert trainer.should_stop
 
 
 def test_a_slurm_job_whose_time_is_up_is_queued_again_and_goes_on(
