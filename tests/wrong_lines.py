@@ -99,7 +99,7 @@ VALUES = [
     ("train", "data.validation=5000", ["data.validation=5000", "leaves none"]),
     ("train", "data.validation=train", ["data.validation"]),
     ("train", "data.binarize=sometimes", ["data.binarize=sometimes", "threshold, dynamic, static"]),
-    ("train", "data.image_shape=[3,28,28]", ["data.image_shape=[1, 28, 28]"]),
+    ("train", "data.image_shape=[3,28,28]", ["data.image_shape=[1,28,28]"]),
     ("train", "data.image_shape=[28,28]", ["image_shape"]),
     ("train", "trainer.max_epochs=0", ["trainer.max_epochs=0", "trainer.max_epochs=10"]),
     ("train", "trainer.max_epochs=-1", ["both unlimited"]),

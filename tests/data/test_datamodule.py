@@ -91,7 +91,7 @@ def test_only_dynamic_training_images_change() -> None:
         ({"validation": 1.0}, "data.validation must be"),
         ({"validation": 60}, "leaves none of grey's 60 training images"),
         ({"binarize": "sometimes"}, "choose from none, threshold, dynamic, static"),
-        ({"image_shape": [1, 28, 28]}, r"type data.image_shape=\[1, 8, 8\]"),
+        ({"image_shape": [1, 28, 28]}, r"type 'data.image_shape=\[1,8,8\]'"),
     ],
 )
 def test_impossible_values_are_refused(options: dict[str, Any], message: str) -> None:
