@@ -11,7 +11,6 @@ step. Each part has its file in ``benchmarks/results/``.
 import argparse
 import json
 import os
-import platform
 import re
 import resource
 import subprocess
@@ -34,6 +33,7 @@ from throughput import spread
 import torch
 from hydra import compose, initialize_config_dir
 
+from vaelab.about import processor
 from vaelab.data.source import Images
 from vaelab.figures import save_png
 from vaelab.figures.style import PALETTE, new_figure, rendered
@@ -283,7 +283,7 @@ def first() -> dict[str, float]:
 
 
 def _today() -> str:
-    return f"{date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads of {platform.machine()}"
+    return f"{date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads of {processor()}"
 
 
 PARTS: dict[str, Callable[[], str]] = {"sizes": sizes, "larger": larger, "starts": starts}

@@ -76,7 +76,7 @@ def _cosine(peak: str) -> tuple[str, list[str]]:
     return f"a rate that rises to {peak} and falls along a cosine", schedule
 
 
-_BFLOAT16 = ("bfloat16", ["accelerator=cpu_bf16"])
+_BFLOAT16 = ("bfloat16", ["trainer.precision=bf16-mixed"])
 _TENSORFLOW = [
     ("batches of 64", ["data.batch_size=64"]),
     _cosine("1e-3"),

@@ -72,7 +72,7 @@ CONFIGURATION = [
     ("train", "-m latent_dm=2,8", ["no setting latent_dm", "did you mean latent_dim=2,8?"]),
     ("train", "-m model=conv,cnov", ["no model=cnov", "did you mean model=conv?"]),
     ("train", "-m model=glob(*) lr=1,2", ["did you mean optimizer.lr=1,2?"]),
-    ("train", "-m latent_dim=interval(1,2)", ["does not support sweep type"]),
+    ("train", "-m latent_dim=interval(1,2)", ["for ranges type hydra/sweeper=search"]),
     ("train", "-m +latent_dm=2,8", ["nothing reads latent_dm", "did you mean latent_dim=2,8?"]),
     ("train", "-m hydra.job.chdir=true,false", ["Sweeping over Hydra's configuration is not supported"]),
 ]

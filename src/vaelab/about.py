@@ -45,7 +45,7 @@ def keep(folder: Path, device: str, precision: str, splits: Mapping[str, Images]
             "images": {name: len(split.images) for name, split in splits.items()},
             "machine": {
                 "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-                "processor": _processor(),
+                "processor": processor(),
                 "cores": os.cpu_count(),
                 "threads": torch.get_num_threads(),
             },
@@ -66,7 +66,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine calls its processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

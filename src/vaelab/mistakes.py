@@ -85,6 +85,8 @@ def _explain_composition(error: HydraException) -> str:
         return f"{typed[1]} is several values; type -m to run each of them"
     if typed := re.match(r"Could not append to config. An item is already at '(.+)'", text):
         return f"there is a setting {typed[1]} already; leave out the +"
+    if "does not support sweep type" in text:
+        return "a sweep takes values, as in latent_dim=2,8,20: for ranges type hydra/sweeper=search"
     line = first_line(error).rstrip(".")
     cause = error.__cause__
     return f"{line}: {first_line(cause)}" if cause is not None and str(cause) else line
