@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, composed
-from tests.files import write_mnist
+from tests.files import write_mnist, write_pictures
 from vaelab.cli import _first_job
 from vaelab.evaluation import evaluate
 from vaelab.explorer import explore
@@ -60,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Pat
     folder = tmp_path_factory.mktemp("readme")
     for name in ("MNIST", "FashionMNIST"):
         write_mnist(folder / "data" / name / "raw", 60)
+    write_pictures(folder / "pictures")
     Image.new("RGB", (40, 30), "grey").save(folder / "mine.jpg")
     settings = ["data=mnist", "data.binarize=dynamic", "model=mlp", "latent_dim=2", *_small({})]
     train(composed("train", *settings, f"data.source.data_dir={folder / 'data'}", f"run_dir={folder / 'run'}"))
@@ -85,6 +86,8 @@ def _train(place: Path, out: Path, overrides: list[str]) -> None:
     else:
         keep_small = {"trainer.max_epochs": "1", "accelerator": "cpu"}
         settings = [*(f"{k}={v}" for k, v in typed.items() if k not in SMALL), *_small(typed | keep_small)]
+        if typed.get("data") == "image_folder":
+            settings += [f"data.source.cache_dir={out}", "data.validation=5"]
     figures = train(composed("train", *settings, f"run_dir={run}"))
     assert figures["steps"] > 0
 
