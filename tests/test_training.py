@@ -18,6 +18,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation import evaluate
 from vaelab.mistakes import explain
 from vaelab.module import VAEModule
+from vaelab.networks.mlp import MLPDecoder
 from vaelab.objectives import ELBO
 from vaelab.resuming import alone
 from vaelab.schedulers import plateau
@@ -471,6 +472,22 @@ def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str
     assert (tmp_path / "metrics.csv").read_text() == rows
     with pytest.raises(UserError, match="2 epochs already"):
         _train(tmp_path, *options, f"ckpt_path={tmp_path}")
+
+
+class _Ended(MLPDecoder):
+    """A decoder that ends as those of most programs do."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return super().forward(z).sigmoid()
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_decoder_that_ends_in_a_sigmoid_is_warned_of(
+    is_ended: bool, tmp_path: Path, tiny_data: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = [f"module.vae.decoder._target_={__name__}.{_Ended.__name__}"] if is_ended else []
+    _train(tmp_path, *tiny_data, *decoder, "callbacks=none", "trainer.max_epochs=1")
+    assert ("as if it ended in a sigmoid" in caplog.text) == is_ended
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path, tiny_data: list[str]) -> None:

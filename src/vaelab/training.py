@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from vaelab import about, checkpoint, loggers, ranks, reporting, resuming
 from vaelab.callbacks.checkpoints import Checkpoint, WholeFiles
@@ -291,12 +292,15 @@ def _unfuse_optimizer(cfg: DictConfig) -> None:
 
 @torch.no_grad()
 def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) -> None:
-    """Refuses choices that cannot meet, of which only a batch tells."""
+    """Refuses choices that cannot meet, of which only a batch tells, and warns of outputs that look like pictures."""
     images, labels = datamodule.splits["train"].part(slice(2))[:2]
     module.objective.data_size = len(datamodule.splits["train"].images)
     random_state = torch.get_rng_state()
+    given: list[Tensor] = []
+    watch = module.vae.decoder.register_forward_pre_hook(lambda decoder, inputs: given.append(inputs[0]))
     try:
         terms = module.eval().objective(module.vae, images.float() / 255, labels)
+        far = module.vae.decoder(1e3 * given[0])
     except NotImplementedError as error:  # of torch.distributions: "No KL(p || q) is implemented for ..."
         names = {group: OmegaConf.select(cfg, f"module.{group}._target_") for group in ("vae.posterior", "vae.prior")}
         q, p = (str(name).rpartition(".")[2] for name in names.values())
@@ -307,8 +311,14 @@ def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) ->
             "objective=elbo_sampled, or module.objective.divergence=sampled for another objective"
         ) from error
     finally:
+        watch.remove()
         module.train()
         torch.set_rng_state(random_state)
+    # Only what ends in a sigmoid stays there wherever the latents are.
+    if ((far >= 0) & (far <= 1)).all():
+        log.warning(
+            "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid: the likelihood applies its own"
+        )
     figures = [
         f"val/{name}" for name in (*terms, *(["bits_per_dim"] if module.vae.likelihood.has_bits_per_dim else []))
     ]
