@@ -23,6 +23,16 @@ def typed() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+def choices() -> dict[str, str]:
+    """The chosen option of every config group, of the job that is running."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {
+        str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")
+    }
+
+
 def device_name(device: torch.device) -> str:
     """A device as people call it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()

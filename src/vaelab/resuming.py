@@ -1,4 +1,4 @@
-"""What must hold when a training goes on: it is the same one, something is left of it, and it has its folder alone."""
+"""Where a training goes on, and what must hold: it is the same, something is left of it, it has its folder alone."""
 
 import json
 import logging
@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from vaelab import checkpoint
+from vaelab import checkpoint, ranks, reporting
 from vaelab.errors import UserError
+from vaelab.module import VAEModule
 from vaelab.overrides import typed
 
 try:
@@ -24,17 +25,46 @@ log = logging.getLogger(__name__)
 _PARTS = ("latent_dim", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
 
 
-def check(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """Refuses to go on with other settings, or with nothing left to do.
+def starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
+    """The checkpoint that the training goes on from, if any; of a job that is started again, its own.
+
+    Raises:
+        UserError: the run folder holds another run.
+    """
+    own = run_dir / "checkpoints"
+    if again and any((own / f"{name}.ckpt").is_file() for name in ("last", "best")):
+        cfg.ckpt_path = str(run_dir)
+    path = None if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer="last")
+    if ranks.is_first() and (path is None or path.parent != own) and list(own.glob("*.ckpt")):
+        raise UserError(
+            f"{run_dir} already holds a run: continue it with {typed('ckpt_path', reporting.shown_path(run_dir))} (and "
+            "a larger trainer.max_epochs), or choose another folder"
+        )
+    return path
+
+
+def check(module: VAEModule, path: Path) -> int:
+    """Refuses a checkpoint that this training cannot go on from.
 
     Args:
-        contents: of the checkpoint.
-        config: of the training that is to go on from it.
-        path: the checkpoint, for messages.
+        module: with the training's configuration.
+        path: the checkpoint.
+
+    Returns:
+        The step at which it goes on.
 
     Raises:
         UserError: with the settings to type.
     """
+    contents = checkpoint.read(path)
+    _check_settings(contents, module.config, path)
+    checkpoint.load_weights(module, contents, path)  # for its message: the trainer loads them again
+    reporting.say(f"continuing {reporting.shown_path(path)} after step {contents['global_step']:,}")
+    return int(contents["global_step"])
+
+
+def _check_settings(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Refuses to go on with other settings, or with nothing left to do."""
     then = contents["vaelab"]["config"]
     other = [
         f"{group}={option}"

@@ -1,9 +1,7 @@
 """One training from its configuration to its figures: what ``train.py`` runs."""
 
 import logging
-import os
 import signal
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,18 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from vaelab import about, checkpoint, loggers, ranks, reporting, resuming
+from vaelab import about, checkpoint, loggers, ranks, reporting, resuming, trial
 from vaelab.callbacks.checkpoints import Checkpoint, WholeFiles
 from vaelab.callbacks.drawing import excused
+from vaelab.callbacks.latest import Latest
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
+from vaelab.callbacks.stopwatch import Stopwatch
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.machine import flushed_denormals, keep_freed_memory, keeps_channels_last, set_products
 from vaelab.module import VAEModule
 from vaelab.overrides import typed
-from vaelab.paths import ROOT
 from vaelab.quiet import quieten
 from vaelab.settings import check_training
 
@@ -35,58 +33,6 @@ log = logging.getLogger(__name__)
 
 
 _TAGS = ("data", "model", "loss", "prior", "posterior", "objective", "experiment")  # of a W&B run
-
-
-class _Stopwatch(L.Callback):
-    """Counts training images and the seconds they took, without validation and its pictures; points ``latest`` here.
-
-    What goes on from a checkpoint counts on from there.
-
-    Attributes:
-        images, seconds: of the training.
-        elapsed: seconds since the beginning, with everything.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.images, self.seconds, self._started = 0, 0.0, 0.0
-        self._before, self._made = 0.0, time.perf_counter()
-
-    @property
-    def elapsed(self) -> float:
-        return self._before + time.perf_counter() - self._made
-
-    def state_dict(self) -> dict[str, float]:
-        running = time.perf_counter() - self._started if self._started else 0.0
-        return {"images": self.images, "seconds": self.seconds + running, "elapsed": self.elapsed}
-
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self.images, self.seconds = int(state_dict["images"]), state_dict["seconds"]
-        self._before = state_dict["elapsed"]
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._started = self._started or time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        share = getattr(trainer.train_dataloader, "share", None)
-        self.images += len(batch[0]) if share is None else share.total
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._pause()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._pause()
-        if trainer.is_global_zero:
-            _point_latest(self.run_dir)  # there is a checkpoint in a moment
-
-    def _pause(self) -> None:
-        if self._started:
-            self.seconds += time.perf_counter() - self._started
-            self._started = 0.0
 
 
 class _Unprofiled(PassThroughProfiler):
@@ -99,16 +45,6 @@ class _Unprofiled(PassThroughProfiler):
 _NOTHING = nullcontext()
 
 
-def choices() -> dict[str, str]:
-    """The chosen option of every config group, of the job that is running."""
-    if not HydraConfig.initialized():
-        return {}
-    chosen = HydraConfig.get().runtime.choices
-    return {
-        str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")
-    }
-
-
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     """The configuration with everything resolved, in plain containers, and the choices that led to it."""
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -117,7 +53,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     for key in checkpoint.DATA_PATHS:  # a checkpoint is used from anywhere
         if source.get(key) is not None:
             source[key] = str(Path(source[key]).expanduser().absolute())
-    return {"choices": choices(), **{str(key): value for key, value in plain.items()}}
+    return {"choices": about.choices(), **{str(key): value for key, value in plain.items()}}
 
 
 def _is_sweep() -> bool:
@@ -129,26 +65,12 @@ def _label(cfg: DictConfig) -> None:
     wandb = cfg.logger.get("wandb")
     if wandb is None:
         return
-    chosen = choices()
+    chosen = about.choices()
     wandb.tags = [*wandb.tags, *(f"{group}={chosen[group]}"[:64] for group in _TAGS if group in chosen)]
     if _is_sweep():
         sweep = Path(HydraConfig.get().sweep.dir).name
         wandb.group = wandb.group or sweep
         wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
-
-
-def _point_latest(run_dir: Path) -> None:
-    """Makes ``logs/train/latest`` this run, if the run is somewhere below ``logs/train``."""
-    home = ROOT / "logs" / "train"
-    if home not in run_dir.parents:
-        return
-    partial = home / f".latest.{os.getpid()}"
-    try:
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(os.path.relpath(run_dir, home))
-        os.replace(partial, home / "latest")
-    except OSError as error:
-        log.warning("%s could not be pointed at this run: %s", home / "latest", error)
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -178,7 +100,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             if again and (complete := resuming.finished(run_dir, _plain(cfg))) is not None:
                 reporting.say(f"{reporting.shown_path(run_dir)} is complete")
                 return complete
-            return _train(cfg, run_dir, _starting_point(cfg, run_dir, again))
+            return _train(cfg, run_dir, resuming.starting_point(cfg, run_dir, again))
     except Stopped as stopped:
         if stopped.signum in requeue_signals():
             _requeue(stopped.signum, run_dir)  # when all is written: it may end the job at once
@@ -190,7 +112,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any]:
     """What is left of a training that nothing speaks against."""
-    stopwatch = _Stopwatch(run_dir)
+    stopwatch = Stopwatch()
     _label(cfg)
     _unfuse_optimizer(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -202,17 +124,17 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     if cfg.compile:
         module.compile_steps("default" if cfg.compile is True else cfg.compile)
     stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
-    trainer = _trainer(cfg, stopwatch, stop)
+    trainer = _trainer(cfg, stopwatch, Latest(run_dir), stop)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
             callback.resumed_from = resume
-    first_step = 0 if resume is None else _check_resume(module, resume)
+    first_step = 0 if resume is None else resuming.check(module, resume)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
             logger.go_on(first_step)
     datamodule.prepare_data()
     datamodule.setup()
-    _try_out(cfg, module, datamodule)
+    trial.try_out(cfg, module, datamodule)
 
     status = "failed"
     try:
@@ -220,7 +142,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             _introduce(cfg, datamodule, module, trainer, run_dir)
         if trainer.world_size > 1:
             module.generators = {"cpu": torch.get_rng_state()}
-            _leave_out_what_nothing_trains(module, datamodule)
+            trial.freeze_what_nothing_trains(module, datamodule)
         with ranks.together(trainer, None if resume is None else str(resume)):
             trainer.fit(module, datamodule, ckpt_path=resume)
             if stop.agree(trainer):  # while the last epoch ended
@@ -265,86 +187,11 @@ def _requeue(signum: int, run_dir: Path) -> None:
     reporting.say(f"queued again: a job with {typed('hydra.run.dir', reporting.shown_path(run_dir))} goes on there")
 
 
-def _starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
-    """The checkpoint that the training goes on from, if any; of a job that is started again, its own.
-
-    Raises:
-        UserError: the run folder holds another run.
-    """
-    own = run_dir / "checkpoints"
-    if again and any((own / f"{name}.ckpt").is_file() for name in ("last", "best")):
-        cfg.ckpt_path = str(run_dir)
-    path = None if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer="last")
-    if ranks.is_first() and (path is None or path.parent != own) and list(own.glob("*.ckpt")):
-        raise UserError(
-            f"{run_dir} already holds a run: continue it with {typed('ckpt_path', reporting.shown_path(run_dir))} (and "
-            "a larger trainer.max_epochs), or choose another folder"
-        )
-    return path
-
-
 def _unfuse_optimizer(cfg: DictConfig) -> None:
     """Lightning does not clip gradients in mixed precision where the optimiser is fused."""
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
         cfg.optimizer.fused = False
-
-
-@torch.no_grad()
-def _try_out(cfg: DictConfig, module: VAEModule, datamodule: ImageDataModule) -> None:
-    """Refuses choices that cannot meet, of which only a batch tells, and warns of outputs that look like pictures."""
-    images, labels = datamodule.splits["train"].part(slice(2))[:2]
-    module.objective.data_size = len(datamodule.splits["train"].images)
-    random_state = torch.get_rng_state()
-    given: list[Tensor] = []
-    watch = module.vae.decoder.register_forward_pre_hook(lambda decoder, inputs: given.append(inputs[0]))
-    try:
-        terms = module.eval().objective(module.vae, images.float() / 255, labels)
-        far = module.vae.decoder(1e3 * given[0])
-    except NotImplementedError as error:  # of torch.distributions: "No KL(p || q) is implemented for ..."
-        names = {group: OmegaConf.select(cfg, f"module.{group}._target_") for group in ("vae.posterior", "vae.prior")}
-        q, p = (str(name).rpartition(".")[2] for name in names.values())
-        if "KL" not in str(error):
-            raise UserError(f"{choices().get('objective', 'this objective')}: {error}") from error
-        raise UserError(
-            f"there is no closed form of the divergence between the posterior {q} and the prior {p}: type "
-            "objective=elbo_sampled, or module.objective.divergence=sampled for another objective"
-        ) from error
-    finally:
-        watch.remove()
-        module.train()
-        torch.set_rng_state(random_state)
-    # Only what ends in a sigmoid stays there wherever the latents are.
-    if ((far >= 0) & (far <= 1)).all():
-        log.warning(
-            "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid: the likelihood applies its own"
-        )
-    figures = [
-        f"val/{name}" for name in (*terms, *(["bits_per_dim"] if module.vae.likelihood.has_bits_per_dim else []))
-    ]
-    if cfg.monitor not in figures:
-        raise UserError(f"monitor={cfg.monitor}: there is no such figure; choose from {', '.join(figures)}")
-
-
-def _leave_out_what_nothing_trains(module: VAEModule, datamodule: ImageDataModule) -> None:
-    """Freezes what no gradient reaches, as a prior beside a plain autoencoder: several processes would wait for it."""
-    images, labels = datamodule.splits["train"].part(slice(2))[:2]
-    random_state = torch.get_rng_state()
-    module.eval().objective(module.vae, images.float() / 255, labels)["loss"].backward()
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
-        parameter.grad = None
-    module.train()
-    torch.set_rng_state(random_state)
-
-
-def _check_resume(module: VAEModule, path: Path) -> int:
-    """Refuses a checkpoint that this training cannot go on from; the step at which it does."""
-    contents = checkpoint.read(path)
-    resuming.check(contents, module.config, path)
-    checkpoint.load_weights(module, contents, path)  # for its message: the trainer loads them again
-    reporting.say(f"continuing {reporting.shown_path(path)} after step {contents['global_step']:,}")
-    return int(contents["global_step"])
 
 
 def _count_parameters(module: VAEModule) -> int:
@@ -396,7 +243,7 @@ def _introduce(
     (run_dir / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: this is not complete until it is
     OmegaConf.save(OmegaConf.create({"overrides": about.typed(), **module.config}), run_dir / "config.yaml")
     parameters = _count_parameters(module)
-    chosen = choices()
+    chosen = about.choices()
     flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
     loggers.log_configuration(trainer.loggers, flat, module.config)
     what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
