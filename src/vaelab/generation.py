@@ -1,6 +1,5 @@
 """Pictures from a trained model, from its checkpoint alone: what ``generate.py`` runs."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from vaelab.data.picture_files import read_image
 from vaelab.data.source import Images
 from vaelab.errors import UserError
 from vaelab.figures import save_gif, save_png
+from vaelab.files import whole
 from vaelab.module import evaluation_noise
 from vaelab.pictures import CannotDraw, Drawn
 from vaelab.settings import check_generation, listed
@@ -90,12 +90,9 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, subject: Subject
 
 def save_npz(arrays: Mapping[str, Any], path: Path) -> Path:
     """Writes arrays, whole or not at all, and returns the path of their file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
-    with partial.open("wb") as file:
+    with whole(path) as file:
         np.savez_compressed(file, **plain)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
-    os.replace(partial, path)
     return path
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
+from vaelab.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,12 @@ class CSVLogger(Logger):
     def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
         names = {*columns, *(rows[0] if rows else ())}
         self._columns = sorted(names, key=lambda name: (name not in ("epoch", "step"), name))
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-            _to_disk(file)
-        os.replace(partial, self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        with whole(self.path, is_durable=True) as file:
+            file.write(text.getvalue().encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaelab import ranks
+from vaelab.files import whole
 
 NOT_NATS = "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."
 _UNITLESS = ("mmd",)
@@ -145,9 +145,8 @@ def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normal
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Writes values as JSON, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(valid(values), indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    with whole(path) as file:
+        file.write((json.dumps(valid(values), indent=2, allow_nan=False) + "\n").encode())
 
 
 def valid(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or not there, and know the best one, wherever the training goes on."""
 
 import logging
-import os
 import shutil
 from datetime import timedelta
 from functools import cached_property
@@ -15,6 +14,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
+from vaelab.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,12 @@ class WholeFiles(TorchCheckpointIO):
             UserError: the disk is full, or may not be written to.
         """
         target = Path(path)
-        partial = target.with_name(f".{target.name}.partial")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            for left in target.parent.glob(f".{target.name}.*.partial"):  # by a process that was killed here
+                left.unlink(missing_ok=True)
+            with whole(target, is_durable=True) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and "writ" not in str(error):  # what torch makes of a full disk
                 raise
             earlier = "the one before it is whole" if target.is_file() else "there was none before it"
@@ -138,5 +134,5 @@ class Checkpoint(ModelCheckpoint):
 
 @rank_zero_only
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    with source.open("rb") as read, whole(target, is_durable=True) as written:
+        shutil.copyfileobj(read, written)

@@ -1,10 +1,7 @@
 """Digits: synthetic grey images of handwritten digits, drawn from pen strokes, with their generating factors."""
 
-import contextlib
 import hashlib
 import logging
-import os
-import uuid
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vaelab.data.source import Images
+from vaelab.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -347,13 +345,8 @@ def _read(path: Path, key: str) -> DigitImages | None:
 
 
 def _write(path: Path, key: str, digits: DigitImages) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with whole(path) as file:
             np.savez(file, **digits._asdict(), sha256=np.array(_digest(key, digits)))
-        os.replace(temporary, path)
     except OSError as error:
         log.info("the digits are not cached in %s: %s", path.parent, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vaelab.data.picture_files import image_or_reason, read_all
 from vaelab.errors import UserError
+from vaelab.files import whole
 from vaelab.mistakes import first_line
 
 try:
@@ -293,14 +294,8 @@ def _locked(path: Path) -> BinaryIO | None:
 
 
 def _write_json(content: object, path: Path) -> None:
-    """Writes it whole, or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(json.dumps(content).encode())
 
 
 def _sha256(*values: object) -> str:

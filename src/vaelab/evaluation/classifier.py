@@ -6,7 +6,6 @@ with any figure published elsewhere.
 
 import hashlib
 import logging
-import os
 import pickle
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from vaelab.data.batches import Batches
 from vaelab.data.source import Images
+from vaelab.files import whole
 from vaelab.module import evaluation_noise
 
 log = logging.getLogger(__name__)
@@ -101,14 +101,11 @@ def _load(model: Classifier, path: Path) -> bool:
 
 
 def _save(model: Classifier, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), partial)
-        os.replace(partial, path)
+        with whole(path) as file:
+            torch.save(model.state_dict(), file)
     except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
         log.warning("the classifier could not be kept, and will be trained again: %s", error)
-        partial.unlink(missing_ok=True)
 
 
 def _train(model: Classifier, train: Images, device: torch.device) -> None:

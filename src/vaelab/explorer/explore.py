@@ -32,6 +32,7 @@ from vaelab.evaluation.latents import dimension_kls
 from vaelab.explorer.graph import trace
 from vaelab.figures.latents import principal_axes
 from vaelab.figures.style import PALETTE
+from vaelab.files import whole
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.subject import Subject, spaced
@@ -61,7 +62,8 @@ def explore(cfg: DictConfig) -> Path:
     with evaluation_noise(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
         page = contents(path, cfg.images, cfg.draws, cfg.seed, cfg.data_dir)
     file = Path(cfg.run_dir) / "explorer.html"
-    _write(render(page), file)
+    with whole(file) as written:
+        written.write(render(page).encode())
     reporting.say(f"{reporting.shown_path(file)}: {file.stat().st_size / 1e6:.1f} MB, for any browser")
     if cfg.serve:
         _serve(file.read_bytes(), cfg.port, cfg.open)
@@ -227,14 +229,6 @@ def render(page: dict[str, Any]) -> str:
     # Nothing in it ends the element that holds it.
     parts["data"] = json.dumps(page, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return re.sub(r"\{\{([\w.]+)\}\}", lambda found: parts[found[1]], (folder / "explorer.html").read_text("utf-8"))
-
-
-def _write(text: str, file: Path) -> None:
-    """Writes a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, file)
 
 
 def _has_browser() -> bool:

@@ -1,6 +1,5 @@
 """Pictures as files."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,14 +7,13 @@ import numpy as np
 from PIL import Image
 
 from vaelab.figures.style import Picture
+from vaelab.files import whole
 
 
 def save_png(picture: Picture, path: Path) -> Path:
     """Writes a picture, whole or not at all, and returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(picture).save(partial, format="PNG")
-    os.replace(partial, path)
+    with whole(path) as file:
+        Image.fromarray(picture).save(file, format="PNG")
     return path
 
 
@@ -28,13 +26,11 @@ def save_gif(pictures: Sequence[Picture], path: Path, frame_ms: int = 200, hold_
         frame_ms: how long a frame is shown, milliseconds, in tens.
         hold_ms: the same of the last one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One palette for all, of all: colours that change from frame to frame would flicker.
     every = max(1, len(pictures) // 16)
     palette = Image.fromarray(np.concatenate(pictures[::-every])).quantize(256)
     frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    frames[0].save(partial, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    os.replace(partial, path)
+    with whole(path) as file:
+        frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
     return path

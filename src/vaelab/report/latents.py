@@ -5,7 +5,6 @@ A model alone can tell these, so they are kept beside it in ``latents.npz``, of 
 
 import io
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vaelab.evaluation.latents import dimension_kls
 from vaelab.figures import pca
+from vaelab.files import whole
 from vaelab.subject import Subject, spaced
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -138,10 +138,8 @@ def keep(subject: Subject, path: Path, limit: int = 2000) -> None:
     """Writes what :func:`gather` returns, whole or not at all; what was there before goes, whatever comes of it."""
     path.unlink(missing_ok=True)
     arrays = gather(subject, limit)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with whole(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of them
-    os.replace(partial, path)
 
 
 def read(path: Path) -> Arrays:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vaelab import __version__, reporting
+from vaelab.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +150,8 @@ class Page:
 
     def save(self, path: Path) -> Path:
         """Writes it, whole or not at all, and returns its path."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            partial.write_text(self.html(), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole(path) as file:
+            file.write(self.html().encode())
         return path
 
 
