@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from vaelab import reporting
 from vaelab.checkpoint import DATA_PATHS
 from vaelab.figures import save_png
+from vaelab.files import write_text
 from vaelab.pictures import samples
 from vaelab.subject import Subject
 
@@ -57,7 +58,7 @@ def write_card(subject: Subject, path: Path, folder: Path, license_id: str | Non
     if license_id is None:
         sections.append("## Licence\n\nNone has been given: whoever publishes these weights has to.")
     card = folder / "README.md"
-    card.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    write_text("\n\n".join(sections) + "\n", card)
     return card
 
 

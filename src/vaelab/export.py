@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vaelab import __version__, checkpoint, reporting
 from vaelab.card import write_card
 from vaelab.errors import UserError
+from vaelab.files import whole, write_text
 from vaelab.module import evaluation_noise
 from vaelab.settings import check_export
 from vaelab.subject import Subject
@@ -207,13 +208,13 @@ def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]
     """``model.safetensors`` and ``config.json``, from which :func:`vaelab.load` builds the same model."""
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     stored = checkpoint.read(path)
     config = portable(stored["vaelab"]["config"])
     weights, settings = folder / "model.safetensors", folder / "config.json"
-    weights.write_bytes(save({name: value.contiguous().clone() for name, value in stored["state_dict"].items()}))
+    with whole(weights) as file:
+        file.write(save({name: value.contiguous().clone() for name, value in stored["state_dict"].items()}))
     written = {"library": "vaelab", "version": __version__, "format": stored["vaelab"]["format"], "config": config}
-    settings.write_text(json.dumps(written, indent=2, allow_nan=False) + "\n")
+    write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", settings)
     loaded, _ = checkpoint.rebuild(weights)
     difference = 0.0
     for part in (Encoder, Decoder):

@@ -1,11 +1,13 @@
 """Files that are written whole or not at all."""
 
+import csv
+import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -30,3 +32,19 @@ def whole(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a text."""
+    with whole(path) as file:
+        file.write(text.encode())
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path, is_durable: bool = False) -> None:
+    """Writes a table; what a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole(path, is_durable) as file:
+        file.write(text.getvalue().encode())

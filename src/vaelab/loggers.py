@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.errors import UserError
-from vaelab.files import whole
+from vaelab.files import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +63,7 @@ class CSVLogger(Logger):
     def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
         names = {*columns, *(rows[0] if rows else ())}
         self._columns = sorted(names, key=lambda name: (name not in ("epoch", "step"), name))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        with whole(self.path, is_durable=True) as file:
-            file.write(text.getvalue().encode())
+        write_csv(self._columns, rows, self.path, is_durable=True)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

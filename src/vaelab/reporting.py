@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaelab import ranks
-from vaelab.files import whole
+from vaelab.files import write_text
 
 NOT_NATS = "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."
 _UNITLESS = ("mmd",)
@@ -145,8 +145,7 @@ def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normal
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Writes values as JSON, whole or not at all."""
-    with whole(path) as file:
-        file.write((json.dumps(valid(values), indent=2, allow_nan=False) + "\n").encode())
+    write_text(json.dumps(valid(values), indent=2, allow_nan=False) + "\n", path)
 
 
 def valid(value: Any) -> Any:

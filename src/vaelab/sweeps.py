@@ -1,6 +1,5 @@
 """What a sweep comes to: one ranked table of its jobs, and the figures that fit what was swept."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab import reporting
+from vaelab.files import write_csv, write_text
 from vaelab.paths import FAILURE
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
@@ -96,12 +96,9 @@ def conclude(folder: Path) -> None:
         return
     names = swept(jobs)
     rows = [_row(rank, job, names) for rank, job in enumerate(jobs, 1)]
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(list(rows[0]), rows, folder / "results.csv")
     comparable = len({job.kind for job in jobs if job.figures}) <= 1
-    (folder / "results.md").write_text(_markdown(rows, folder, comparable))
+    write_text(_markdown(rows, folder, comparable), folder / "results.md")
     _print(rows, comparable)
     pictures = _draw(jobs, names, folder)
     written = ["results.csv", "results.md", *pictures]

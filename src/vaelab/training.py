@@ -23,6 +23,7 @@ from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_si
 from vaelab.callbacks.stopwatch import Stopwatch
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
+from vaelab.files import write_text
 from vaelab.machine import flushed_denormals, keep_freed_memory, keeps_channels_last, set_products
 from vaelab.module import VAEModule
 from vaelab.overrides import typed
@@ -241,7 +242,8 @@ def _introduce(
     """Writes the configuration where it belongs, and says what is being trained, on what."""
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: this is not complete until it is
-    OmegaConf.save(OmegaConf.create({"overrides": about.typed(), **module.config}), run_dir / "config.yaml")
+    configuration = OmegaConf.create({"overrides": about.typed(), **module.config})
+    write_text(OmegaConf.to_yaml(configuration), run_dir / "config.yaml")
     parameters = _count_parameters(module)
     chosen = about.choices()
     flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vaelab.data.picture_files import image_or_reason, read_all
 from vaelab.errors import UserError
-from vaelab.files import whole
+from vaelab.files import write_text
 from vaelab.mistakes import first_line
 
 try:
@@ -132,7 +132,7 @@ class ImageCache:
                 "unreadable": work.unreadable,
                 "files": files,
             }
-            _write_json(content, self._manifest)
+            write_text(json.dumps(content), self._manifest)
         except OSError as error:
             size = len(files) * self._image_bytes / 1e6
             raise UserError(
@@ -268,7 +268,7 @@ class _Work:
         """Notes what is done, once it is on the disk."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        _write_json({"done": self.done, "unreadable": self.unreadable}, self.journal)
+        write_text(json.dumps({"done": self.done, "unreadable": self.unreadable}), self.journal)
 
 
 def _locked(path: Path) -> BinaryIO | None:
@@ -291,11 +291,6 @@ def _locked(path: Path) -> BinaryIO | None:
             path.unlink(missing_ok=True)
             return None
         file.close()
-
-
-def _write_json(content: object, path: Path) -> None:
-    with whole(path) as file:
-        file.write(json.dumps(content).encode())
 
 
 def _sha256(*values: object) -> str:

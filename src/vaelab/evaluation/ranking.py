@@ -1,6 +1,5 @@
 """A folder of runs: which they are, and the table that their evaluations come to."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab import reporting
+from vaelab.files import write_csv, write_text
 
 _DEPTH = 3  # folders below the one that was named
 _BEST = "log_likelihood"
@@ -61,15 +61,11 @@ def conclude(evaluations: Mapping[str, Mapping[str, Any]], failed: Mapping[str, 
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(names, rows, folder / "results.csv")
     shown = [[_shown(row.get(name)) for name in names] for row in rows]
     lines = [f"| {' | '.join(cells)} |" for cells in [names, ["---"] * len(names), *shown]]
     lines += ["", *(f"- {name} could not be evaluated: {reason}" for name, reason in failed.items())]
-    (folder / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+    write_text("\n".join(lines).rstrip() + "\n", folder / "results.md")
     few = [name for name in names if "/" not in name or name.startswith("test/")][:7]  # what a terminal has room for
     table = Table(box=SIMPLE_HEAD)
     for name in few:

@@ -6,7 +6,6 @@ The caveat belongs to it: a generative model can give images of another, simpler
 those it was trained on (Nalisnick et al. 2019, arXiv 1810.09136).
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation.likelihood import bounds
 from vaelab.evaluation.measured import Measured, mean_over_images
 from vaelab.figures import Picture, labelled_grid
+from vaelab.files import write_csv
 from vaelab.reporting import Figure
 from vaelab.subject import Subject, spaced
 from vaelab.vae import VAE
@@ -116,11 +116,11 @@ def measure(
 
 
 def _write(numbers: Tensor, scores: Tensor, images: Images, classes: tuple[str, ...], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "class", "score"])
-        for number, label, value in zip(numbers.tolist(), images.labels.tolist(), scores.tolist(), strict=True):
-            writer.writerow([number, classes[label] if label < len(classes) else label, value])
+    rows = [
+        {"image": number, "class": classes[label] if label < len(classes) else label, "score": value}
+        for number, label, value in zip(numbers.tolist(), images.labels.tolist(), scores.tolist(), strict=True)
+    ]
+    write_csv(["image", "class", "score"], rows, path)
 
 
 def _extremes(scores: Tensor, images: Tensor, count: int) -> Picture:

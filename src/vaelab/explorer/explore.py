@@ -32,7 +32,7 @@ from vaelab.evaluation.latents import dimension_kls
 from vaelab.explorer.graph import trace
 from vaelab.figures.latents import principal_axes
 from vaelab.figures.style import PALETTE
-from vaelab.files import whole
+from vaelab.files import write_text
 from vaelab.module import evaluation_noise
 from vaelab.quiet import quieten
 from vaelab.subject import Subject, spaced
@@ -62,8 +62,7 @@ def explore(cfg: DictConfig) -> Path:
     with evaluation_noise(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
         page = contents(path, cfg.images, cfg.draws, cfg.seed, cfg.data_dir)
     file = Path(cfg.run_dir) / "explorer.html"
-    with whole(file) as written:
-        written.write(render(page).encode())
+    write_text(render(page), file)
     reporting.say(f"{reporting.shown_path(file)}: {file.stat().st_size / 1e6:.1f} MB, for any browser")
     if cfg.serve:
         _serve(file.read_bytes(), cfg.port, cfg.open)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vaelab import __version__, reporting
-from vaelab.files import whole
+from vaelab.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +150,7 @@ class Page:
 
     def save(self, path: Path) -> Path:
         """Writes it, whole or not at all, and returns its path."""
-        with whole(path) as file:
-            file.write(self.html().encode())
+        write_text(self.html(), path)
         return path
 
 
