@@ -224,6 +224,7 @@ def render(page: dict[str, Any]) -> str:
     """The page as HTML, complete in itself."""
     folder = resources.files("vaelab.explorer")
     parts = {name: (folder / name).read_text("utf-8") for name in ("explorer.css", "decoder.js", "explorer.js")}
+    parts["colours.css"] = (resources.files("vaelab") / "colours.css").read_text("utf-8")
     parts["title"] = html.escape(f"{page['title']}: latent space")
     # Nothing in it ends the element that holds it.
     parts["data"] = json.dumps(page, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

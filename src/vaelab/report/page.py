@@ -132,7 +132,7 @@ class Page:
             loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         environment.filters["json"] = _json
-        style = f"{_text('uplot/uPlot.min.css')}\n{_text('report.css')}"
+        style = f"{_text('uplot/uPlot.min.css')}\n{_text('../colours.css')}\n{_text('report.css')}"
         # Whoever passes the page on passes uPlot on, with its licence.
         script = f"/*\n{_text('uplot/LICENSE')}\n*/\n{_text('uplot/uPlot.iife.min.js')}\n{_text('report.js')}"
         policy = (
