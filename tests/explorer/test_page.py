@@ -68,69 +68,86 @@ def middle(opened: Any, selector: str) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-def test_every_way_to_move_shows_what_torch_decodes(page: Page, deep: tuple[Path, VAE]) -> None:
+class Watched:
+    """A page whose image is compared with torch's, and with what it was, whenever it should have changed."""
+
+    def __init__(self, opened: Any, vae: VAE) -> None:
+        self.opened, self.vae = opened, vae
+        self.image = assert_decoded(opened, vae)
+
+    def assert_changed(self) -> None:
+        now = assert_decoded(self.opened, self.vae)
+        assert not torch.equal(now, self.image)
+        self.image = now
+
+
+@pytest.fixture
+def watched(page: Page, deep: tuple[Path, VAE]) -> Watched:
     address, vae = deep
-    opened = page(address)
-    before = assert_decoded(opened, vae)
+    return Watched(page(address), vae)
 
-    def changed() -> torch.Tensor:
-        nonlocal before
-        now = assert_decoded(opened, vae)
-        assert not torch.equal(now, before)
-        before = now
-        return now
 
-    # the map: look, click, drag, zoom
+PANEL = "[role=tabpanel]:not([hidden])"
+
+
+def test_the_map_is_looked_at_clicked_dragged_and_zoomed(watched: Watched) -> None:
+    opened = watched.opened
     x, y = middle(opened, "#plane")
     opened.mouse.move(x + 40, y + 30)
     assert opened.locator("#lens").is_visible()
     assert shown(opened, "#lens canvas").std() > 0
     opened.mouse.down()
-    opened.mouse.move(x - 120, y + 60, steps=5)
-    changed()
-    opened.mouse.move(x + 90, y - 150, steps=5)
-    changed()
+    for there in ((-120, 60), (90, -150)):
+        opened.mouse.move(x + there[0], y + there[1], steps=5)
+        watched.assert_changed()
     opened.mouse.up()
     places = torch.tensor(list(opened.evaluate("Array.from(explorer.places())"))).view(-1, 2)
     central = int((places - places.median(0).values).square().sum(1).argmin())  # not beneath a button of the map's rim
     at = opened.evaluate(f"explorer.toScreen(explorer.places().slice({2 * central}, {2 * central + 2}))")
     box = opened.locator("#plane").bounding_box()
     opened.mouse.click(box["x"] + at[0], box["y"] + at[1])
-    changed()  # which waits until it is drawn, and so until it is said
+    watched.assert_changed()  # which waits until it is drawn, and so until it is said
     assert "the code of test image" in opened.locator("#nearest").inner_text()
     opened.mouse.wheel(0, -300)
-    assert torch.equal(shown(opened), before)
+    assert torch.equal(shown(opened), watched.image)
     opened.get_by_role("button", name="show all").click()
+    opened.get_by_role("button", name="Decoded").click()
+    opened.wait_for_timeout(500)
+    assert shown(opened, "#tiles").std() > 0
 
-    # dimensions
-    slider = opened.locator("[role=tabpanel]:not([hidden]) input[type=range]").first
-    name = slider.get_attribute("aria-label")
-    dimension = int(name.split()[1])
+
+def test_a_slider_moves_its_dimension_alone(watched: Watched) -> None:
+    opened = watched.opened
+    slider = opened.locator(f"{PANEL} input[type=range]").first
+    dimension = int(slider.get_attribute("aria-label").split()[1])
     z = z_of(opened)
     slider.focus()
     for _ in range(40):
         opened.keyboard.press("ArrowRight")
-    changed()
+    watched.assert_changed()
     difference = (z_of(opened) - z).abs()
     assert float(difference[dimension]) > 0.1
     assert float(difference.sum()) == pytest.approx(float(difference[dimension]))
     slider.dblclick()
     assert abs(float(z_of(opened)[dimension])) < 1e-6
     opened.get_by_role("button", name="All 12 dimensions").click()
-    assert opened.locator("[role=tabpanel]:not([hidden]) input[type=range]:visible").count() == 12
+    assert opened.locator(f"{PANEL} input[type=range]:visible").count() == 12
 
-    # between two images
+
+def test_between_two_images_and_along_an_attribute(watched: Watched) -> None:
+    opened = watched.opened
     opened.get_by_role("tab", name="Between").click()
+    box = opened.locator("#plane").bounding_box()
     for letter, place in (("A", (0.3, 0.4)), ("B", (0.7, 0.6))):
         opened.get_by_role("button", name=f"Pick {letter}").click()
         opened.mouse.click(box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"])
     ends = opened.evaluate("explorer.state.ends")
     assert None not in ends
     assert ends[0] != ends[1]
-    changed()
+    watched.assert_changed()
     way = opened.get_by_label("from A to B")
     way.fill("0.5")
-    changed()
+    watched.assert_changed()
     a, b = (torch.tensor(opened.evaluate(f"(explorer.goToImage({i}), Array.from(explorer.state.z))")) for i in ends)
     way.fill("0.25")
     way.fill("0.5")
@@ -138,19 +155,20 @@ def test_every_way_to_move_shows_what_torch_decodes(page: Page, deep: tuple[Path
     opened.get_by_role("button", name="100 % of the way").click()
     torch.testing.assert_close(z_of(opened), b)
 
-    # attributes are added, and taken away again
     opened.get_by_role("tab", name="Attributes").click()
     shown(opened)
-    before = assert_decoded(opened, vae)
+    watched.image = assert_decoded(opened, watched.vae)
     opened.get_by_label("thickness").fill("1.5")
-    changed()
+    watched.assert_changed()
     opened.get_by_label("thickness").fill("0")
-    torch.testing.assert_close(z_of(opened), b)
+    torch.testing.assert_close(z_of(opened), b)  # what was added is taken away again
 
-    # samples
+
+def test_samples_are_drawn_by_seed_and_taken(watched: Watched) -> None:
+    opened = watched.opened
     opened.get_by_role("tab", name="Samples").click()
     opened.get_by_role("button", name="sample 3", exact=True).click()
-    changed()
+    watched.assert_changed()
     first = shown(opened, "#samples canvas")
     opened.get_by_role("button", name="Draw again").click()
     opened.wait_for_function("document.querySelector('input[type=number]').value === '1'")
@@ -159,13 +177,9 @@ def test_every_way_to_move_shows_what_torch_decodes(page: Page, deep: tuple[Path
     opened.keyboard.press("Enter")
     opened.wait_for_timeout(300)
     assert torch.equal(shown(opened, "#samples canvas"), first)
-    opened.locator("[role=tabpanel]:not([hidden]) input[type=range]").fill("0")
+    opened.locator(f"{PANEL} input[type=range]").fill("0")  # the temperature
     opened.get_by_role("button", name="sample 1", exact=True).click()
     assert float(z_of(opened).abs().max()) == 0
-
-    opened.get_by_role("button", name="Decoded").click()
-    opened.wait_for_timeout(500)
-    assert shown(opened, "#tiles").std() > 0
 
 
 def test_keys_alone_will_do(page: Page, deep: tuple[Path, VAE]) -> None:
