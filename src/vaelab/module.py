@@ -226,9 +226,8 @@ class VAEModule(L.LightningModule):
         saved = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         return f"; the last good state is in {saved}" if saved.is_file() else ""
 
-    def _check_what_is_saved(self) -> None:
-        """Lets no ruined state take the place of the last good one."""
-        summed = self._summed() if self._sums else None
+    def _check_what_is_saved(self, summed: Tensor | None) -> None:
+        """Lets no ruined state take the place of the last good one, with what :meth:`_summed` gathered before it."""
         if summed is not None and self.bad_numbers == "stop" and not summed.isfinite().all():
             raise UserError(self._what_is_bad(summed.cpu()))
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
@@ -323,14 +322,15 @@ class VAEModule(L.LightningModule):
         """Adds what rebuilds the model, and what goes on where it stopped, in plain containers."""
         if self.trainer.training and self._is_time_to_log(self.trainer.fit_loop.epoch_loop.batch_idx):
             self._log_training()  # Lightning saves before it gets there, and what goes on would not
-        self._check_what_is_saved()
+        summed = self._summed() if self._sums else None
+        self._check_what_is_saved(summed)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint["vaelab"] = {
             "format": 1,
             "config": self.config,
             "metrics": metrics,
             "random_states": [_random_state(self.device)],  # the same in every process
-            "training_sums": list(self._summed()) if self._sums else [],
+            "training_sums": [] if summed is None else list(summed),
             "skipped_steps": self.skipped_steps,
             "plateau": None if self._plateau is None else self._plateau["scheduler"].state_dict(),
         }
@@ -354,7 +354,6 @@ class VAEModule(L.LightningModule):
             gathered = restored.get("training_sums", [])
             self._sums = [sums[:-1].to(self.device) * factor for sums in gathered]
             self._counts = [round(float(sums[-1]) * factor) for sums in gathered]
-        if restored:
             self.skipped_steps = restored.get("skipped_steps", 0)
         if restored and restored["plateau"] is not None and self._plateau is not None:
             self._plateau["scheduler"].load_state_dict(restored["plateau"])
