@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vaelab import figures
-from vaelab.figures.style import PALETTE
+from vaelab.figures.style import PALETTE, spread
 
 
 def _contains(picture: np.ndarray, part: np.ndarray) -> bool:
@@ -118,6 +118,16 @@ def test_latent_scatter_draws_any_size_and_number_of_classes(latent_dim: int, cl
     assert both.shape[1] > figures.latent_scatter(points, None, labels, names).shape[1]
     for i in range(classes if 1 < classes <= 10 else 0):
         assert _has_color(both, PALETTE[i]), names[i]
+
+
+def test_labels_are_moved_apart_and_others_are_left_where_they_are() -> None:
+    boxes = np.array([[0, 0, 10, 4], [5, 1, 15, 5], [9, 2, 12, 6], [40, 0, 50, 4], [0, 30, 10, 34]], float)
+    apart = spread(boxes)
+    assert np.array_equal(apart[3:], boxes[3:])
+    assert np.array_equal(apart[:, ::2], boxes[:, ::2])
+    np.testing.assert_allclose(apart[:, 3] - apart[:, 1], boxes[:, 3] - boxes[:, 1])
+    for i, j in ((0, 1), (1, 2), (0, 2)):
+        assert min(apart[i, 3], apart[j, 3]) - max(apart[i, 1], apart[j, 1]) < 0.02
 
 
 def test_latent_scatter_has_one_scale_for_both_axes() -> None:

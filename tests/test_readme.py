@@ -135,7 +135,7 @@ SCRIPTS: dict[str, Callable[[Path, Path, list[str]], None]] = {
 def test_a_script(command: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(place / "data"))
     monkeypatch.chdir(place)
-    known = re.sub(r"(?:latest|<[^>]*>|logs/train/multiruns/<time>)", str(place / "run"), command)
+    known = re.sub(r"(?:latest|<[^>]*>|logs/train/multiruns/<time>|logs/train/\w+)", str(place / "run"), command)
     script, *overrides = shlex.split(known)[1:]
     SCRIPTS[Path(script).stem](place, tmp_path, [override for override in overrides if override != "-m"])
     assert any(path.is_file() for path in tmp_path.rglob("*"))

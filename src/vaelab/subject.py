@@ -161,7 +161,8 @@ class Subject:
         """Which images a figure is of."""
         total = len(self.splits[split].images)
         several = f"all {count:,}" if count == total else f"{count:,} of {total:,}"
-        return f"{several} {split} images, binarize={self.datamodule.binarization}"
+        unofficial = "" if self.splits[split].is_official else " (not the official split)"
+        return f"{several} {split} images{unofficial}, binarize={self.datamodule.binarization}"
 
     @property
     def at_once(self) -> int:

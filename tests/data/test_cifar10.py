@@ -73,15 +73,17 @@ def test_reads_both_versions_and_says_that_they_are_not_the_official_ones(
     source = CIFAR10(tmp_path)
     source.prepare()
     for train, names in ((True, NAMES[:5]), (False, NAMES[5:])):
-        images, labels, _ = source.load(train)
+        images, labels, _, is_official = source.load(train)
+        assert not is_official
         expected = [_arrays(name) for name in names]
         assert images.dtype == torch.uint8
         assert images.shape == (COUNT * len(names), 3, 32, 32)
         assert images.flatten(1).tolist() == np.concatenate([images for images, _ in expected]).tolist()
         assert labels.dtype == torch.int64
         assert labels.tolist() == np.concatenate([labels for _, labels in expected]).tolist()
-    assert "not the official training split" in caplog.text
-    assert "not the official test split" in caplog.text
+    for split in ("training", "test"):
+        assert f"the {split} split of CIFAR10 in {tmp_path}" in caplog.text
+    assert "is not the official one" in caplog.text
 
 
 def test_the_binary_version_is_preferred(tmp_path: Path) -> None:

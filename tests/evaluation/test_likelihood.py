@@ -106,6 +106,14 @@ def test_fewer_images_are_spread_over_the_split() -> None:
     assert spaced(10, 4).tolist() == [0, 2, 5, 7]
 
 
+def test_figures_of_another_split_than_the_official_one_say_so() -> None:
+    subject = Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4)))
+    assert "official" not in subject.protocol("test", 10)
+    subject.splits["test"] = subject.splits["test"]._replace(is_official=False)
+    assert "not the official split" in subject.protocol("test", 10)
+    assert "official" not in subject.protocol("train", 10)
+
+
 def test_published_values_are_of_the_same_data_and_protocol() -> None:
     assert any("-84.45 nats, k=5000" in line for line in published("MNIST", "dynamic"))
     assert any("another draw" in line for line in published("MNIST", "static"))

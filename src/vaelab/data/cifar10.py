@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR10 as TORCHVISION
 from torchvision.datasets.utils import download_and_extract_archive
 
 from vaelab.data.download import DOWNLOAD_ERRORS, downloading, first_line
-from vaelab.data.source import Images
+from vaelab.data.source import Images, recognized
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -88,19 +88,9 @@ class CIFAR10:
         parts = [_read(path) for path in _paths(folder, _TRAIN if train else _TEST)]
         images = torch.from_numpy(np.concatenate([images for images, _ in parts]).reshape(-1, *_SHAPE))
         labels = torch.from_numpy(np.concatenate([labels for _, labels in parts]))
-        if not self.is_official(labels, train):
-            log.warning(
-                "%s in %s is not the official %s split: its figures are not comparable with published ones",
-                self.name,
-                folder,
-                "training" if train else "test",
-            )
-        return Images(images, labels)
-
-    def is_official(self, labels: torch.Tensor, train: bool) -> bool:
-        """Whether labels (N,) begin as those of the official files do, and are as many."""
-        expected = self.official[0 if train else 1]
-        return labels[: len(expected)].tolist() == expected and len(labels) == (50_000 if train else 10_000)
+        training, test = self.official
+        first, count, split = (training, 50_000, "training") if train else (test, 10_000, "test")
+        return recognized(images, labels, first, count, f"the {split} split of {self.name} in {folder}")
 
     def _folder(self) -> Path | None:
         """The folder of the version to read; None where neither is there."""

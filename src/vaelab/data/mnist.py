@@ -6,11 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 import torchvision.datasets
 
 from vaelab.data.download import DOWNLOAD_ERRORS, downloading, first_line
-from vaelab.data.source import Images
+from vaelab.data.source import Images, recognized
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -81,16 +80,7 @@ class MNIST:
                 f"shape {tuple(images.shape)} and {len(labels)} labels, not as many of both, 28x28, and labels of ten "
                 "classes: delete them to download them again"
             )
-        if not self.is_official(labels, train):
-            log.warning(
-                "%s in %s is not the official %s split: its figures are not comparable with published ones",
-                self.name,
-                self.data_dir,
-                "training" if train else "test",
-            )
-        return Images(images.unsqueeze(1), labels)
-
-    def is_official(self, labels: torch.Tensor, train: bool) -> bool:
-        """Whether labels (N,) begin as those of the official files do."""
-        expected = self.official[self.name][0 if train else 1]
-        return labels[: len(expected)].tolist() == expected and len(labels) == (60_000 if train else 10_000)
+        training, test = self.official[self.name]
+        first, count, split = (training, 60_000, "training") if train else (test, 10_000, "test")
+        what = f"the {split} split of {self.name} in {self.data_dir}"
+        return recognized(images.unsqueeze(1), labels, first, count, what)

@@ -114,7 +114,7 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
     figures: dict[str, Figure] = {}
     curves = {}
     for split in splits:
-        images, labels, _ = subject.images(split, limit)
+        images, labels = subject.images(split, limit)[:2]
         values, sizes, variances = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
         of = f"{subject.protocol(split, len(images))}{subject.given}"
         means = [mean_over_images(value, "nats", of) for value in values.T]
@@ -132,4 +132,6 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
     beside = []
     if "test" in splits and subject.vae.classes is None and subject.datamodule.limit is None:
         beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
+        if beside and not subject.splits["test"].is_official:
+            beside.append("published: of the official test images, which these are not")
     return Measured(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaelab.figures.grids import image_grid
 from vaelab.figures.latents import pca
-from vaelab.figures.style import PALETTE, SPLIT_COLOURS, Picture, new_figure, rendered, show_grid
+from vaelab.figures.style import PALETTE, SPLIT_COLOURS, Picture, new_figure, rendered, show_grid, spread_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, 
             _scatter(axes, name, points, symbol, labels, classes)
         _class_bar(figure, list(rows), classes)
         figure.suptitle(f"Latent space of {len(means):,} test images")
+        spread_texts(figure)
         return rendered(figure)
 
 
@@ -107,6 +108,7 @@ def compare(
             above[i].set_title(f"{title}: samples")
             _scatter(below[i], f"{title}: posterior means", means[i], "z_{}", labels, classes)
         _class_bar(figure, list(below), classes)
+        spread_texts(figure)
         return rendered(figure)
 
 
@@ -134,7 +136,7 @@ def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tenso
     if 1 < len(classes) <= len(PALETTE) and points.shape[1] > 1:
         for code in np.unique(codes):  # ten colours are hard to tell apart in a cloud of dots
             where = np.median(x[codes == code]), np.median(y[codes == code])
-            text = axes.text(*where, classes[code], ha="center", va="center", weight="bold")
+            text = axes.text(*where, classes[code], ha="center", va="center", weight="bold", in_layout=False)
             text.set_path_effects([_outline()])
     axes.set_title(name)
     axes.set_xlabel(names[0])

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +49,38 @@ def rendered(figure: "Figure") -> Picture:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def spread(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Boxes (N, 4), as left, bottom, right and top, moved up and down as little as lets none lie upon another."""
+    boxes = boxes.copy()
+    for _ in range(200):
+        is_crowded = False
+        for i, j in combinations(range(len(boxes)), 2):
+            overlap = np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])
+            if (overlap > 0.01).all():
+                is_crowded = True
+                up = overlap[1] / 2 if boxes[i, 1] + boxes[i, 3] >= boxes[j, 1] + boxes[j, 3] else -overlap[1] / 2
+                boxes[i, 1::2] += up
+                boxes[j, 1::2] -= up
+        if not is_crowded:
+            break
+    return boxes
+
+
+def spread_texts(figure: "Figure") -> None:
+    """Moves texts within axes apart, once everything else is in its place."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    texts = [(axes, list(axes.texts)) for axes in figure.axes if axes.texts]
+    if not texts:
+        return
+    FigureCanvasAgg(figure).draw()  # which decides where everything is, and how large
+    for axes, inside in texts:
+        boxes = spread(np.array([text.get_window_extent().extents for text in inside]))
+        for text, (left, bottom, right, top) in zip(inside, boxes, strict=True):
+            x, y = axes.transData.inverted().transform(((left + right) / 2, (bottom + top) / 2))
+            text.set_position((x, y))
 
 
 def show_grid(axes: "Axes", grid: Picture) -> None:
