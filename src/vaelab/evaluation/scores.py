@@ -109,7 +109,7 @@ def measure(
             auroc(inliers, outliers), "", None, f"the same of {other_name} and {name}, under the other run's model"
         )
     measured.remarks.append(
-        "an AUROC below 0.5: the other set looks more likely than the model's own, as simpler images can "
+        "a model can find simpler images of another set likelier than its own, which is an AUROC below 0.5 "
         "(Nalisnick et al. 2019, arXiv 1810.09136)"
     )
     return measured
