@@ -1,9 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009), read without executing anything that its files may contain."""
 
-import logging
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,10 @@ import torch
 from torchvision.datasets import CIFAR10 as TORCHVISION
 from torchvision.datasets.utils import download_and_extract_archive
 
-from vaelab.data.download import DOWNLOAD_ERRORS, downloading, first_line
+from vaelab.data.download import absent, downloading
 from vaelab.data.source import Images, recognized
 from vaelab.errors import UserError
-
-log = logging.getLogger(__name__)
+from vaelab.mistakes import first_line
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -25,7 +22,7 @@ _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _TEST = ("test_batch",)
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
-_BINARY, _PICKLES = "cifar-10-batches-bin", "cifar-10-batches-py"
+_FOLDERS = _BINARY, _PICKLES = "cifar-10-batches-bin", "cifar-10-batches-py"
 
 
 class CIFAR10:
@@ -53,38 +50,23 @@ class CIFAR10:
         """Downloads the Python version, 170 MB, if neither version is there."""
         if self._folder() is not None:
             return
-        folder = self.data_dir / _PICKLES
-        log.info("%s is not in %s: downloading it", self.name, self.data_dir)
-        try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            # Unpacked elsewhere first: an interruption leaves nothing that looks like the data set.
-            with tempfile.TemporaryDirectory(prefix=".cifar-10-", dir=self.data_dir) as temporary:
-                archive = self.data_dir / TORCHVISION.filename
-                with downloading():
-                    download_and_extract_archive(
-                        TORCHVISION.url,
-                        str(archive.parent if archive.is_file() else temporary),
-                        temporary,
-                        filename=TORCHVISION.filename,
-                        md5=TORCHVISION.tgz_md5,
-                    )
-                if self._folder() is None:  # another process may have been faster
-                    os.replace(Path(temporary) / _PICKLES, folder)
-        except DOWNLOAD_ERRORS as error:
-            raise UserError(
-                f"{self.name} is not in {self.data_dir.absolute()} (looked for {_BINARY} and {_PICKLES}) and could not "
-                f"be downloaded ({type(error).__name__}: {first_line(error)}): set DATA_DIR to the folder that holds "
-                "it, or type data=digits, which needs no files"
-            ) from error
+        with downloading(self.name, self.data_dir, _FOLDERS, self.data_dir) as temporary:
+            archive = self.data_dir / TORCHVISION.filename
+            download_and_extract_archive(
+                TORCHVISION.url,
+                str(archive.parent if archive.is_file() else temporary),
+                str(temporary),
+                filename=TORCHVISION.filename,
+                md5=TORCHVISION.tgz_md5,
+            )
+            if self._folder() is None:  # another process may have been faster
+                os.replace(temporary / _PICKLES, self.data_dir / _PICKLES)
 
     def load(self, train: bool) -> Images:
         """50,000 or 10,000 images."""
         folder = self._folder()
         if folder is None:
-            raise UserError(
-                f"{self.name} is not in {self.data_dir.absolute()} (looked for {_BINARY} and {_PICKLES}): set DATA_DIR "
-                "to the folder that holds it, or type data=digits, which needs no files"
-            )
+            raise absent(self.name, self.data_dir, _FOLDERS)
         parts = [_read(path) for path in _paths(folder, _TRAIN if train else _TEST)]
         images = torch.from_numpy(np.concatenate([images for images, _ in parts]).reshape(-1, *_SHAPE))
         labels = torch.from_numpy(np.concatenate([labels for _, labels in parts]))
@@ -94,7 +76,7 @@ class CIFAR10:
 
     def _folder(self) -> Path | None:
         """The folder of the version to read; None where neither is there."""
-        found = [folder for name in (_BINARY, _PICKLES) if (folder := self.data_dir / name).is_dir()]
+        found = [folder for name in _FOLDERS if (folder := self.data_dir / name).is_dir()]
         missing = {folder: [path.name for path in _paths(folder) if not path.is_file()] for folder in found}
         for folder in found:
             if not missing[folder]:

@@ -1,18 +1,15 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), read through torchvision."""
 
-import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torchvision.datasets
 
-from vaelab.data.download import DOWNLOAD_ERRORS, downloading, first_line
+from vaelab.data.download import downloading
 from vaelab.data.source import Images, recognized
 from vaelab.errors import UserError
-
-log = logging.getLogger(__name__)
+from vaelab.mistakes import first_line
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -46,22 +43,11 @@ class MNIST:
         folder = self.data_dir / self.name / "raw"
         if not any(not (folder / file).is_file() for file in _FILES):
             return
-        log.info("%s is not in %s: downloading it", self.name, folder)
-        try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            # Elsewhere first: an interruption leaves nothing that looks like the data set, and of two processes that
-            # start at once each has its own.
-            with downloading(), tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=self.data_dir) as temporary:
-                self._dataset(temporary, download=True)
-                folder.mkdir(parents=True, exist_ok=True)
-                for file in _FILES:
-                    os.replace(Path(temporary) / self.name / "raw" / file, folder / file)
-        except DOWNLOAD_ERRORS as error:
-            raise UserError(
-                f"{self.name} is not in {folder.absolute()} (looked for {', '.join(_FILES)}) and could not be "
-                f"downloaded ({type(error).__name__}: {first_line(error)}): "
-                "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files"
-            ) from error
+        with downloading(self.name, folder, _FILES, self.data_dir) as temporary:
+            self._dataset(str(temporary), download=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in _FILES:
+                os.replace(temporary / self.name / "raw" / file, folder / file)
 
     def load(self, train: bool) -> Images:
         """60,000 or 10,000 images."""
