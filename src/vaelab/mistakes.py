@@ -4,6 +4,7 @@ import difflib
 import errno
 import re
 from collections.abc import Sequence
+from itertools import pairwise, takewhile
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, MissingMandatoryValue
@@ -100,9 +101,10 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message in one line: its first, and what that announces with a colon."""
+    """An error's message in one line: its first, and those that it announces with a colon, one after another."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    announced = takewhile(lambda pair: pair[0].endswith(":"), pairwise(lines))
+    return " ".join([lines[0], *(line for _, line in announced)])
 
 
 def last_part(key: str) -> str:

@@ -75,11 +75,11 @@ def test_a_download_is_put_in_its_place(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_absent_files_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
-        raise OSError("no network")
+        raise RuntimeError("Error downloading it:\nTried this server, got:\nno network\nTried that one, got:\nnothing")
 
     source = MNIST(tmp_path)
     monkeypatch.setattr(source, "_dataset", fail)
-    with pytest.raises(UserError, match="train-images-idx3-ubyte.*data=digits"):
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.*this server, got: no network\\).*data=digits"):
         source.prepare()
 
 
