@@ -1,6 +1,6 @@
 """Trains networks with priors on MNIST and Fashion-MNIST, and puts their log-likelihoods beside published ones.
 
-    make likelihoods                                     all of them: ten minutes each on two cores, and then some
+    make likelihoods                                     all of them: ten minutes of one core each, and the evaluation
     make likelihoods ARGS="mnist conv realnvp"           some of them
 
 A run that is complete is not repeated, one that was interrupted goes on where it stopped, and so does the evaluation.
@@ -26,7 +26,7 @@ from vaelab.evaluation.published import published
 RUNS = ROOT / "logs" / "likelihoods"
 DATA = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 PRIORS = ("standard_normal", "vampprior", "realnvp")
-# What each network is trained with: as many epochs as take about ten minutes on two cores.
+# What each network is trained with: as many epochs as take about ten minutes of one core.
 MODELS = {
     "mlp": ["trainer.max_epochs=150", "trainer.precision=32-true"],  # which bfloat16 does not make faster
     "conv": ["trainer.max_epochs=50"],
