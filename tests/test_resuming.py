@@ -1,6 +1,7 @@
 """Trainings that stop, in any way, and go on."""
 
 import errno
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,12 @@ def test_an_epoch_of_fewer_batches_is_over_where_it_ends(tmp_path: Path, tiny_da
 
 
 def test_time_is_counted_on(tmp_path: Path, tiny_data: list[str]) -> None:
+    began = time.perf_counter()
     first = trained(tmp_path, *tiny_data)
+    taken = time.perf_counter() - began
     (tmp_path / "metrics.json").unlink()
     again = trained(tmp_path, *tiny_data, f"ckpt_path={tmp_path}")  # nothing is left but its test
+    assert first["seconds"] < taken
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Stopwatch"]
     assert 0 < state["seconds"] < state["elapsed"] < min(first["seconds"], again["seconds"])
     assert again["images_per_second"] == pytest.approx(first["images_per_second"], rel=0.01)

@@ -19,6 +19,7 @@ class Stopwatch(L.Callback):
     def __init__(self) -> None:
         self.images, self.seconds, self._started = 0, 0.0, 0.0
         self._before, self._made = 0.0, time.perf_counter()
+        self._is_over = False
 
     @property
     def elapsed(self) -> float:
@@ -29,6 +30,8 @@ class Stopwatch(L.Callback):
         return {"images": self.images, "seconds": self.seconds + running, "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        if self._is_over:  # the best epoch is loaded to be tested
+            return
         self.images, self.seconds = int(state_dict["images"]), state_dict["seconds"]
         self._before = state_dict["elapsed"]
 
@@ -48,6 +51,9 @@ class Stopwatch(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._is_over = True
 
     def _pause(self) -> None:
         if self._started:
