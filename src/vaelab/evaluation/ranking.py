@@ -1,7 +1,7 @@
 """A folder of runs: which they are, and the table that their evaluations come to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from vaelab.files import write_csv, write_text
 
 _DEPTH = 3  # folders below the one that was named
 _BEST = "log_likelihood"
+_TEXTS = ("run", "data", "loss", "unit")
 
 
 def runs_in(folder: str | Path) -> dict[str, Path]:
@@ -66,16 +67,37 @@ def conclude(evaluations: Mapping[str, Mapping[str, Any]], failed: Mapping[str, 
     lines = [f"| {' | '.join(cells)} |" for cells in [names, ["---"] * len(names), *shown]]
     lines += ["", *(f"- {name} could not be evaluated: {reason}" for name, reason in failed.items())]
     write_text("\n".join(lines).rstrip() + "\n", folder / "results.md")
-    few = [name for name in names if "/" not in name or name.startswith("test/")][:7]  # what a terminal has room for
-    table = Table(box=SIMPLE_HEAD)
-    for name in few:
-        table.add_column(escape(name), no_wrap=name == "run")
-    for row in rows:
-        table.add_row(*(escape(_shown(row.get(name))) for name in few))
-    get_console().print(table)
+    _print(rows, [name for name in names if "/" not in name or name.startswith("test/")])
     for name, reason in failed.items():
         reporting.say(escape(f"{name} could not be evaluated: {reason}"))
     reporting.say(f"every figure: {reporting.shown_path(folder)} (results.csv, results.md)")
+
+
+def _print(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """The table as a terminal has room for it: what is the same of all stands below, and figures are whole."""
+    shown = {name: [_shown(row.get(name)) for row in rows] for name in names}
+    same = [name for name in ("data", "loss", "unit") if name in shown and len(set(shown[name])) == 1]
+    names = [name for name in names if name not in same]
+    heads = {name: name.removeprefix("test/").replace(", ", ",\n").replace("standard error", "±") for name in names}
+    width = {name: max(map(len, [*shown[name], *heads[name].split("\n")])) for name in names}
+    if sum(width.values()) + 2 * len(names) + 2 > get_console().width and any(_BEST in name for name in names):
+        names.remove("test/elbo")
+    table = Table(box=SIMPLE_HEAD)
+    for name in names:
+        is_text = name in _TEXTS
+        words = max(len(word) for cell in shown[name] for word in cell.split(" "))
+        table.add_column(
+            escape(heads[name]),
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold",
+            min_width=words if is_text and name != "run" else None,
+        )
+    for cells in zip(*(shown[name] for name in names), strict=True):
+        table.add_row(*map(escape, cells))
+    get_console().print(table)
+    everywhere = f"; the same in all: {', '.join(f'{name} {shown[name][0]}' for name in same)}" if same else ""
+    reporting.say(escape(f"of test images{everywhere}"))
 
 
 def _shown(value: Any) -> str:

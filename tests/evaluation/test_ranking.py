@@ -1,0 +1,39 @@
+"""The table of a folder of runs."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vaelab.evaluation import ranking
+
+
+def _evaluation(data: str, elbo: float, log_likelihood: float) -> dict[str, Any]:
+    protocol = {"data": data, "binarize": "dynamic", "choices": {"loss": "bce"}, "conditional": False, "unit": "nats"}
+    figures = {
+        "test/elbo": {"value": elbo},
+        "likelihood/test/log_likelihood, k=1000": {"value": log_likelihood, "standard_error": 12.34},
+    }
+    return {"protocol": {**protocol, "likelihood": "bernoulli", "image_shape": [1, 28, 28]}, "figures": figures}
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_in_a_terminal_of_any_width_figures_are_whole(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    monkeypatch.setattr(ranking, "get_console", lambda: console)
+    evaluations = {
+        "mnist-resnet-standard_normal": _evaluation("MNIST", -93.15, -87.59),
+        "fashion_mnist-resnet-standard_normal": _evaluation("FashionMNIST", -1236.35, -1231.85),
+    }
+    ranking.conclude(evaluations, {}, tmp_path)
+    table = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in table
+    for figure in ("-87.59", "-1,231.85", "12.34", *(["-93.15", "-1,236.35"] if width == 160 else [])):
+        assert figure in table
+    for name in ("mnist-resnet-standard_normal", "fashion_mnist-resnet-standard_normal"):
+        assert (name in table) or width < 160
+    assert all(len(line) <= width for line in table.splitlines())
