@@ -41,6 +41,11 @@ def _is_integer(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _check_seed(cfg: DictConfig) -> None:
+    if not _is_integer(cfg.seed, 0) or cfg.seed >= 2**32:
+        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
+
+
 def check_training(cfg: DictConfig) -> None:
     """Refuses a training that cannot be.
 
@@ -54,8 +59,7 @@ def check_training(cfg: DictConfig) -> None:
             raise UserError(f"{key}={cfg[key]}: it is true or false")
     if cfg.conditional and cfg.data.classes is None:
         raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
-    if not _is_integer(cfg.seed, 0) or cfg.seed >= 2**32:
-        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
+    _check_seed(cfg)
     for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
         value = cfg.trainer[key]
         unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
@@ -136,6 +140,7 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
+    _check_seed(cfg)
     for key, least in (
         ("likelihood.samples", 1),
         ("likelihood.limit", 2),
@@ -160,7 +165,12 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
         raise UserError(f"likelihood.splits={cfg.likelihood.splits}: choose some of [{','.join(_SPLITS)}]")
     if cfg.against is not None and cfg.against_run is not None:
         raise UserError("against_run=... names a data set already: leave data@against out")
-    return _chosen("what", cfg.what, MEASURES, "measure")
+    if isinstance(cfg.against, str):
+        raise UserError(f"against={cfg.against}: a data set is chosen by its group: type data@against={cfg.against}")
+    wanted = _chosen("what", cfg.what, MEASURES, "measure")
+    if (cfg.against is not None or cfg.against_run is not None) and "scores" not in wanted:
+        raise UserError(f"what={cfg.what}: another data set is told from this one by scores: add scores to what")
+    return wanted
 
 
 def check_generation(cfg: DictConfig) -> list[str]:
@@ -169,6 +179,7 @@ def check_generation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
+    _check_seed(cfg)
     least = dict.fromkeys(("count", "scale", "per_class", "dimensions"), 1)
     least |= {"limit": 2, "steps": 2, "frames": 2, "frame_ms": 10}
     numbers = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]

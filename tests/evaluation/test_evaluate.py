@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import composed
 from vaelab.errors import UserError
-from vaelab.evaluation import classifier, evaluate
+from vaelab.evaluation import classifier, evaluate, scores
 from vaelab.generation import generate
 from vaelab.training import train
 
@@ -133,6 +133,48 @@ def test_a_folder_of_runs_ends_in_one_ranked_table(
     assert "| much |" in table
     assert (out / "much" / "evaluation.json").is_file()
     assert "results.csv" in capsys.readouterr().out
+
+
+def test_what_is_measured_is_not_lost_by_an_interruption(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for name in ("a", "b"):
+        _train(runs / name, *tiny_data, *NOTHING)
+    measure, done = scores.measure, []
+
+    def interrupted_at_last(*arguments: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(True)
+        return measure(*arguments)
+
+    monkeypatch.setattr(scores, "measure", interrupted_at_last)
+    with pytest.raises(KeyboardInterrupt):
+        _evaluate(runs, out, "what=[reconstructions,scores]", "scores.limit=20")
+    with (out / "results.csv").open() as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["a"]
+    whole, part = (json.loads((out / name / "evaluation.json").read_text()) for name in ("a", "b"))
+    assert whole["remarks"] == []
+    assert part["remarks"] == ["it ended before scores"]
+    assert part["figures"]["reconstructions/mse"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["against=mnist"], "type data@against=mnist"),
+        (["against_run=nowhere"], "nowhere"),
+        (["against_run=nowhere", "what=latents"], "add scores"),
+        (["data@against=cifar10"], r"shape \[3, 32, 32\]"),
+        (["seed=a"], "seed=a: it must be an integer"),
+    ],
+)
+def test_a_mistake_costs_no_measure(typed: list[str], message: str, tmp_path: Path, tiny_data: list[str]) -> None:
+    _train(tmp_path, *tiny_data, *NOTHING)
+    with pytest.raises(UserError, match=message):
+        _evaluate(tmp_path, tmp_path / "out", *typed)
+    assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
 def test_a_conditional_model_s_figures_say_so(tmp_path: Path, tiny_data: list[str]) -> None:

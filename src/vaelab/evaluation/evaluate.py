@@ -65,13 +65,15 @@ def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> 
     run_dir = Path(cfg.run_dir)
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    for number, (name, folder) in enumerate(runs.items(), 1):
-        reporting.say(f"[bold]{number} of {len(runs)}: {name}[/bold]")
-        try:
-            found[name] = _evaluate(cfg, wanted, checkpoint.find(folder), run_dir / name)
-        except UserError as error:
-            failed[name] = str(error)
-    ranking.conclude(found, failed, run_dir)
+    try:
+        for number, (name, folder) in enumerate(runs.items(), 1):
+            reporting.say(f"[bold]{number} of {len(runs)}: {name}[/bold]")
+            try:
+                found[name] = _evaluate(cfg, wanted, checkpoint.find(folder), run_dir / name)
+            except UserError as error:
+                failed[name] = str(error)
+    finally:  # of Ctrl-C, say, those that are done
+        ranking.conclude(found, failed, run_dir)
     if found and cfg.report:
         from vaelab import report
 
@@ -101,15 +103,25 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
         name: Figure(float(value), reporting.term_unit(name, subject.is_normalized), None, of)
         for name, value in tested.items()
     }
-    measured, arrays, remarks = _measured(cfg, wanted, subject, folder)
-    figures |= measured
-    evaluation = {
-        "protocol": _protocol(cfg, path, config, subject),
-        "figures": {name: figure.as_json() for name, figure in figures.items()},
-        "arrays": arrays,
-        "remarks": remarks,
-    }
-    reporting.write_json(evaluation, folder / "evaluation.json")
+    evaluation: dict[str, Any] = {"protocol": _protocol(cfg, path, config, subject), "arrays": {}}
+    remarks: list[str] = []
+    measures = _measures(cfg, subject, folder)
+    try:
+        for number, name in enumerate(wanted, 1):
+            measured = _measured(cfg, subject, f"{number} of {len(wanted)}: {name}", name, measures[name])
+            for key, picture in measured.pictures.items():
+                save_png(picture, folder / f"{key}.png")
+            figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
+            evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
+            remarks += measured.remarks
+            evaluation["figures"] = {key: figure.as_json() for key, figure in figures.items()}
+            left = wanted[number:]  # what is measured is not lost when the next one fails
+            evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
+            reporting.write_json(evaluation, folder / "evaluation.json")
+    except BaseException:
+        if "figures" in evaluation:
+            reporting.say(f"what was measured until then: {reporting.shown_path(folder / 'evaluation.json')}")
+        raise
     reporting.print_measured(reporting.shown_path(path), figures, remarks, subject.is_normalized)
     if cfg.report:
         from vaelab import report
@@ -125,31 +137,18 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     return evaluation
 
 
-def _measured(
-    cfg: DictConfig, wanted: list[str], subject: Subject, folder: Path
-) -> tuple[dict[str, Figure], dict[str, Any], list[str]]:
-    """Figures, arrays and remarks of every measure that was asked for; its pictures are in the folder then."""
-    figures: dict[str, Figure] = {}
-    arrays: dict[str, Any] = {}
-    remarks: list[str] = []
-    for number, name in enumerate(wanted, 1):
-        if not get_console().is_terminal:  # which has a progress bar
-            reporting.say(f"{number} of {len(wanted)}: {name}")
-        try:
-            with evaluation_noise(subject.device):
-                torch.manual_seed(cfg.seed)
-                measured = _measures(cfg, subject, folder)[name]()
-        except NotMeasured as reason:
-            if cfg.what != "all":
-                raise UserError(f"what={name}: {reason}") from reason
-            remarks.append(f"no {name}: {reason}")
-            continue
-        figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
-        remarks += measured.remarks
-        arrays |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
-        for key, picture in measured.pictures.items():
-            save_png(picture, folder / f"{key}.png")
-    return figures, arrays, remarks
+def _measured(cfg: DictConfig, subject: Subject, title: str, name: str, measure: Callable[[], Measured]) -> Measured:
+    """What a measure comes to; of one that does not apply, a remark, unless it was asked for by its name."""
+    if not get_console().is_terminal:  # which has a progress bar
+        reporting.say(title)
+    try:
+        with evaluation_noise(subject.device):
+            torch.manual_seed(cfg.seed)
+            return measure()
+    except NotMeasured as reason:
+        if cfg.what != "all":
+            raise UserError(f"what={name}: {reason}") from reason
+        return Measured({}, remarks=[f"no {name}: {reason}"])
 
 
 def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Subject) -> dict[str, Any]:
@@ -174,17 +173,15 @@ def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Subj
 def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Callable[[], Measured]]:
     splits = listed(cfg.likelihood.splits)
     cache_dir = None if cfg.samples.cache_dir is None else Path(cfg.samples.cache_dir).expanduser()
-
-    def score() -> Measured:
-        options = cfg.scores
-        return scores.measure(subject, options.samples, options.limit, options.extremes, folder, _against(cfg, subject))
-
+    against, options = _against(cfg, subject), cfg.scores
     return {
         "likelihood": partial(likelihood.measure, subject, cfg.likelihood.samples, splits, cfg.likelihood.limit),
         "latents": partial(latents.measure, subject, cfg.latents.limit, cfg.latents.pairs),
         "reconstructions": partial(samples.measure_reconstructions, subject, cfg.reconstructions.limit),
         "samples": partial(samples.measure_samples, subject, cfg.samples.count, cfg.samples.shown, cache_dir),
-        "scores": score,
+        "scores": partial(
+            scores.measure, subject, options.samples, options.limit, options.extremes, folder, against
+        ),
     }
 
 
@@ -193,10 +190,12 @@ def _against(cfg: DictConfig, subject: Subject) -> Against | None:
     if cfg.against_run is not None:
         other = Subject.load(cfg.against_run)
         other.vae.to(subject.device)
-        return Against(other, True)
-    if cfg.against is not None:
+    elif cfg.against is not None:
         options = OmegaConf.to_container(cfg.against, resolve=True)
         assert isinstance(options, dict)
         own = {"binarize": subject.datamodule.binarization, "validation": "test"}
-        return Against(Subject(subject.vae, instantiate({**options, **own}, _convert_="all")), False)
-    return None
+        other = Subject(subject.vae, instantiate({**options, **own}, _convert_="all"))
+    else:
+        return None
+    scores.check_comparable(subject, other)
+    return Against(other, cfg.against_run is not None)

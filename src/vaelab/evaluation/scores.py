@@ -49,6 +49,29 @@ def auroc(inliers: Tensor, outliers: Tensor) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def check_comparable(subject: Subject, other: Subject) -> None:
+    """Refuses another data set whose images could be told from the model's own by more than what they show.
+
+    Raises:
+        UserError: it is binarised otherwise, or has another shape, or a model is told the class.
+    """
+    name, other_name = subject.datamodule.source.name, other.datamodule.source.name
+    if subject.vae.classes is not None or other.vae.classes is not None:
+        raise UserError(
+            "against: a conditional model is told the class of every image, and another data set has others"
+        )
+    if other.datamodule.binarization != subject.datamodule.binarization:
+        raise UserError(
+            f"against: images of {other_name} are binarize={other.datamodule.binarization} and those of {name} "
+            f"binarize={subject.datamodule.binarization}, by which alone they could be told: choose runs of the same"
+        )
+    if tuple(other.datamodule.image_shape) != subject.vae.image_shape:
+        raise UserError(
+            f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
+            f"{list(subject.vae.image_shape)}: choose a data set of that shape"
+        )
+
+
 def measure(
     subject: Subject, samples: int, limit: int | None, extremes: int, folder: Path, against: Against | None
 ) -> Measured:
@@ -60,10 +83,7 @@ def measure(
         limit: how many test images of each data set, evenly spaced; ``None`` for all of them.
         extremes: how many of the most and the least likely ones are shown.
         folder: where ``scores.csv`` goes.
-        against: another data set.
-
-    Raises:
-        UserError: its images have another shape.
+        against: another data set, of which ``check_comparable`` has nothing to say.
     """
     source = subject.datamodule.source
     images = subject.images("test", limit)
@@ -80,20 +100,6 @@ def measure(
         return measured
     other = against.subject
     name, other_name = source.name, other.datamodule.source.name
-    if subject.vae.classes is not None or other.vae.classes is not None:
-        raise UserError(
-            "against: a conditional model is told the class of every image, and another data set has others"
-        )
-    if other.datamodule.binarization != subject.datamodule.binarization:
-        raise UserError(
-            f"against: images of {other_name} are binarize={other.datamodule.binarization} and those of {name} "
-            f"binarize={subject.datamodule.binarization}, by which alone they could be told: choose runs of the same"
-        )
-    if tuple(other.datamodule.image_shape) != subject.vae.image_shape:
-        raise UserError(
-            f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
-            f"{list(subject.vae.image_shape)}: choose a data set of that shape"
-        )
     others = other.images("test", limit)
     other_scores = score(subject.vae, others, samples, f"scoring {other_name}")
     numbers = spaced(len(other.splits["test"].images), limit)
