@@ -80,6 +80,16 @@ def test_an_epoch_of_fewer_batches_is_over_where_it_ends(tmp_path: Path, tiny_da
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "second"))
 
 
+def test_curves_begin_where_the_training_did(tmp_path: Path, tiny_data: list[str]) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    trained(first, *tiny_data)
+    trained(second, *tiny_data, "trainer.max_epochs=4", f"ckpt_path={first}")  # in a folder of its own
+    trained(first, *tiny_data, "trainer.max_epochs=4", f"ckpt_path={first}")
+    steps, own = ([int(row["step"]) for row in rows(folder) if row["val/elbo"]] for folder in (second, first))
+    assert steps == own
+    assert len(steps) == 4
+
+
 def test_time_is_counted_on(tmp_path: Path, tiny_data: list[str]) -> None:
     began = time.perf_counter()
     first = trained(tmp_path, *tiny_data)
@@ -118,9 +128,14 @@ def test_a_job_that_is_queued_again_goes_on_from_its_own_folder(
     with pytest.raises(UserError, match=r"b already holds a run: continue it with ckpt_path=.*/b "):
         trained(tmp_path / "b", *line, "trainer.max_epochs=4")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    third = rows(tmp_path / "b")[-1]["val/elbo"] or rows(tmp_path / "b")[-2]["val/elbo"]
+    logged = (tmp_path / "b" / "metrics.csv").read_text()
+    (tmp_path / "b" / "metrics.csv").write_text(logged.replace(third, "-7.0"))  # which is not logged again
     (tmp_path / "b" / "checkpoints" / "last.ckpt").unlink()  # killed between the first best one and the first last one
     trained(tmp_path / "b", *line, "trainer.max_epochs=4")
-    assert [row["epoch"] for row in rows(tmp_path / "b") if row["val/elbo"]] == ["2", "3"]
+    validated = {row["epoch"]: row["val/elbo"] for row in rows(tmp_path / "b") if row["val/elbo"]}
+    assert list(validated) == ["0", "1", "2", "3"]
+    assert validated["2"] == "-7.0"
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

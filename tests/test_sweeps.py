@@ -97,8 +97,41 @@ def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.Captur
         _job(tmp_path, number, [f"loss={loss}", f"latent_dim={latent_dim}"], -10.0 * number - latent_dim, loss)
     conclude(tmp_path)
     assert "cannot be compared" in capsys.readouterr().out.replace("\n", " ")
-    assert [job.kind.split()[1] for job in read(tmp_path)] == ["loss=bce", "loss=bce", "loss=mse", "loss=mse"]
+    assert [(job.overrides["loss"], job.rank) for job in read(tmp_path)] == [
+        ("bce", 1),
+        ("bce", 2),
+        ("mse", 1),
+        ("mse", 2),
+    ]
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "unit", "together"),
+    [
+        ("module.vae.likelihood.weight", "not nats", False),
+        ("module.vae.likelihood.scale", "nats", True),  # densities of the same images
+        ("conditional", "nats", False),
+        ("data.source.folder", "nats", False),
+    ],
+)
+def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, together: bool, tmp_path: Path) -> None:
+    for number in range(3):
+        _job(tmp_path, number, [f"{setting}={number}"], -10.0 * number, unit=unit)
+        config = OmegaConf.load(tmp_path / str(number) / "config.yaml")
+        OmegaConf.update(config, setting, number)
+        OmegaConf.save(config, tmp_path / str(number) / "config.yaml")
+    conclude(tmp_path)
+    assert sorted(job.rank for job in read(tmp_path)) == ([1, 2, 3] if together else [1, 1, 1])
+    assert (tmp_path / "curves.png").exists() == together
+
+
+def test_a_small_search_is_not_taken_for_a_grid(tmp_path: Path) -> None:
+    for number, (rate, latent_dim) in enumerate([(0.00058, 2), (0.0012, 8), (0.0031, 2), (0.0047, 8)]):
+        _job(tmp_path, number, [f"optimizer.lr={rate}", f"latent_dim={latent_dim}"], -100.0 - number)
+    conclude(tmp_path)
+    assert _is_picture(tmp_path / "slices.png")
+    assert not (tmp_path / "heat_map.png").exists()
 
 
 def test_an_empty_folder_has_no_results(tmp_path: Path) -> None:

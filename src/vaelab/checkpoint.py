@@ -49,8 +49,9 @@ def find(run: str | Path, prefer: str = "best") -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        what = "no run has finished an epoch yet" if is_latest else f"{path} does not exist"
-        raise UserError(f"{what}: type a run folder (logs/train/runs/...), a checkpoint, or latest")
+        if is_latest:
+            raise UserError("no run has finished an epoch yet: train one (python src/train.py), or name a run folder")
+        raise UserError(f"{path} does not exist: type a run folder (logs/train/runs/...), a checkpoint, or latest")
     for name in (prefer, "best", "last"):
         if (path / "checkpoints" / f"{name}.ckpt").is_file():
             return path / "checkpoints" / f"{name}.ckpt"
@@ -208,6 +209,8 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
             source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
             source[key] = source[key] or str(ROOT / "data")
     if data_dir is not None:
+        if not Path(data_dir).expanduser().is_dir():
+            raise UserError(f"data_dir={data_dir}: there is no such folder; type where the data set's files are now")
         source[next(key for key in DATA_PATHS if key in source)] = data_dir
     return _build({**config["data"], "source": source}, path)
 

@@ -167,6 +167,7 @@ def job() -> Iterator[None]:
         raise Interrupted from None
     finally:
         _running = False
+        reporting.label = ""  # in a worker of one, the sweep's own lines are said here
 
 
 def _end_job(signum: int, frame: FrameType | None) -> None:

@@ -55,10 +55,16 @@ class CSVLogger(Logger):
             _to_disk(file)
 
     @rank_zero_only
-    def go_on(self, step: int) -> None:
-        """Drops the rows from ``step`` on, which a training that goes on there will log again."""
-        if self.path.is_file():
-            self._rewrite([row for row in read_metrics(self.path) if int(row["step"]) < step], ())
+    def go_on(self, step: int, before: Path | None = None) -> None:
+        """Begins with the rows up to ``step``, from which on a training that goes on there logs them again.
+
+        Args:
+            step: the first one that is left.
+            before: the file of the run that it goes on from; without it, or where it is not there, this file itself.
+        """
+        path = before if before is not None and before.is_file() else self.path
+        if path.is_file():
+            self._rewrite([row for row in read_metrics(path) if int(row["step"]) < step], ())
 
     def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
         names = {*columns, *(rows[0] if rows else ())}

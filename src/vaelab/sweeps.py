@@ -1,5 +1,6 @@
 """What a sweep comes to: one ranked table of its jobs, and the figures that fit what was swept."""
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ class Job:
         overrides: all that was typed for it.
         figures: its ``metrics.json``; empty where it is not complete.
         failure: why it failed, or nothing.
-        kind: data, binarisation and loss: figures of two jobs can be compared where these are the same.
-        report: whether it was to have one.
+        kind: the images and the loss: figures of two jobs can be compared where these are the same.
+        rank: among the complete jobs of its kind, from 1; 0 where it is none.
+        report: whether it was to have one, if it came so far.
         wandb: ``logger.wandb`` of its configuration, where it has that.
     """
 
@@ -42,7 +44,8 @@ class Job:
     figures: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     kind: str = ""
-    report: bool = True
+    rank: int = 0
+    report: bool | None = None
     wandb: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,15 +75,26 @@ def read(folder: Path) -> list[Job]:
         if (path / "config.yaml").is_file():
             config: Any = OmegaConf.load(path / "config.yaml")
             typed = config.get("overrides", typed)  # Hydra's are of the last attempt, whatever came of it
-            chosen = config.get("choices", {})
-            job.kind = " ".join([*(f"{name}={chosen[name]}" for name in ("data", "loss") if name in chosen)])
-            job.kind += f" data.binarize={config.data.binarize}"
+            job.kind = _kind(config, job.figures.get("unit") == "nats")
             job.report = bool(config.get("report", True))
             job.wandb = OmegaConf.to_container(config).get("logger", {}).get("wandb") or {}  # type: ignore[union-attr]
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
     done = sorted((job for job in jobs if job.figures), key=lambda job: (job.kind, -job.elbo, job.number))
+    for _, same in itertools.groupby(done, key=lambda job: job.kind):
+        for rank, job in enumerate(same, 1):
+            job.rank = rank
     return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
+
+
+def _kind(config: Any, is_normalized: bool) -> str:
+    """What two jobs must have in common for their figures to be comparable; of a likelihood its settings can differ."""
+    keys = ["choices.data", "choices.loss", "data.binarize", "data.image_shape", "data.source", "conditional"]
+    if not is_normalized:
+        keys.append("module.vae.likelihood")
+    values = [OmegaConf.select(config, key) for key in keys]
+    plain = [OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for value in values]
+    return json.dumps(plain)
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
@@ -95,14 +109,14 @@ def conclude(folder: Path) -> None:
     if not jobs:
         return
     names = swept(jobs)
-    rows = [_row(rank, job, names) for rank, job in enumerate(jobs, 1)]
+    rows = [_row(job, names) for job in jobs]
     write_csv(list(rows[0]), rows, folder / "results.csv")
     comparable = len({job.kind for job in jobs if job.figures}) <= 1
     write_text(_markdown(rows, folder, comparable), folder / "results.md")
     _print(rows, comparable)
     pictures = _draw(jobs, names, folder)
     written = ["results.csv", "results.md", *pictures]
-    if any(job.report for job in jobs):
+    if not any(job.report is False for job in jobs):
         from vaelab import report
         from vaelab.callbacks.drawing import excused  # with torch
 
@@ -118,9 +132,9 @@ def conclude(folder: Path) -> None:
             reporting.say(f"W&B was not told of the sweep: {str(error).strip().partition(chr(10))[0]}")
 
 
-def _row(rank: int, job: Job, names: Sequence[str]) -> dict[str, Any]:
+def _row(job: Job, names: Sequence[str]) -> dict[str, Any]:
     return {
-        "rank": rank if job.figures else "",
+        "rank": job.rank or "",
         "job": job.number,
         **{name: job.overrides.get(name, "") for name in names},
         **{term: "" if job.figures.get(term) is None else job.figures[term] for term in TERMS},
@@ -140,7 +154,9 @@ def _shown(value: Any) -> str:
 def caption(comparable: bool) -> str:
     """What stands below a table of jobs, of which the figures of all can be compared or not."""
     line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
-    return line if comparable else f"{line} Those of different data or losses cannot be compared with each other."
+    if comparable:
+        return line
+    return f"{line} Those of different images or losses cannot be compared, and are ranked apart from each other."
 
 
 def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) -> str:
@@ -229,9 +245,10 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
 
     across = max(numeric, key=lambda name: len({job.overrides[name] for job in done}), default="")
     lines = lines_over(across) if across else {}
-    # Of a grid most combinations are there; a search leaves out nearly all of them.
+    # Of a grid most combinations are there; a search leaves out nearly all, and draws no number twice.
     combinations = math.prod(len({job.overrides.get(name) for job in done}) for name in varied)
-    is_search = across and (combinations > 2 * len(done) or len(lines) > MOST_LINES)
+    is_drawn = len(varied) > 1 and len(done) == len({job.overrides.get(across) for job in done}) > 2
+    is_search = across and (combinations > 2 * len(done) or is_drawn or len(lines) > MOST_LINES)
     if is_search:
         tried = sorted(done, key=lambda job: job.number)
         values = {

@@ -21,6 +21,7 @@ from vaelab.callbacks.drawing import excused
 from vaelab.callbacks.latest import Latest
 from vaelab.callbacks.stopping import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
 from vaelab.callbacks.stopwatch import Stopwatch
+from vaelab.callbacks.validation import ClosingValidation
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.files import write_text
@@ -125,14 +126,14 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
     if cfg.compile:
         module.compile_steps("default" if cfg.compile is True else cfg.compile)
     stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
-    trainer = _trainer(cfg, stopwatch, Latest(run_dir), stop)
+    trainer = _trainer(cfg, stopwatch, Latest(run_dir), stop, ClosingValidation())
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
             callback.resumed_from = resume
     first_step = 0 if resume is None else resuming.check(module, resume)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
-            logger.go_on(first_step)
+            logger.go_on(first_step, None if resume is None else resume.parent.parent / "metrics.csv")
     datamodule.prepare_data()
     datamodule.setup()
     trial.try_out(cfg, module, datamodule)
@@ -148,8 +149,6 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
             trainer.fit(module, datamodule, ckpt_path=resume)
             if stop.agree(trainer):  # while the last epoch ended
                 raise Stopped(stop.asked)
-            if module.validated_at != trainer.global_step and not module.restored:  # it ended in the middle of an epoch
-                trainer.validate(module, datamodule, verbose=False)
             tested = _test(trainer, module, datamodule)
         figures = {
             **tested,

@@ -131,7 +131,8 @@ def test_a_folder_of_runs_ends_in_one_ranked_table(
     table = (out / "results.md").read_text()
     assert "broken could not be evaluated" in table
     assert "| much |" in table
-    assert (out / "much" / "evaluation.json").is_file()
+    again = json.loads((out / "much" / "evaluation.json").read_text())["protocol"]["overrides"]
+    assert again == [f"run={runs / 'much' / 'checkpoints' / 'best.ckpt'}"]
     assert "results.csv" in capsys.readouterr().out
 
 
@@ -141,7 +142,8 @@ def test_what_is_measured_is_not_lost_by_an_interruption(
     runs, out = tmp_path / "runs", tmp_path / "out"
     for name in ("a", "b"):
         _train(runs / name, *tiny_data, *NOTHING)
-    measure, done = scores.measure, []
+    measure = scores.measure
+    done: list[bool] = []
 
     def interrupted_at_last(*arguments: Any) -> Any:
         if done:
@@ -168,6 +170,7 @@ def test_what_is_measured_is_not_lost_by_an_interruption(
         (["against_run=nowhere", "what=latents"], "add scores"),
         (["data@against=cifar10"], r"shape \[3, 32, 32\]"),
         (["seed=a"], "seed=a: it must be an integer"),
+        (["data_dir=/nowhere"], "there is no such folder"),
     ],
 )
 def test_a_mistake_costs_no_measure(typed: list[str], message: str, tmp_path: Path, tiny_data: list[str]) -> None:

@@ -19,6 +19,17 @@ def _evaluation(data: str, elbo: float, log_likelihood: float) -> dict[str, Any]
     return {"protocol": {**protocol, "likelihood": "bernoulli", "image_shape": [1, 28, 28]}, "figures": figures}
 
 
+def test_a_link_to_a_run_is_no_other_run(tmp_path: Path) -> None:
+    for name in ("runs/a", "runs/b"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "best.ckpt").touch()
+    (tmp_path / "latest").symlink_to(tmp_path / "runs" / "b")
+    assert list(ranking.runs_in(tmp_path)) == ["runs/a", "runs/b"]
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "one").symlink_to(tmp_path / "runs" / "a")  # a folder of links to runs elsewhere
+    assert list(ranking.runs_in(tmp_path / "chosen")) == ["one"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_in_a_terminal_of_any_width_figures_are_whole(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

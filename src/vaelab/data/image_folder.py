@@ -164,7 +164,10 @@ class ImageFolder:
         try:
             if not folder.is_dir():
                 what = "is a file" if folder.exists() else "does not exist"
-                raise UserError(f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>")
+                raise UserError(
+                    f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>; for a model "
+                    "that has been trained, data_dir=<path>"
+                )
             files, others = _scan(folder)
             is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
         except OSError as error:

@@ -21,6 +21,7 @@ from vaelab.evaluation.scores import Against
 from vaelab.figures import save_png
 from vaelab.machine import keep_freed_memory, set_products
 from vaelab.module import evaluation_noise
+from vaelab.overrides import literal
 from vaelab.quiet import quieten
 from vaelab.reporting import Figure
 from vaelab.settings import check_evaluation, listed
@@ -103,8 +104,15 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
         name: Figure(float(value), reporting.term_unit(name, subject.is_normalized), None, of)
         for name, value in tested.items()
     }
-    evaluation: dict[str, Any] = {"protocol": _protocol(cfg, path, config, subject), "arrays": {}}
+    protocol = _protocol(cfg, path, config, subject)
+    evaluation: dict[str, Any] = {"protocol": protocol, "figures": {}, "arrays": {}, "remarks": []}
     remarks: list[str] = []
+
+    def keep(left: list[str]) -> None:  # what is measured is not lost when the next one fails
+        evaluation["figures"] = {key: figure.as_json() for key, figure in figures.items()}
+        evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
+        reporting.write_json(evaluation, folder / "evaluation.json")
+
     measures = _measures(cfg, subject, folder)
     try:
         for number, name in enumerate(wanted, 1):
@@ -114,27 +122,30 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
             evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
             remarks += measured.remarks
-            evaluation["figures"] = {key: figure.as_json() for key, figure in figures.items()}
-            left = wanted[number:]  # what is measured is not lost when the next one fails
-            evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
-            reporting.write_json(evaluation, folder / "evaluation.json")
+            keep(wanted[number:])
     except BaseException:
-        if "figures" in evaluation:
+        if evaluation["figures"]:
             reporting.say(f"what was measured until then: {reporting.shown_path(folder / 'evaluation.json')}")
         raise
+    keep([])
     reporting.print_measured(reporting.shown_path(path), figures, remarks, subject.is_normalized)
     if cfg.report:
-        from vaelab import report
-        from vaelab.report import latents as latent_space
-
-        with excused("about.json"):
-            about.keep(folder, f"1 {about.device_name(subject.device)}", trainer.precision, datamodule.splits)
-        with excused("latents.npz"), evaluation_noise(subject.device):
-            latent_space.keep(subject, folder / "latents.npz")
-        with excused(report.NAME):
-            reporting.say(f"report: {reporting.shown_path(report.write(folder))}")
+        _report(subject, trainer, folder)
     reporting.say(f"written to {reporting.shown_path(folder)}")
     return evaluation
+
+
+def _report(subject: Subject, trainer: L.Trainer, folder: Path) -> None:
+    """The page of an evaluation, and what it shows."""
+    from vaelab import report
+    from vaelab.report import latents as latent_space
+
+    with excused("about.json"):
+        about.keep(folder, f"1 {about.device_name(subject.device)}", trainer.precision, subject.splits)
+    with excused("latents.npz"), evaluation_noise(subject.device):
+        latent_space.keep(subject, folder / "latents.npz")
+    with excused(report.NAME):
+        reporting.say(f"report: {reporting.shown_path(report.write(folder))}")
 
 
 def _measured(cfg: DictConfig, subject: Subject, title: str, name: str, measure: Callable[[], Measured]) -> Measured:
@@ -154,8 +165,11 @@ def _measured(cfg: DictConfig, subject: Subject, title: str, name: str, measure:
 def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """What was evaluated, on which images: what a figure has to be quoted with."""
     datamodule = subject.datamodule
+    named = {"run": path} if cfg.against_run is None else {"run": path, "against_run": checkpoint.find(cfg.against_run)}
+    runs = [f"{key}={literal(where.resolve())}" for key, where in named.items()]  # latest is another one soon
+    others = [word for word in about.typed() if word.partition("=")[0] not in named]
     return {
-        "overrides": about.typed(),
+        "overrides": [*runs, *others],
         "checkpoint": str(path.resolve()),
         "choices": config.get("choices", {}),
         "latent_dim": config.get("latent_dim"),
@@ -179,9 +193,7 @@ def _measures(cfg: DictConfig, subject: Subject, folder: Path) -> dict[str, Call
         "latents": partial(latents.measure, subject, cfg.latents.limit, cfg.latents.pairs),
         "reconstructions": partial(samples.measure_reconstructions, subject, cfg.reconstructions.limit),
         "samples": partial(samples.measure_samples, subject, cfg.samples.count, cfg.samples.shown, cache_dir),
-        "scores": partial(
-            scores.measure, subject, options.samples, options.limit, options.extremes, folder, against
-        ),
+        "scores": partial(scores.measure, subject, options.samples, options.limit, options.extremes, folder, against),
     }
 
 

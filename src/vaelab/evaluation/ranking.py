@@ -25,6 +25,9 @@ def runs_in(folder: str | Path) -> dict[str, Path]:
         return {}
     found = (path.parent for depth in range(1, _DEPTH + 1) for path in root.glob("*/" * depth + "checkpoints"))
     runs = {str(path.relative_to(root)): path for path in found if any(path.glob("checkpoints/*.ckpt"))}
+    whole = root.resolve()
+    there = {whole / name for name in runs}  # of which a link, as latest is one, is no other
+    runs = {name: path for name, path in runs.items() if path.resolve() == whole / name or path.resolve() not in there}
     return dict(sorted(runs.items(), key=lambda run: [(len(part), part) for part in run[0].split("/")]))
 
 

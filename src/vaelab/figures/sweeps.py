@@ -168,12 +168,14 @@ def rate_distortion(
             axes.plot([left, right], [total - left, total - right], "--", color="#c8c8c8", linewidth=0.8, zorder=0)
             if low < total - right < high:
                 axes.text(right, total - right, f" {-total:g}", fontsize=8, color="#909090", va="center")
+            elif left < total - low < right:  # it leaves through the bottom
+                axes.text(total - low, low, f" {-total:g}", fontsize=8, color="#909090", va="bottom")
         axes.set_xlim(left, right)
         axes.set_ylim(low, high)
         axes.grid(False)
         axes.set_xlabel("rate: test/kl (nats per image)")
         axes.set_ylabel(f"distortion: test/reconstruction ({unit}, per image)")
-        axes.set_title(f"at the points: {along}; dashed: equal ELBO, written at the right", fontsize=10)
+        axes.set_title(f"at the points: {along}; dashed: equal ELBO, written where they end", fontsize=10)
         if len(lines) > 1:
             axes.legend(title=title)
         return rendered(figure)

@@ -41,7 +41,7 @@ def losses(subject: Subject, terms: Sequence[str] = ("loss", "reconstruction", "
     """
     path = None if subject.run is None else subject.run / "metrics.csv"
     if path is None or not path.is_file():
-        raise CannotDraw("there is no metrics.csv; logger=many or logger=csv writes it")
+        raise CannotDraw("there is no metrics.csv in a run folder around the checkpoint; logger=csv writes it")
     rows = read_metrics(path)
     curves: dict[str, dict[str, Curve]] = {}
     for term in terms:

@@ -63,7 +63,7 @@ def _sweep(folder: Path) -> Page:
     seconds = [job.figures.get("seconds", 0.0) for job in done]
     return Page(
         f"Sweep over {', '.join(names)}" if names else f"Sweep of {len(jobs)}",
-        f"{len(jobs)} jobs, {duration(sum(seconds))} of training in all",
+        f"{len(jobs)} jobs, {duration(sum(seconds))} in all",
         tiles,
         [
             section("summary", "Summary", lambda: _repeat(folder)),
@@ -111,14 +111,14 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
     """The jobs as they are ranked, each with the way to its own report."""
     columns = ["rank", "job", *names, *TERMS, "unit", "epochs", "seconds", "status"]
     rows = []
-    for rank, job in enumerate(jobs, 1):
+    for number, job in enumerate(jobs, 1):
         href = f"{job.number}/{NAME}" if (folder / str(job.number) / NAME).is_file() else None
         swept = [job.overrides.get(name, "") for name in names]
         figures = [job.figures.get(term) for term in (*TERMS, "epochs", "seconds")]
         *terms, epochs, seconds = (_number(value) for value in figures)
         rows.append(
             [
-                Cell(str(rank) if job.figures else "", rank),
+                Cell(str(job.rank or ""), number),
                 Cell(str(job.number), job.number, href),
                 *(Cell(text, _value(text)) for text in swept),
                 *terms,
