@@ -209,8 +209,6 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
             source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
             source[key] = source[key] or str(ROOT / "data")
     if data_dir is not None:
-        if not Path(data_dir).expanduser().is_dir():
-            raise UserError(f"data_dir={data_dir}: there is no such folder; type where the data set's files are now")
         source[next(key for key in DATA_PATHS if key in source)] = data_dir
     return _build({**config["data"], "source": source}, path)
 
