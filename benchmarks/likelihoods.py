@@ -94,9 +94,9 @@ _REMARKS = [
     "## What would bring more",
     "",
     "By experiment on MNIST, one seed each, with the command of the row but for what is named, and evaluated in the "
-    "same way. The budget is ten minutes of one core, which dense layers with a standard normal prior are not done in; and "
-    "two narrower layers, as published ones have, were better than a single wider one, though without a warm-up of the "
-    "divergence only 14 of their 40 latents are in use.",
+    "same way. The budget is ten minutes of one core, in which dense layers with a standard normal prior are not done; "
+    "two narrower layers, as published ones have, were better than a single wider one, though without a warm-up of "
+    "the divergence only 14 of their 40 latents are in use.",
     "",
     "| row | change | log p(x), nats |",
     "|---|---|---|",
