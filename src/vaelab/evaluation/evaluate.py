@@ -122,7 +122,8 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
             evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
             remarks += measured.remarks
-            keep(wanted[number:])
+            if left := wanted[number:]:
+                keep(left)
     except BaseException:
         if evaluation["figures"]:
             reporting.say(f"what was measured until then: {reporting.shown_path(folder / 'evaluation.json')}")
