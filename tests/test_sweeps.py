@@ -113,6 +113,7 @@ def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.Captur
         ("module.vae.likelihood.scale", "nats", True),  # densities of the same images
         ("conditional", "nats", False),
         ("data.source.folder", "nats", False),
+        ("data.source.data_dir", "nats", True),  # the same files elsewhere
     ],
 )
 def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, together: bool, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from vaelab import reporting
+from vaelab import comparable, reporting
 from vaelab.files import write_csv, write_text
 from vaelab.paths import FAILURE
 
@@ -33,7 +33,7 @@ class Job:
         overrides: all that was typed for it.
         figures: its ``metrics.json``; empty where it is not complete.
         failure: why it failed, or nothing.
-        kind: the images and the loss: figures of two jobs can be compared where these are the same.
+        kind: what the jobs have in common whose figures can be compared with this one's.
         rank: among the complete jobs of its kind, from 1; 0 where it is none.
         report: whether it was to have one, if it came so far.
         wandb: ``logger.wandb`` of its configuration, where it has that.
@@ -73,11 +73,11 @@ def read(folder: Path) -> list[Job]:
         elif (path / FAILURE).is_file():
             job.failure = (path / FAILURE).read_text().strip()
         if (path / "config.yaml").is_file():
-            config: Any = OmegaConf.load(path / "config.yaml")
+            config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
             typed = config.get("overrides", typed)  # Hydra's are of the last attempt, whatever came of it
-            job.kind = _kind(config, job.figures.get("unit") == "nats")
+            job.kind = json.dumps(comparable.common(config, job.figures.get("unit") == "nats"))
             job.report = bool(config.get("report", True))
-            job.wandb = OmegaConf.to_container(config).get("logger", {}).get("wandb") or {}  # type: ignore[union-attr]
+            job.wandb = (config.get("logger") or {}).get("wandb") or {}
         job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
         jobs.append(job)
     done = sorted((job for job in jobs if job.figures), key=lambda job: (job.kind, -job.elbo, job.number))
@@ -85,16 +85,6 @@ def read(folder: Path) -> list[Job]:
         for rank, job in enumerate(same, 1):
             job.rank = rank
     return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
-
-
-def _kind(config: Any, is_normalized: bool) -> str:
-    """What two jobs must have in common for their figures to be comparable; of a likelihood its settings can differ."""
-    keys = ["choices.data", "choices.loss", "data.binarize", "data.image_shape", "data.source", "conditional"]
-    if not is_normalized:
-        keys.append("module.vae.likelihood")
-    values = [OmegaConf.select(config, key) for key in keys]
-    plain = [OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for value in values]
-    return json.dumps(plain)
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
@@ -111,9 +101,9 @@ def conclude(folder: Path) -> None:
     names = swept(jobs)
     rows = [_row(job, names) for job in jobs]
     write_csv(list(rows[0]), rows, folder / "results.csv")
-    comparable = len({job.kind for job in jobs if job.figures}) <= 1
-    write_text(_markdown(rows, folder, comparable), folder / "results.md")
-    _print(rows, comparable)
+    are_alike = len({job.kind for job in jobs if job.figures}) <= 1
+    write_text(_markdown(rows, folder, are_alike), folder / "results.md")
+    _print(rows, are_alike)
     pictures = _draw(jobs, names, folder)
     written = ["results.csv", "results.md", *pictures]
     if not any(job.report is False for job in jobs):
@@ -151,19 +141,19 @@ def _shown(value: Any) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
-def caption(comparable: bool) -> str:
+def caption(are_alike: bool) -> str:
     """What stands below a table of jobs, of which the figures of all can be compared or not."""
     line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
-    if comparable:
+    if are_alike:
         return line
     return f"{line} Those of different images or losses cannot be compared, and are ranked apart from each other."
 
 
-def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) -> str:
+def _markdown(rows: Sequence[dict[str, Any]], folder: Path, are_alike: bool) -> str:
     lines = [
         f"# {folder.name}",
         "",
-        caption(comparable),
+        caption(are_alike),
         "",
         f"| {' | '.join(rows[0])} |",
         "|---" * len(rows[0]) + "|",
@@ -174,7 +164,7 @@ def _markdown(rows: Sequence[dict[str, Any]], folder: Path, comparable: bool) ->
     return "\n".join(lines) + "\n"
 
 
-def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
+def _print(rows: Sequence[dict[str, Any]], are_alike: bool) -> None:
     """The table as a terminal has room for it: what went wrong stands below."""
     same_epochs = len({row["epochs"] for row in rows if row["rank"]}) <= 1
     left_out = ["rank", "test/reconstruction", "unit", "status", *(["epochs"] if same_epochs else [])]
@@ -199,7 +189,7 @@ def _print(rows: Sequence[dict[str, Any]], comparable: bool) -> None:
     for row in rows:
         if not row["rank"]:
             reporting.say(escape(f"job {row['job']}: {row['status']}"))
-    reporting.say(f"[dim]{caption(comparable)}[/dim]")
+    reporting.say(f"[dim]{caption(are_alike)}[/dim]")
 
 
 def _number(text: str | None) -> float | None:

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vaelab import comparable
 from vaelab.evaluation import ranking
 
 
-def _evaluation(data: str, elbo: float, log_likelihood: float) -> dict[str, Any]:
+def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | None = None) -> dict[str, Any]:
     protocol = {"data": data, "binarize": "dynamic", "choices": {"loss": "bce"}, "conditional": False, "unit": "nats"}
+    config = {**protocol, "data": {"binarize": "dynamic", "source": {"name": data, "folder": folder}}}
     figures = {
         "test/elbo": {"value": elbo},
         "likelihood/test/log_likelihood, k=1000": {"value": log_likelihood, "standard_error": 12.34},
     }
-    return {"protocol": {**protocol, "likelihood": "bernoulli", "image_shape": [1, 28, 28]}, "figures": figures}
+    return {"protocol": {**protocol, "comparable": comparable.common(config, is_normalized=True)}, "figures": figures}
 
 
 def test_a_link_to_a_run_is_no_other_run(tmp_path: Path) -> None:
@@ -48,3 +50,15 @@ def test_in_a_terminal_of_any_width_figures_are_whole(
     for name in ("mnist-resnet-standard_normal", "fashion_mnist-resnet-standard_normal"):
         assert (name in table) or width < 160
     assert all(len(line) <= width for line in table.splitlines())
+
+
+def test_the_models_of_one_set_of_images_stand_together() -> None:
+    evaluations = {
+        "best of one": _evaluation("a folder", -80.0, -78.0, "one"),
+        "of another": _evaluation("a folder", -50.0, -48.0, "another"),
+        "second of one": _evaluation("a folder", -90.0, -88.0, "one"),
+    }
+    assert [row["run"] for row in ranking.rows_of(evaluations)] in (
+        ["best of one", "second of one", "of another"],
+        ["of another", "best of one", "second of one"],
+    )

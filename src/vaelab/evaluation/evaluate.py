@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
-from vaelab import about, checkpoint, reporting
+from vaelab import about, checkpoint, comparable, reporting
 from vaelab.callbacks.drawing import excused
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.errors import UserError
@@ -182,6 +182,7 @@ def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Subj
         "validation": datamodule.validation,
         "seed": cfg.seed,
         "unit": subject.unit,
+        "comparable": comparable.common(config, subject.is_normalized),
     }
 
 

@@ -54,8 +54,9 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
             if key.partition("/")[0] in ("latents", "reconstructions", "samples") or key.startswith("scores/auroc")
         }
         row["unit"] = protocol["unit"]
-        kind = json.dumps([row["data"], loss, protocol["likelihood"], protocol["conditional"], protocol["image_shape"]])
-        rows.append((kind, -(values[best[-1]] if best else values.get("test/elbo", 0.0)), row))
+        rows.append(
+            (json.dumps(protocol["comparable"]), -(values[best[-1]] if best else values.get("test/elbo", 0.0)), row)
+        )
     return [row for *_, row in sorted(rows, key=lambda each: each[:2])]
 
 
