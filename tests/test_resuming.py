@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainings import rows, same, trained, weights
-from vaelab import loggers
+from vaelab import about, loggers
 from vaelab.callbacks.checkpoints import WholeFiles
 from vaelab.errors import UserError
 from vaelab.mistakes import explain
@@ -184,11 +184,23 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list
         (["optimizer.lr=0.1"], "type optimizer.lr=0.001"),
         (["data.limit=48"], "type data.limit=64"),
         (["seed=1"], "seed=0"),
+        (["conditional=true"], "type conditional=false$"),
         ([], "has been trained for 2 epochs already: type e.g. trainer.max_epochs=4"),
     ):
         longer = ["trainer.max_epochs=3"] if options else []
         with pytest.raises(UserError, match=said):
             trained(tmp_path / "b", *tiny_data, *options, *longer, f"ckpt_path={tmp_path / 'a'}")
+
+
+def test_all_that_was_chosen_otherwise_is_named_at_once(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(about, "choices", lambda: {"loss": "bce", "prior": "standard_normal", "optimizer": "adam"})
+    trained(tmp_path / "a", *tiny_data, "callbacks=none")
+    monkeypatch.setattr(about, "choices", lambda: {"loss": "mse", "prior": "standard_normal", "optimizer": "sgd"})
+    other = ["loss=mse", "optimizer=sgd", "latent_dim=3"]
+    with pytest.raises(UserError, match="type loss=bce optimizer=adam latent_dim=2$"):
+        trained(tmp_path / "b", *tiny_data, *other, "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'a'}")
 
 
 def test_going_on_elsewhere_remembers_the_best_epoch(tmp_path: Path, tiny_data: list[str]) -> None:

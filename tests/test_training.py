@@ -252,3 +252,12 @@ def test_a_clock_that_goes_backwards_disturbs_nothing(
     assert 0 < figures["seconds"] < 600
     assert figures["images_per_second"] > 0
     assert len([row for row in rows(tmp_path) if row["val/elbo"]]) == 2
+
+
+def test_what_is_left_out_of_the_images_is_said(
+    tmp_path: Path, tiny_data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, *tiny_data, "trainer.limit_train_batches=0.5", "trainer.limit_test_batches=1")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "64 images to train with (trainer.limit_train_batches=0.5), 64 to validate on" in said
+    assert "on 64 test images (trainer.limit_test_batches=1)" in said

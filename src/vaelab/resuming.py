@@ -22,7 +22,18 @@ except ImportError:  # Windows
 log = logging.getLogger(__name__)
 
 # What makes a training what it is. The rest (how long, on what, what is logged) may change when it goes on.
-_PARTS = ("latent_dim", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
+_PARTS = ("latent_dim", "conditional", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
+# The groups among them, and where the values of each are: whoever chooses another option need not be told of those.
+_GROUPS = {
+    "data": ("data.",),
+    "model": ("module.vae.encoder.", "module.vae.decoder."),
+    "loss": ("module.vae.likelihood.",),
+    "prior": ("module.vae.prior.",),
+    "posterior": ("module.vae.posterior.",),
+    "objective": ("module.objective.",),
+    "optimizer": ("optimizer.",),
+    "scheduler": ("scheduler.",),
+}
 
 
 def starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
@@ -66,15 +77,17 @@ def check(module: VAEModule, path: Path) -> int:
 def _check_settings(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     """Refuses to go on with other settings, or with nothing left to do."""
     then = contents["vaelab"]["config"]
-    other = [
-        f"{group}={option}"
-        for group, option in then.get("choices", {}).items()
-        if group in ("data", "model", "loss", "prior", "posterior", "objective", "optimizer", "scheduler")
-        and config.get("choices", {}).get(group, option) != option
+    options = then.get("choices", {})
+    choices = {**options, **config.get("choices", {})}
+    groups = [group for group in _GROUPS if group in options and choices[group] != options[group]]
+    theirs = tuple(prefix for group in groups for prefix in _GROUPS[group])
+    changed, now = dict(_settings(then)), dict(_settings(config))
+    other = [f"{group}={options[group]}" for group in groups]
+    other += [
+        typed(key, value)
+        for key, value in changed.items()
+        if now.get(key, value) != value and not key.startswith(theirs)
     ]
-    changed = dict(_settings(then))
-    now = dict(_settings(config))
-    other = other or [typed(key, value) for key, value in changed.items() if now.get(key, value) != value]
     other = other or sorted(changed.keys() ^ now.keys())
     if other:
         more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
@@ -132,7 +145,7 @@ def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(node, dict):
         moved = {f"data.source.{key}" for key in checkpoint.DATA_PATHS}  # files may lie elsewhere now
-        if prefix not in moved | {"module.vae.latent_dim"}:  # said already
+        if prefix not in moved | {"module.vae.latent_dim", "module.vae.classes"}:  # said already
             yield prefix, node
         return
     for key, value in node.items():

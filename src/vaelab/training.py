@@ -161,7 +161,7 @@ def _train(cfg: DictConfig, run_dir: Path, resume: Path | None) -> dict[str, Any
         }
         if trainer.is_global_zero:
             loggers.log_final(trainer.loggers, figures)
-            _conclude(figures, datamodule, module, run_dir, cfg.report)
+            _conclude(figures, trainer, datamodule, module, run_dir, cfg.report)
         status = "success"
         return figures
     except Stopped as stopped:
@@ -253,17 +253,23 @@ def _introduce(
         about.keep(run_dir, where, trainer.precision, datamodule.splits)
     reporting.say(
         f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {where} "
-        f"in {trainer.precision}; {_count(datamodule, 'train')} images to train with, {_count(datamodule, 'val')} to "
-        f"validate on{' (the test images)' if datamodule.validation == 'test' else ''}"
+        f"in {trainer.precision}; {_count(trainer, datamodule, 'train', 'images to train with')}, "
+        f"{_count(trainer, datamodule, 'val', 'to validate on')}"
+        f"{' (the test images)' if datamodule.validation == 'test' else ''}"
     )
 
 
 def _conclude(
-    figures: dict[str, Any], datamodule: ImageDataModule, module: VAEModule, run_dir: Path, has_report: bool
+    figures: dict[str, Any],
+    trainer: L.Trainer,
+    datamodule: ImageDataModule,
+    module: VAEModule,
+    run_dir: Path,
+    has_report: bool,
 ) -> None:
     """Writes the final figures and what there is to be seen of the run, and shows them."""
     reporting.write_json(figures, run_dir / "metrics.json")
-    title = f"{datamodule.source.name}: {figures['tested']}, on {_count(datamodule, 'test')} test images"
+    title = f"{datamodule.source.name}: {figures['tested']}, on {_count(trainer, datamodule, 'test', 'test images')}"
     shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
     reporting.print_figures(title, shown, module.vae.likelihood.is_normalized(datamodule.is_binary))
     if has_report:
@@ -274,5 +280,8 @@ def _conclude(
     reporting.say(f"run folder: {reporting.shown_path(run_dir)}")
 
 
-def _count(datamodule: ImageDataModule, split: str) -> str:
-    return f"{len(datamodule.splits[split].images):,}"
+def _count(trainer: L.Trainer, datamodule: ImageDataModule, split: str, what: str) -> str:
+    """How many images a split has, and the setting by which only some of its batches are taken, if there is one."""
+    limit = getattr(trainer, f"limit_{split}_batches")
+    limited = "" if limit == 1.0 and isinstance(limit, float) else f" (trainer.limit_{split}_batches={limit})"
+    return f"{len(datamodule.splits[split].images):,} {what}{limited}"
