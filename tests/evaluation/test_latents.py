@@ -95,7 +95,8 @@ def test_of_two_votes_that_tie_the_nearest_counts() -> None:
 def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     vae = tiny_vae(Bernoulli(), latent_dim=2).train()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    measured = measure(Subject(vae, grey_module((1, 4, 4))), None, 20)
+    subject = Subject(vae, grey_module((1, 4, 4)))
+    measured = measure(subject, None, 20)
     assert set(measured.figures) == {
         "active_units",
         "mutual_information_lower_bound",
@@ -107,6 +108,8 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
         "dci_completeness",
         "dci_informativeness",
     }
+    kl = kl_divergence(subject.posterior(subject.test), vae.p_z()).mean().item()
+    assert sum(measured.arrays["dimension_kls"]) == pytest.approx(kl, rel=1e-5)
     assert len(measured.arrays["dimension_kls"]) == 2
     assert set(measured.pictures) == {"dimensions"}
     assert measured.figures["mutual_information_lower_bound"].value <= math.log(20) + 1e-6

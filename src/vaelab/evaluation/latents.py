@@ -118,24 +118,28 @@ def measure(subject: Subject, limit: int | None, pairs: int) -> Measured:
     train, test = subject.images("train", limit), subject.images("test", limit)
     if len(test.images) < 2:
         raise NotMeasured(f"{subject.datamodule.source.name} has a single test image, over which nothing varies")
-    codes = subject.codes(test)
+    means, parts = [], []
+    with torch.no_grad():
+        p_z = subject.vae.p_z()
+        for x, y in subject.batches(test):
+            q_z = subject.vae.encode(x, y)
+            means.append(q_z.centre.float().cpu())
+            parts.append(dimension_kls(q_z, p_z))
+    codes, kls = torch.cat(means), [part for part in parts if part is not None]
     of = subject.protocol("test", len(codes))
     active = active_units(codes)
     figures = {
         "active_units": Figure(int(active.sum()), f"of {len(active)}", note=f"variance of the codes > {_ACTIVE}; {of}")
     }
     measured = Measured(figures, arrays={"mean_variances": codes.var(0).tolist()})
-    few = subject.images("test", pairs)
-    with torch.no_grad():
-        q_z, p_z = subject.posterior(few), subject.vae.p_z()
-        kls = dimension_kls(q_z, p_z)
-    if kls is None:
+    if not kls:
         prior, posterior = (type(part).__name__ for part in (subject.vae.prior, subject.vae.posterior))
         measured.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
     else:
-        each = kls.mean(0).cpu()
+        each = torch.cat(kls).mean(0).cpu()
         measured.arrays["dimension_kls"] = each.tolist()
         measured.pictures["dimensions"] = dimension_bars(each, active)
+    q_z = subject.posterior(subject.images("test", pairs))
     information, divergence = aggregate(q_z, p_z, "comparing posteriors")
     count = len(information)
     of = f"± as if its terms were independent; {subject.protocol('test', count)}"

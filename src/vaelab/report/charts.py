@@ -33,12 +33,13 @@ def latent_section(folder: Folder) -> Section:
 
     def bars() -> list[Block]:
         measured = folder.evaluation.get("arrays", {})
+        is_measured = "latents/dimension_kls" in measured
         kls = measured.get("latents/dimension_kls", arrays["kls"].tolist() if "kls" in arrays else None)
         variances = measured.get("latents/mean_variances", arrays.get("variances"))
         if kls is None:
             raise Missing("The KL of single dimensions has no closed form here.") if arrays or measured else Missing("")
         folder.album.drawn("kls")
-        return [_bars(kls, variances)]
+        return [_bars(kls, variances, "" if is_measured else str(arrays["of"]))]
 
     return section("latents", "Latent space", scatter, bars, lambda: folder.album.of("latents"))
 
@@ -76,8 +77,8 @@ def _rounded(values: Any) -> list[float]:
     return [float(f"{value:.4g}") for value in values.tolist()]
 
 
-def _bars(kls: Sequence[float], variances: Any) -> Block:
-    """What each dimension is used for, the most used first."""
+def _bars(kls: Sequence[float], variances: Any, of: str) -> Block:
+    """What each dimension is used for, the most used first; ``of`` says of which images, if of fewer than figures."""
     spread = None if variances is None else [float(value) for value in variances]
     rows = []
     for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
@@ -90,6 +91,8 @@ def _bars(kls: Sequence[float], variances: Any) -> Block:
     if spread is not None:
         active = sum(value > _ACTIVE for value in spread)
         caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {_ACTIVE}."
+    if of:
+        caption = f"{caption[:-1]}; of {of}."
     return plot("bars", "KL divergence of each latent dimension", data, caption)
 
 
