@@ -47,26 +47,41 @@ def evaluated(folder: Path) -> dict[str, Any] | None:
     return json.loads(found.read_text()) if found.is_file() else None
 
 
-def table() -> str:
-    """The results as a Markdown table for each data set, with what is published beneath."""
-    lines = [
-        "# Log-likelihoods",
-        "",
-        f"Written by `make likelihoods` on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} "
+_WRITTEN = "Written by `make likelihoods`"
+_UNOFFICIAL = "The images here are split otherwise than the official ones, of which the published figures are."
+
+
+def table(before: str = "") -> str:
+    """The results as a Markdown table for each data set, with what is published beneath.
+
+    Args:
+        before: the same as it was written before, from which come the rows of what is not here.
+    """
+    written = (
+        f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} "
         "threads. Dynamically binarised images, the last 10,000 training images to validate on, 40 latents, one seed: "
         f"`python src/train.py {' '.join(COMMON)}` and what stands in the row. The ELBO is of all 10,000 test "
         f"images; the gap is what {SAMPLES:,} importance samples add to it on {IMAGES:,} of them, evenly spaced; log "
         "p(x) is their sum, a bound on that of all test images, and ± its standard error. Minutes are those of "
-        "training, times the threads.",
-    ]
+        "training, times the threads."
+    )
+    earlier = [line for line in before.splitlines() if line.startswith(_WRITTEN)]
+    lines = ["# Log-likelihoods", "", written]
     for data, name in DATA.items():
+        section = before.partition(f"## {name}\n")[2].partition("\n## ")[0]
         lines += ["", f"## {name}", "", "| row | log p(x), nats | ± | test ELBO | gap | parameters | core minutes |"]
         lines += ["|---|---|---|---|---|---|---|"]
         is_official = True
         for model, prior in product(MODELS, PRIORS):
             folder = RUNS / f"{data}-{model}-{prior}"
             evaluation, metrics = folder / "evaluation" / "evaluation.json", folder / "metrics.json"
+            row = f"| `{' '.join([f'data={data}', f'model={model}', f'prior={prior}', *MODELS[model]])}` |"
             if not evaluation.is_file():
+                kept = [line for line in section.splitlines() if line.startswith(row)]
+                is_official = is_official and not (kept and _UNOFFICIAL in section)
+                if kept and earlier:  # what is said of the machine is said of these, too
+                    lines[2] = earlier[0]
+                lines += kept
                 continue
             figures, trained = json.loads(evaluation.read_text())["figures"], json.loads(metrics.read_text())
             is_official = is_official and "not the official" not in figures["test/elbo"]["note"]
@@ -74,17 +89,13 @@ def table() -> str:
             # The ELBO is that of a single sample for each of 10,000 images.
             noise = figures["likelihood/test/log_weight_deviation"]["value"] / 100
             error = math.hypot(gap["standard_error"], noise)
-            typed = " ".join([f"data={data}", f"model={model}", f"prior={prior}", *MODELS[model]])
             lines.append(
-                f"| `{typed}` | {elbo + gap['value']:.2f} | {error:.2f} | {elbo:.2f} "
+                f"{row} {elbo + gap['value']:.2f} | {error:.2f} | {elbo:.2f} "
                 f"| {gap['value']:.2f} | {trained['parameters']:,} | {_core_minutes(folder):.0f} |"
             )
         lines += ["", *(f"- {line}" for line in published(name, "dynamic"))]
         if not is_official:
-            lines += [
-                "",
-                "The images here are split otherwise than the official ones, of which the published figures are.",
-            ]
+            lines += ["", _UNOFFICIAL]
     return "\n".join([*lines, *_REMARKS]) + "\n"
 
 
@@ -138,6 +149,7 @@ def main() -> int:
         parser.error(f"no {', '.join(unknown)}: choose from {', '.join([*DATA, *MODELS, *PRIORS])}")
     cells = list(product(*chosen))
     failed, started = [], time.monotonic()
+    path = RESULTS / "likelihoods.md"
     for number, (data, model, prior) in enumerate(cells, 1):
         what = [f"data={data}", f"model={model}", f"prior={prior}"]
         minutes = (time.monotonic() - started) / 60
@@ -146,8 +158,8 @@ def main() -> int:
         if not finish(folder, [*what, *MODELS[model], *COMMON]) or evaluated(folder) is None:
             failed.append(" ".join(what))
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "likelihoods.md").write_text(table())
-    print(table())
+        path.write_text(table(path.read_text() if path.exists() else ""))
+    print(path.read_text())
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0

@@ -20,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -137,38 +138,54 @@ def figures(experiment: str, folder: Path) -> dict[int | tuple[int, int], float]
     return found
 
 
-def table(complete: dict[str, list[Path]]) -> str:
-    """The results as a Markdown table."""
-    lines = [
-        "# The documents and their experiments",
-        "",
-        f"Written by `make reproduce` on {date.today()}: torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, {'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the "
-        "test images, summed over pixels and latents, averaged over images; ours are the mean and, over several seeds, "
-        "the lowest and highest. Losses of grey pixels are no likelihoods.",
-        "",
-        "| document | `python src/train.py ...` | figure | epoch | document | ours | seeds | seconds per epoch |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for experiment, folders in complete.items():
-        document = EXPERIMENTS[experiment]
-        found = [figures(experiment, folder) for folder in folders]
-        speed = RUNS / experiment / "speed.json"
-        measured = json.loads(speed.read_text()) if speed.exists() else None
-        seconds = f"{document.images / measured['images_per_second']:.1f}" if measured else ""
+def table(complete: dict[str, list[Path]], before: str = "") -> str:
+    """The results as Markdown.
+
+    Args:
+        complete: the runs that are here, by experiment.
+        before: the same as it was written before, from which comes what is not here.
+    """
+    rows = []
+    for experiment, document in EXPERIMENTS.items():
+        if experiment not in complete:
+            rows += [line for line in before.splitlines() if f"`experiment={experiment}`" in line]
+            continue
+        found = [figures(experiment, folder) for folder in complete[experiment]]
+        seconds = document.images / _images_per_second(experiment, complete[experiment])
         for epoch, expected in document.epochs.items():
             ours = [values[epoch] for values in found if epoch in values]
             if not ours:
                 continue
             spread = f" ({min(ours):.2f} to {max(ours):.2f})" if len(ours) > 1 else ""
-            lines.append(
+            rows.append(
                 f"| {document.name} | `experiment={experiment}` | {document.figure.replace('val/', 'test ')} "
                 f"| {_shown(epoch)} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
-                f"| {len(ours)} | {seconds} |"
+                f"| {len(ours)} | {seconds:.1f} |"
             )
-    return "\n".join([*lines, *_REMARKS, *_other_splits(complete), *_what_helped()]) + "\n"
+    written = next((line for line in before.splitlines() if line.startswith(_WRITTEN)), None)
+    if written is None or all(experiment in complete for experiment in EXPERIMENTS):
+        written = (
+            f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads, "
+            f"{'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the test images, summed over pixels "
+            "and latents, averaged over images; ours are the mean and, over several seeds, the lowest and highest. "
+            "Losses of grey pixels are no likelihoods."
+        )
+    heads = [
+        "| document | `python src/train.py ...` | figure | epoch | document | ours | seeds | seconds per epoch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines = ["# The documents and their experiments", "", written, "", *heads, *rows, *_REMARKS]
+    return "\n".join([*lines, *_other_splits(complete, before), *_what_helped(before)]) + "\n"
 
 
+def _images_per_second(experiment: str, folders: list[Path]) -> float:
+    """As ``--speed`` has measured it; where it has not, as the trainings have."""
+    speed = RUNS / experiment / "speed.json"
+    paths = [speed] if speed.exists() else [folder / "metrics.json" for folder in folders]
+    return statistics.mean(json.loads(path.read_text())["images_per_second"] for path in paths)
+
+
+_WRITTEN = "Written by `make reproduce`"
 _REMARKS = [
     "",
     "Where a document's figure lies outside the range of ours: one more training lies outside the range of three "
@@ -197,32 +214,35 @@ _REMARKS = [
 ]
 
 
-def _other_splits(complete: dict[str, list[Path]]) -> list[str]:
+def _other_splits(complete: dict[str, list[Path]], before: str) -> list[str]:
     """Of which experiments the images were split otherwise than published, as their trainings said."""
-    said = "not the official"
+    said = "Of images split otherwise than officially, and not comparable with published ones: "
+    earlier = next((line for line in before.splitlines() if line.startswith(said)), "")
     names = [
         f"`{name}`"
-        for name, folders in complete.items()
-        if any(said in (folder / "train.log").read_text() for folder in folders)
+        for name in EXPERIMENTS
+        if (
+            any("not the official" in (folder / "train.log").read_text() for folder in complete[name])
+            if name in complete
+            else f"`{name}`" in earlier
+        )
     ]
-    if not names:
-        return []
-    return [
-        "",
-        f"Of images split otherwise than officially, and not comparable with published ones: {', '.join(names)}.",
-    ]
+    return ["", f"{said}{', '.join(names)}."] if names else []
 
 
 def _shown(epoch: int | tuple[int, int]) -> str:
     return f"mean of {epoch[0]} to {epoch[1]}" if isinstance(epoch, tuple) else str(epoch or "last")
 
 
-def _what_helped() -> list[str]:
+def _what_helped(before: str) -> list[str]:
     """The table of changes, of the experiments whose changes have all been trained."""
     lines = []
     for experiment, steps in STEPS.items():
         folders = step_folders(experiment)
         if not all(finished(folder) for folder in folders):
+            start = f"| {EXPERIMENTS[experiment].name} | as in the document |"
+            rest = before[before.find(start) :].splitlines() if start in before else []
+            lines += [*rest[:1], *takewhile(lambda line: line.startswith("|  |"), rest[1:])]
             continue
         last = list(EXPERIMENTS[experiment].epochs)[-1]
         values = [figures(experiment, folder)[last] for folder in folders]
@@ -242,13 +262,15 @@ def _what_helped() -> list[str]:
 
 
 def write_table() -> str:
-    """Brings ``reproduce.md`` up to date with every run that is complete."""
+    """Brings ``reproduce.md`` up to date with every run that is complete; rows of those that are not here stay as they are."""
     complete = {
         name: [path.parent for path in sorted((RUNS / name).glob("seed*/metrics.json"))] for name in EXPERIMENTS
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    text = table({name: folders for name, folders in complete.items() if folders})
-    (RESULTS / "reproduce.md").write_text(text)
+    path = RESULTS / "reproduce.md"
+    before = path.read_text() if path.exists() else ""
+    text = table({name: folders for name, folders in complete.items() if folders}, before)
+    path.write_text(text)
     return text
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,6 +13,9 @@ from tests.files import write_cifar10, write_mnist, write_pictures
 from vaelab.training import train
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import likelihoods
+import reproduce
+import runs
 from reproduce import STEPS, changed, step_folders
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
@@ -68,3 +72,31 @@ def test_the_changes_that_are_counted_make_up_the_better_experiment(experiment: 
     better = composed("train", f"experiment={experiment}_better", "run_dir=.")
     assert composed("train", *changed(experiment, len(STEPS[experiment])), "run_dir=.") == better
     assert len(step_folders(experiment)) == len(STEPS[experiment]) + 1
+
+
+@pytest.mark.parametrize("script", [reproduce, likelihoods])
+def test_results_of_runs_that_are_not_here_stay(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "RUNS", tmp_path)
+    written = (runs.RESULTS / f"{script.__name__}.md").read_text()
+    again = script.table({}, written) if script is reproduce else script.table(written)
+    assert again == written
+
+
+def test_results_of_runs_that_are_here_take_the_place_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "RUNS", tmp_path)
+    (tmp_path / "metrics.csv").write_text("val/elbo\n-180.0\n")
+    (tmp_path / "metrics.json").write_text('{"images_per_second": 6000.0}')
+    (tmp_path / "train.log").touch()
+    written = (runs.RESULTS / "reproduce.md").read_text()
+    lines = reproduce.table({"tensorflow_mnist": [tmp_path]}, written).splitlines()
+    new = [line for line in lines if line not in written.splitlines()]
+    assert len(new) == 1
+    assert "`experiment=tensorflow_mnist` | test elbo | 1 |" in new[0]
+    assert new[0].endswith("| -180.00 | 1 | 10.0 |")
+    gone = [line for line in written.splitlines() if line not in lines]
+    assert len(gone) == 2
+    assert all("`experiment=tensorflow_mnist` | test elbo" in line for line in gone)
