@@ -262,7 +262,7 @@ def _what_helped(before: str) -> list[str]:
 
 
 def write_table() -> str:
-    """Brings ``reproduce.md`` up to date with every run that is complete; rows of those that are not here stay as they are."""
+    """Brings ``reproduce.md`` up to date with every run that is complete; other rows stay as they are."""
     complete = {
         name: [path.parent for path in sorted((RUNS / name).glob("seed*/metrics.json"))] for name in EXPERIMENTS
     }
