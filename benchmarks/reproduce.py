@@ -93,7 +93,7 @@ STEPS: dict[str, list[tuple[str, list[str]]]] = {
         _BFLOAT16,
     ],
     "mathworks_digits": [_cosine("2e-3"), _dense(512), _BFLOAT16],
-    "wolfram_mnist": [_cosine("2e-3"), _dense(128), _BFLOAT16],
+    "wolfram_mnist": [_cosine("2e-3"), _BFLOAT16],
     "tensorflow_mnist": _TENSORFLOW,
     "keras_fashion": _TENSORFLOW,
 }

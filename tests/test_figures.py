@@ -155,7 +155,7 @@ def test_manifold_latents_are_normal_quantiles_to_the_right_and_upwards() -> Non
 
 @pytest.mark.parametrize(("latent_dim", "dims"), [(1, [0]), (2, [0, 1]), (9, [7, 2])])
 def test_manifold_shows_the_images_without_gaps(latent_dim: int, dims: list[int]) -> None:
-    images = torch.rand(3 ** len(dims), 1, 200, 380)
+    images = torch.rand(3 ** len(dims), 1, 100, 370 if len(dims) == 1 else 180)
     picture = figures.manifold(images, latent_dim, dims)
     assert _contains(picture, figures.image_grid(images, 3, gap=0))
 
@@ -237,3 +237,12 @@ def test_an_interrupted_file_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         figures.save_png(np.zeros((2, 2, 7), np.uint8), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_large_images_are_made_smaller_as_a_whole() -> None:
+    images = torch.rand(2, 3, 100, 50)
+    small = figures.at_most(images, 20)
+    assert small.shape == (2, 3, 20, 10)
+    assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=1e-6)
+    assert figures.at_most(images, 100) is images
+    assert figures.at_most(images, 0).shape == (2, 3, 1, 1)

@@ -16,6 +16,7 @@ from vaelab.data.datamodule import SPLIT_SEEDS, ImageDataModule
 from vaelab.data.source import Images
 from vaelab.distributions import Latent
 from vaelab.errors import UserError
+from vaelab.module import VAEModule
 from vaelab.vae import VAE
 
 _AT_ONCE = 500  # images, of at most 32 x 32 x 3 numbers; of larger ones fewer
@@ -39,6 +40,7 @@ class Subject:
         chosen: images that pictures of single images show; ``None`` for the first test images.
         run: the folder that its training has left, where there is one.
         choices: by which it was configured: group to option.
+        has_variance: whether its training knew the posteriors' variance, which that of a plain autoencoder does not.
     """
 
     vae: VAE
@@ -47,6 +49,15 @@ class Subject:
     chosen: Chosen | None = None
     run: Path | None = None
     choices: dict[str, Any] = field(default_factory=dict)
+    has_variance: bool = True
+
+    @classmethod
+    def of(
+        cls, module: VAEModule, datamodule: ImageDataModule, limit: int | None = None, run: Path | None = None
+    ) -> "Subject":
+        """The model that a module holds; the others as above."""
+        choices, has_variance = module.config.get("choices", {}), module.objective.trains_variance
+        return cls(module.vae, datamodule, limit, None, run, choices, has_variance)
 
     @classmethod
     def load(cls, run: str | Path, data_dir: str | None = None, limit: int | None = None) -> "Subject":
@@ -64,7 +75,7 @@ class Subject:
         module, config = checkpoint.rebuild(path)
         datamodule = checkpoint.rebuild_data(config, path, data_dir)
         folder = path.parent.parent if path.parent.name == "checkpoints" else None
-        return cls(module.vae, datamodule, limit, run=folder, choices=config.get("choices", {}))
+        return cls.of(module, datamodule, limit, folder)
 
     @property
     def device(self) -> torch.device:
@@ -181,16 +192,22 @@ class Subject:
     @torch.no_grad()
     def encode(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """The centres (N, D) of the posteriors of images and, of those that have a variance, its logarithm (N, D)."""
-        centres, log_variances = [], []
+        centres: list[Tensor] = []
+        log_variances: list[Tensor] = []
         for x, y in self.batches(images):
             q_z = self.vae.encode(x, y)
             centres.append(q_z.centre.float().cpu())
-            try:
-                log_variances.append(q_z.variance.float().log().cpu())
-            except NotImplementedError:
-                continue
-        logs = torch.cat(log_variances) if log_variances else None
-        return torch.cat(centres), logs if logs is not None and logs.isfinite().all() else None
+            if (logs := self.log_variance(q_z)) is not None:
+                log_variances.append(logs)
+        spread = torch.cat(log_variances) if log_variances else None
+        return torch.cat(centres), spread if spread is not None and spread.isfinite().all() else None
+
+    def log_variance(self, q_z: Latent) -> Tensor | None:
+        """The log-variances (B, D) of posteriors, on the CPU; ``None`` where there are none that were trained."""
+        try:
+            return q_z.variance.float().log().cpu() if self.has_variance else None
+        except NotImplementedError:  # of a flow
+            return None
 
     def codes(self, images: Images) -> Tensor:
         """The centres (N, D) of the posteriors of images, on the CPU."""

@@ -16,7 +16,6 @@ from vaelab.figures import image_grid, manifold_latents
 from vaelab.likelihoods import SquaredError
 from vaelab.module import VAEModule
 from vaelab.objectives import ELBO
-from vaelab.pictures import CannotDraw
 from vaelab.training import train
 
 GALLERY = ["callbacks=gallery", "callbacks.gallery=null", "callbacks.pictures=null"]
@@ -186,8 +185,26 @@ def test_the_manifold_decodes_normal_quantiles(latent_dim: int) -> None:
     with torch.no_grad():
         corner = vae.decode(manifold_latents(3, latent_dim, range(latent_dim))[-1:]).mean
     assert np.array_equal(picture[-5:, -4:], image_grid(corner, gap=0))
-    with pytest.raises(CannotDraw, match="latent_dim is 3"):
-        animation.manifold(tiny_vae(SquaredError(), latent_dim=3))
+
+
+def test_of_more_dimensions_a_plane_of_chance_is_the_manifold() -> None:
+    vae = tiny_vae(SquaredError(), latent_dim=6)
+    seen: list[torch.Tensor] = []
+    decode = vae.decode
+    vae.decode = lambda z, y=None: (seen.append(z), decode(z, y))[1]  # type: ignore[method-assign, func-returns-value]
+    with torch.no_grad():
+        first, second = animation.manifold(vae, count=3), animation.manifold(vae, count=3)
+    assert np.array_equal(first, second)
+    lengths = manifold_latents(3, 2, [0, 1]).norm(dim=1)
+    assert torch.allclose(seen[0].norm(dim=1), lengths, atol=1e-6)
+    assert torch.linalg.matrix_rank(seen[0]) == 2
+    assert (seen[0].abs().sum(0) > 0).all()
+
+
+def test_the_manifold_of_large_images_has_room() -> None:
+    with torch.no_grad():
+        picture = animation.manifold(tiny_vae(SquaredError(), (1, 70, 35), latent_dim=2), count=20)
+    assert picture.shape == (640, 320, 3)
 
 
 def test_samples_are_of_the_same_latents_in_every_frame(tmp_path: Path) -> None:

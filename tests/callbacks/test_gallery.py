@@ -48,7 +48,7 @@ def test_the_gallery_draws_everything_and_changes_nothing(tmp_path: Path, tiny_d
     for name in ("test/elbo", "val/elbo", "test/kl"):
         assert drawn[name] == plain[name]
     files = {path.name for path in (tmp_path / "drawn" / "pictures").iterdir()}
-    assert files == {f"{name}.png" for name in BY_DEFAULT | {"arithmetic"}} | {"samples.gif", "frames"}
+    assert files == {f"{name}.png" for name in BY_DEFAULT | {"arithmetic"}} | {"samples.gif", "manifold.gif", "frames"}
     assert not (tmp_path / "plain" / "pictures").exists()
 
 
@@ -137,3 +137,19 @@ def test_pictures_go_to_tensorboard(tmp_path: Path, tiny_data: list[str]) -> Non
     assert {"test/latents", "test/errors", "train/samples", "train/manifold", "test/reconstructions"} <= names
     assert events.Images("train/samples")[0].encoded_image_string.startswith(b"GIF89a")
     assert "test/losses" not in names  # there is no metrics.csv
+
+
+def test_pictures_go_to_wandb(tmp_path: Path, tiny_data: list[str]) -> None:
+    """A plain autoencoder's, with another model beside it."""
+    options = [*tiny_data, "logger=many", "callbacks=gallery", "objective=autoencoder"]
+    train(composed("train", f"run_dir={tmp_path / 'vae'}", *tiny_data, "callbacks=none"))
+    beside = f"callbacks.gallery.pictures.comparison.beside={tmp_path / 'vae'}"
+    train(composed("train", f"run_dir={tmp_path / 'ae'}", *options, beside))
+    media = next((tmp_path / "ae" / "wandb").glob("offline-run-*")) / "files" / "media"
+    sent = {path.relative_to(media).as_posix().rpartition("_")[0].rpartition("_")[0] for path in media.rglob("*.*")}
+    tested = {f"images/test/{name}" for name in BY_DEFAULT | {"arithmetic", "comparison"}}
+    assert sent >= tested | {"videos/train/samples", "videos/train/manifold"}
+    assert {path.stem for path in (tmp_path / "ae" / "pictures").glob("*.png")} == BY_DEFAULT | {
+        "arithmetic",
+        "comparison",
+    }

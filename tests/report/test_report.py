@@ -110,7 +110,7 @@ def test_a_training_leaves_a_report_with_everything_in_its_place(trained: Path) 
         shown == len([path for path in (trained / "pictures").iterdir() if path.is_file()]) - 3
     )  # latents, losses, errors
     assert any(address.startswith("data:image/gif") for address in parsed.addresses)
-    assert (trained / "report.html").stat().st_size < 3e6
+    assert (trained / "report.html").stat().st_size < 3.5e6
 
 
 @pytest.mark.parametrize("folder", ["trained", "evaluated", "swept"])

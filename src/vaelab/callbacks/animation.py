@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from vaelab.callbacks.drawing import at_rest, excused, show_gif
-from vaelab.figures import Picture, captioned, image_grid, manifold_latents, save_gif, save_png
+from vaelab.figures import Picture, at_most, captioned, image_grid, manifold_latents, save_gif, save_png
 from vaelab.module import VAEModule
-from vaelab.pictures import CannotDraw
 from vaelab.vae import VAE
+
+_LARGEST = 640  # pixels along a side of a manifold
 
 
 def samples(vae: VAE, count: int = 16, scale: int = 3) -> Picture:
@@ -23,14 +24,22 @@ def samples(vae: VAE, count: int = 16, scale: int = 3) -> Picture:
     return image_grid(vae.sample(count), scale=scale)
 
 
-def manifold(vae: VAE, count: int = 20, scale: int = 1) -> Picture:
-    """Images decoded from a one- or two-dimensional latent space, see :func:`vaelab.figures.manifold_latents`."""
-    if vae.latent_dim > 2:
-        raise CannotDraw(f"latent_dim is {vae.latent_dim}, not 2")
+def manifold(vae: VAE, count: int = 20) -> Picture:
+    """Images decoded from latent space at normal quantiles, see :func:`vaelab.figures.manifold_latents`.
+
+    Of more than two dimensions they are of a plane through zero in a direction of chance, the same in every frame:
+    which dimensions come into use is not known when a training begins.
+    """
     like: Tensor = next(vae.parameters())
-    z = manifold_latents(count, vae.latent_dim, range(vae.latent_dim)).to(like)
+    dims = range(min(vae.latent_dim, 2))
+    z = manifold_latents(count, len(dims), dims)
+    if vae.latent_dim > 2:
+        chance = torch.randn(vae.latent_dim, 2, generator=torch.Generator().manual_seed(0))
+        z = z @ torch.linalg.qr(chance).Q.T
+    z = z.to(like)
     first = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # what a conditional model is shown for
-    return image_grid(vae.decode(z, first).mean, columns=count, scale=scale, gap=0)
+    images = at_most(vae.decode(z, first).mean, _LARGEST // count)
+    return image_grid(images, columns=count, gap=0)
 
 
 class Animation(L.Callback):

@@ -19,7 +19,7 @@ class Gallery(L.Callback):
 
     Args:
         folder: where the files go.
-        pictures: name to function; ``None`` for one that is left out.
+        pictures: name to function; ``None``, or settings of none, for one that is left out.
         images: look at so many test images, evenly spaced.
     """
 
@@ -35,8 +35,8 @@ class Gallery(L.Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         logger = next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
         run = None if logger is None else logger.path.parent
-        subject = Subject(pl_module.vae, datamodule, self.images, run=run)
+        subject = Subject.of(pl_module, datamodule, self.images, run)
         for name, draw in self.pictures.items():
-            if draw is not None:
+            if callable(draw):
                 with excused(name), at_rest(pl_module):
                     keep(trainer, self.folder, name, draw(subject).picture, "test")

@@ -29,4 +29,4 @@ class Latents(L.Callback):
             from vaelab.subject import Subject
 
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            latents.keep(Subject(pl_module.vae, datamodule), self.path, self.images)
+            latents.keep(Subject.of(pl_module, datamodule), self.path, self.images)

@@ -37,7 +37,7 @@ class Pictures(L.Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(module, VAEModule)
-        subject = Subject(module.vae, trainer.datamodule)  # type: ignore[attr-defined]
+        subject = Subject.of(module, trainer.datamodule)  # type: ignore[attr-defined]
         with excused("reconstructions"), at_rest(module):
             drawn = reconstructions(subject, self.count, split, self.scale)
             keep(trainer, self.folder, "reconstructions", drawn.picture, split)

@@ -98,7 +98,8 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     )
     tested = trainer.test(module, datamodule, verbose=False)[0]
     folder.mkdir(parents=True, exist_ok=True)
-    subject = Subject(module.vae.to(trainer.strategy.root_device).float().eval(), datamodule)
+    module.vae.to(trainer.strategy.root_device).float().eval()
+    subject = Subject.of(module, datamodule)
     of = f"{subject.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
     figures = {
         name: Figure(float(value), reporting.term_unit(name, subject.is_normalized), None, of)

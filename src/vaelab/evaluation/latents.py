@@ -151,6 +151,11 @@ def measure(subject: Subject, limit: int | None, pairs: int) -> Measured:
             divergence, "nats", f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}"
         ),
     }
+    if not subject.has_variance:
+        measured.remarks.append(
+            "the training knew no variance of the posterior: KL divergences and mutual information are of one that is "
+            "as the weights began"
+        )
     if float(information.mean()) > 0.9 * math.log(count):
         measured.remarks.append(
             f"the mutual information is more than {count} images can show (log {count} nats), and the aggregate "

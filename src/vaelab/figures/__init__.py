@@ -8,6 +8,7 @@ the first is drawn and whose global state is left alone.
 from vaelab.figures.charts import compare, error_histogram, latent_scatter, loss_curves
 from vaelab.figures.files import save_gif, save_png
 from vaelab.figures.grids import (
+    at_most,
     captioned,
     class_reconstructions,
     image_grid,
@@ -22,6 +23,7 @@ from vaelab.figures.sweeps import curves_over, heat_map, rate_distortion, slices
 
 __all__ = [
     "Picture",
+    "at_most",
     "captioned",
     "class_reconstructions",
     "compare",

@@ -29,7 +29,7 @@ def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, 
         labels: (N,), classes from 0.
         classes: their names; with fewer than two there are no colours.
     """
-    panels = [("posterior means", means, "z_{}")]
+    panels = [("latent codes" if log_variances is None else "posterior means", means, "z_{}")]
     if log_variances is not None:
         panels.append(("posterior log-variances", log_variances, r"\log\,\sigma_{}^2"))
     with new_figure(6.2 * len(panels) + 1.2, 5.8) as figure:
@@ -89,14 +89,14 @@ def loss_curves(
 
 
 def compare(
-    titles: Sequence[str], samples: Sequence[Tensor], means: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
+    titles: Sequence[str], samples: Sequence[Tensor], codes: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
 ) -> Picture:
-    """Models side by side: a column each, samples (N, C, H, W) over the posterior means (M, D) of the same images.
+    """Models side by side: a column each, samples (N, C, H, W) over the latent codes (M, D) of the same images.
 
     Args:
         titles: of the models.
         samples: of each.
-        means: of each.
+        codes: of each.
         labels: (M,), classes from 0, of the images encoded.
         classes: their names.
     """
@@ -106,7 +106,7 @@ def compare(
             grid = image_grid(samples[i])
             show_grid(above[i], grid)
             above[i].set_title(f"{title}: samples")
-            _scatter(below[i], f"{title}: posterior means", means[i], "z_{}", labels, classes)
+            _scatter(below[i], f"{title}: latent codes", codes[i], "z_{}", labels, classes)
         _class_bar(figure, list(below), classes)
         spread_texts(figure)
         return rendered(figure)
@@ -177,7 +177,7 @@ def _without_the_start(axes: "Axes", curves: Iterable[Curve]) -> None:
     """Leaves the first values of a fall out of the view, where all that follows would be squeezed for them."""
     values = np.concatenate([np.asarray(curve[1], float) for curve in curves])
     values = values[np.isfinite(values)]
-    if len(values) >= 20:
-        low, typical, high = np.quantile(values, (0, 0.9, 1))
+    if len(values) >= 6:
+        low, typical, high = np.quantile(values, (0, 0.9, 1), method="lower")
         if high - low > 4 * (typical - low) > 0:
             axes.set_ylim(low - 0.1 * (typical - low), low + 2 * (typical - low))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -13,6 +14,15 @@ from vaelab.figures.style import DPI, Picture, new_figure, rendered, show_grid
 
 _MARGIN = 260  # pixels around a grid for its labels, before what is left empty is cut off
 _PAD = 12
+
+
+def at_most(images: Tensor, size: int) -> Tensor:
+    """Images (N, C, H, W), made smaller where a side of theirs is longer than so many pixels."""
+    height, width = images.shape[-2:]
+    shrink = max(size, 1) / max(height, width)
+    if shrink >= 1:
+        return images
+    return F.interpolate(images, (max(1, round(height * shrink)), max(1, round(width * shrink))), mode="area")
 
 
 def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: int = 2) -> Picture:
@@ -120,7 +130,7 @@ def manifold(images: Tensor, latent_dim: int, dims: Sequence[int]) -> Picture:
     title = f"{where} {ways}, at normal quantiles 0.05 to 0.95{rest}"
     left = ticks[::-1] if len(dims) == 2 else ()
     tile = max(28, (560 if left else 1120) // count)
-    return labelled_grid(images, count, title, ticks, left, tile, gap=0)
+    return labelled_grid(at_most(images, max(tile, 40)), count, title, ticks, left, tile, gap=0)
 
 
 def captioned(picture: Picture, text: str) -> Picture:

@@ -67,6 +67,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs_densities = False  # whether a subclass looks at log q(z|x) and log p(z) of the samples
+    trains_variance = True  # of the posterior
     data_size: int | None = None  # how many images there are to train with, set by whatever trains
     step: Tensor
 

@@ -29,6 +29,8 @@ class Autoencoder(Objective):
     reported terms are those of the bound, which this does not maximise: the posterior's scale is never trained.
     """
 
+    trains_variance = False
+
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         with torch.no_grad():
             draw = self.draw(vae, x, y)

@@ -37,7 +37,7 @@ def _encode(folder: Path) -> None:
         datamodule = checkpoint.rebuild_data(config, path)
         datamodule.setup()
         with at_rest(module):
-            latents.keep(Subject(module.vae, datamodule), folder / "latents.npz")
+            latents.keep(Subject.of(module, datamodule), folder / "latents.npz")
 
 
 if __name__ == "__main__":

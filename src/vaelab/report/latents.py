@@ -5,7 +5,6 @@ A model alone can tell these, so they are kept beside it in ``latents.npz``, of 
 
 import io
 import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,8 @@ def gather(subject: Subject, limit: int) -> Arrays:
         picture = subject.vae.decode(q_z.centre, y).mean.float()
         means.append(q_z.centre.float().cpu())
         kls.append(dimension_kls(q_z, p_z))
-        with suppress(NotImplementedError):  # of a flow
-            log_variances.append(q_z.variance.float().log().cpu())
+        if (logs := subject.log_variance(q_z)) is not None:
+            log_variances.append(logs)
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         for images, tiles in ((x, originals), (picture, pictures)):
             small = images if images.shape[-2:] == tile else F.interpolate(images, tile, mode="area")
