@@ -193,8 +193,8 @@ _REMARKS = [
     "0.01 above the mean of our seeds, with a deviation of 0.04 between epochs; each of our seeds is 0.03 to 0.06 "
     "from the mean of the other two, with a deviation of 0.04 to 0.05. And the document draws latents anew for "
     "every figure, which moves it by 0.03, where ours are of the same draw. The PyTorch example's figures, of one "
-    "training, are as far as its digits go within those of 20 seeds: 125.87 to 128.45 after one epoch, 114.91 to 116.29 after two and 111.18 "
-    "to 112.29 after three.",
+    "training, are as far as their digits go within those of 20 seeds: 125.87 to 128.45 after one epoch, 114.91 to "
+    "116.29 after two and 111.18 to 112.29 after three.",
     "",
     "MathWorks' figures on the way to it are those of one training, and three seeds do not show how far one "
     "training lies from another in its first epochs. After one epoch 56 seeds come to 27.19 to 27.96, with a "
