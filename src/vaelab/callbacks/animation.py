@@ -27,15 +27,17 @@ def samples(vae: VAE, count: int = 16, scale: int = 3) -> Picture:
 def manifold(vae: VAE, count: int = 20) -> Picture:
     """Images decoded from latent space at normal quantiles, see :func:`vaelab.figures.manifold_latents`.
 
-    Of more than two dimensions they are of a plane through zero in a direction of chance, the same in every frame:
-    which dimensions come into use is not known when a training begins.
+    Of more than two dimensions they are of a plane in a direction of chance, the same in every frame, since which
+    dimensions come into use is not known when a training begins; in all others they are one draw of a standard normal,
+    since images at zero would be like no samples.
     """
     like: Tensor = next(vae.parameters())
     dims = range(min(vae.latent_dim, 2))
     z = manifold_latents(count, len(dims), dims)
     if vae.latent_dim > 2:
-        chance = torch.randn(vae.latent_dim, 2, generator=torch.Generator().manual_seed(0))
-        z = z @ torch.linalg.qr(chance).Q.T
+        chance = torch.randn(3, vae.latent_dim, generator=torch.Generator().manual_seed(0))
+        plane = torch.linalg.qr(chance[:2].T).Q  # (latent_dim, 2), orthonormal
+        z = chance[2] + (z - chance[2] @ plane) @ plane.T
     z = z.to(like)
     first = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # what a conditional model is shown for
     images = at_most(vae.decode(z, first).mean, _LARGEST // count)
