@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelab.networks.conv import ConvDecoder, ConvEncoder
+from vaelab.networks.conv import ConvDecoder, ConvEncoder, TransposedConv2d
 from vaelab.networks.layers import activation
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.networks.resnet import ResNetDecoder, ResNetEncoder
@@ -122,3 +122,22 @@ def test_valid_upsampling_mirrors_valid_downsampling() -> None:
         z = layer(z)
     assert sorted(set(sizes)) == [9, 11, 13]
     assert z.shape[-1] == 28
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": 1, "output_padding": 1}])
+def test_a_bias_that_is_added_afterwards_is_the_same(settings: dict[str, int]) -> None:
+    theirs = nn.ConvTranspose2d(3, 4, 3, 2, **settings)  # type: ignore[arg-type]
+    ours = TransposedConv2d(3, 4, 3, 2, **settings)  # type: ignore[arg-type]
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 5, 6)
+    for module in (ours, theirs):
+        module(x).square().mean().backward()
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    for ours_is, theirs_is in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert ours_is.grad is not None
+        assert theirs_is.grad is not None
+        assert torch.allclose(ours_is.grad, theirs_is.grad, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == torch.bfloat16
+    ours.out_size = (9, 8)
+    assert torch.allclose(ours(x), theirs(x)[..., :9, :8], atol=1e-6)
