@@ -26,6 +26,8 @@ from pathlib import Path
 import torch
 from runs import RESULTS, ROOT, finish, finished
 
+from vaelab.about import processor
+
 RUNS = ROOT / "logs" / "reproduce"
 
 
@@ -165,9 +167,10 @@ def table(complete: dict[str, list[Path]], before: str = "") -> str:
     written = next((line for line in before.splitlines() if line.startswith(_WRITTEN)), None)
     if written is None or all(experiment in complete for experiment in EXPERIMENTS):
         written = (
-            f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads, "
-            f"{'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the test images, summed over pixels "
-            "and latents, averaged over images; ours are the mean and, over several seeds, the lowest and highest. "
+            f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads of "
+            f"{processor()}, {'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the test images, "
+            "summed over pixels and latents, averaged over images; ours are the mean and, over several seeds, the "
+            "lowest and highest. "
             "Losses of grey pixels are no likelihoods."
         )
     heads = [
