@@ -49,7 +49,7 @@ DOCUMENTS = {
     "mathworks_digits": Document("MathWorks, Digits", "val/loss", {0: ""}, images=5_000),
     "wolfram_mnist": Document("Wolfram, MNIST", "val/loss", {0: ""}),
     "tensorflow_mnist": Document(
-        "TensorFlow, MNIST", "val/elbo", {1: "-177.4, -182.1 (Keras, two runs)", 10: "-156.41"}
+        "TensorFlow, MNIST", "val/elbo", {1: "-177.4, -182.1 (Keras, two runs)", 2: "-171.2 (Keras)", 10: "-156.41"}
     ),
     "keras_fashion": Document("Keras, Fashion-MNIST", "val/elbo", {1: "", 10: ""}),
     "pytorch_mnist": Document("PyTorch example, MNIST", "val/loss", {1: "128.4", 2: "116.3", 3: "112.2", 10: ""}),

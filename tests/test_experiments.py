@@ -101,5 +101,5 @@ def test_results_of_runs_that_are_here_take_the_place_of_others(
     assert "`experiment=tensorflow_mnist` | test elbo | 1 |" in new[0]
     assert new[0].endswith("| -180.00 | 1 | 10.0 |")
     gone = [line for line in written.splitlines() if line not in lines]
-    assert len(gone) == 2
+    assert len(gone) == 3
     assert all("`experiment=tensorflow_mnist` | test elbo" in line for line in gone)
