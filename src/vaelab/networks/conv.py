@@ -13,7 +13,7 @@ Padding, for an image side n, a kernel k and a stride s:
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,8 +61,9 @@ class TransposedConv2d(nn.ConvTranspose2d):
 
     out_size: tuple[int, int] | None = None  # (H, W), cropped at the end
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        x = F.conv_transpose2d(input, self.weight, None, self.stride, self.padding, self.output_padding)  # type: ignore[arg-type]
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        how: tuple[Any, ...] = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        x = F.conv_transpose2d(x, self.weight, None, *how)
         if self.out_size is not None:
             x = x[..., : self.out_size[0], : self.out_size[1]]
         return x if self.bias is None else x + self.bias.to(x.dtype).view(-1, 1, 1)
