@@ -16,7 +16,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from vaelab.evaluation.latents import dimension_kls
-from vaelab.figures import pca
+from vaelab.figures import at_most, pca
 from vaelab.files import whole
 from vaelab.subject import Subject, spaced
 
@@ -61,8 +61,7 @@ def gather(subject: Subject, limit: int) -> Arrays:
             log_variances.append(logs)
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         for images, tiles in ((x, originals), (picture, pictures)):
-            small = images if images.shape[-2:] == tile else F.interpolate(images, tile, mode="area")
-            tiles.append((small.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+            tiles.append((at_most(images, _LARGEST_TILE).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
     codes = torch.cat(means)
     known = [values for values in kls if values is not None]
     columns = math.ceil(math.sqrt(len(codes) * tile[0] / tile[1]))
