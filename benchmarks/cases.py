@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import vaelab.cli  # noqa: F401  # before Lightning: it sees to torchvision
+import vaelab.commands.cli  # noqa: F401  # before Lightning: it sees to torchvision
 
 # isort: split
 import lightning as L
@@ -42,7 +42,7 @@ def composed(case: str, accelerator: str, *overrides: str) -> Any:
     """The configuration that ``train.py`` would compose."""
     from hydra import compose, initialize_config_dir
 
-    from vaelab.paths import CONFIGS
+    from vaelab.runtime.paths import CONFIGS
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", ["data=mnist", *CASES[case], *ACCELERATORS[accelerator], *overrides])

@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from limits import bandwidth, bytes_per_step, matrix_peak, operations_per_image
 from torch import Tensor, nn
 
-from vaelab.machine import flushed_denormals, keep_freed_memory
+from vaelab.runtime.hardware import flushed_denormals, keep_freed_memory
 
 
 def product(case: str, accelerator: str) -> Clock:
     """``train.py`` as it is: progress bar, W&B and CSV, checkpoints; but for validation, which is a time of its own."""
-    from vaelab.training import train
+    from vaelab.commands.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         watch = [f"+callbacks.watch._target_={Watch.__module__}.Watch", f"run_dir={folder}"]
@@ -274,8 +274,8 @@ def whole(epochs: str, accelerator: str) -> dict[str, float]:
     """So many epochs of MathWorks' experiment on MNIST, without pictures: how long they take, and the figure."""
     from hydra import compose, initialize_config_dir
 
-    from vaelab.paths import CONFIGS
-    from vaelab.training import train
+    from vaelab.commands.train import train
+    from vaelab.runtime.paths import CONFIGS
 
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONFIGS), version_base="1.3"):
         typed = [*ACCELERATORS[accelerator], f"trainer.max_epochs={epochs}", "callbacks=none", "logger=csv"]

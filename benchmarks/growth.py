@@ -33,12 +33,12 @@ from throughput import spread
 import torch
 from hydra import compose, initialize_config_dir
 
-from vaelab.about import processor
+from vaelab.commands.train import train
 from vaelab.data.source import Images
-from vaelab.figures import save_png
-from vaelab.figures.style import PALETTE, new_figure, rendered
-from vaelab.paths import CONFIGS
-from vaelab.training import train
+from vaelab.runtime.hardware import processor
+from vaelab.runtime.paths import CONFIGS
+from vaelab.visualization.plots import save_png
+from vaelab.visualization.plots.style import PALETTE, new_figure, rendered
 
 
 class Noise:

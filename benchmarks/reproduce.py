@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from runs import RESULTS, ROOT, finish, finished
 
-from vaelab.about import processor
+from vaelab.runtime.hardware import processor
 
 RUNS = ROOT / "logs" / "reproduce"
 

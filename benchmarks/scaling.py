@@ -28,7 +28,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.multiprocessing.spawn import spawn
 
-import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
+import vaelab.commands.cli  # noqa: F401  (registers the resolvers of the configuration)
 
 RUNS = ROOT / "logs" / "scaling"
 MODELS = ("mlp", "conv")

@@ -24,10 +24,10 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 from hydra import compose, initialize_config_dir
 
-import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
-from vaelab.evaluation import evaluate
-from vaelab.generation import generate
-from vaelab.training import train
+import vaelab.commands.cli  # noqa: F401  (registers the resolvers of the configuration)
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.generate import generate
+from vaelab.commands.train import train
 
 _SETTLED = 5  # rounds after which nothing may grow
 _ALLOWED = 24  # MiB: what an allocator is untidy by

@@ -26,7 +26,7 @@ import torch
 from contestants import OURS
 from runs import RESULTS, ROOT
 
-from vaelab.about import processor
+from vaelab.runtime.hardware import processor
 
 WORKER = Path(__file__).with_name("contestants.py")
 NEEDED = {"pythae": "pythae", "Keras": "tensorflow"}

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vaelab.cli import entry_point
+from vaelab.commands.cli import entry_point
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 @entry_point("dashboard")
 def main(cfg: "DictConfig") -> None:
     """Builds them; the real function loads W&B, which an error or --help need not wait for."""
-    from vaelab.dashboard import dashboard
+    from vaelab.commands.dashboard import dashboard
 
     dashboard(cfg)
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from vaelab.cli import entry_point
-from vaelab.settings import check_evaluation
+from vaelab.commands.cli import entry_point
+from vaelab.commands.config_validation import check_evaluation
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def main(cfg: "DictConfig") -> None:
     """Evaluates; the real function loads torch, which an error or --help need not wait for."""
     check_evaluation(cfg)
-    from vaelab.evaluation import evaluate
+    from vaelab.commands.evaluate import evaluate
 
     evaluate(cfg)
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vaelab.cli import entry_point
+from vaelab.commands.cli import entry_point
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 @entry_point("explore")
 def main(cfg: "DictConfig") -> None:
     """Explores; the real function loads torch, which an error or --help need not wait for."""
-    from vaelab.explorer import explore
+    from vaelab.commands.explore import explore
 
     explore(cfg)
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from vaelab.cli import entry_point
-from vaelab.settings import check_training
+from vaelab.commands.cli import entry_point
+from vaelab.commands.config_validation import check_training
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +17,7 @@ def main(cfg: "DictConfig") -> float | None:
         The ELBO on validation images, by which a sweep ranks its jobs and a search chooses the next ones.
     """
     check_training(cfg)
-    from vaelab.training import train
+    from vaelab.commands.train import train
 
     return train(cfg).get("val/elbo")
 

@@ -13,13 +13,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-import vaelab.cli  # noqa: F401  (registers the resolvers of the configuration)
+import vaelab.commands.cli  # noqa: F401  (registers the resolvers of the configuration)
 from tests.browser import chromium, page  # noqa: F401  (fixtures)
-from vaelab.likelihoods import Likelihood, SquaredError
-from vaelab.networks.mlp import MLPDecoder, MLPEncoder
-from vaelab.posteriors import DiagonalGaussian
-from vaelab.priors import StandardNormal
-from vaelab.vae import VAE
+from vaelab.models.likelihoods import Likelihood, SquaredError
+from vaelab.models.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import DiagonalGaussian
+from vaelab.models.priors import StandardNormal
+from vaelab.models.vae import VAE
 
 ROOT = Path(__file__).resolve().parents[1]
 

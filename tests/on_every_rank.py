@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import composed
-from vaelab.training import train
+from vaelab.commands.train import train
 
 # Batches of 17 images, and validation and test batches of 16, none of which three can share evenly.
 COMMON = [

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import composed
 from tests.test_configs import options
-from vaelab import checkpoint
-from vaelab.errors import UserError
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runs import checkpoint
+from vaelab.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,14 @@ TARGETS = [
     "os.system",
     "builtins.eval",
     "torch.hub.load",
-    "vaelab.cli.os.system",
-    "vaelab.checkpoint.importlib.import_module",
+    "vaelab.commands.cli.os.system",
+    "vaelab.runs.checkpoint.importlib.import_module",
     "vaelab.data.digits.np.load",
     "vaelab.data.mnist.Path",
-    "vaelab.networks.mlp.dense",  # another module's
-    "vaelab.training.train",
-    "vaelab.networks.conv.ConvEncoder.__init__",
-    "vaelab.networks.nothing.Encoder",
+    "vaelab.models.networks.mlp.dense",  # another module's
+    "vaelab.commands.train.train",
+    "vaelab.models.networks.conv.ConvEncoder.__init__",
+    "vaelab.models.networks.nothing.Encoder",
 ]
 
 
@@ -191,7 +191,7 @@ def test_a_configuration_that_asks_for_more_memory_than_there_are_weights_is_ref
     contents = torch.load(checkpoint.find(run_dir), weights_only=True)
     vae = contents["vaelab"]["config"]["module"]["vae"]
     if part == "prior":
-        vae["prior"] = {"_target_": "vaelab.priors.GaussianMixture", "_partial_": True}
+        vae["prior"] = {"_target_": "vaelab.models.priors.GaussianMixture", "_partial_": True}
     (vae if part is None else vae[part])[setting] = value
     torch.save(contents, tmp_path / "greedy.ckpt")
     with pytest.raises(UserError, match="another model"):

@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import composed
 from tests.test_configs import options
-from vaelab.errors import UserError
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runtime.errors import UserError
 
 CHOICES = ("model", "loss", "prior", "posterior", "objective")
 SINGLE = [f"{group}={option}" for group in CHOICES for option in options(group)]

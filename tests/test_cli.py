@@ -21,11 +21,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tests.wrong_lines import CONFIGURATION, VALUES
-from vaelab import cli, paths
-from vaelab.errors import UserError
-from vaelab.mistakes import explain
-from vaelab.overrides import typed
-from vaelab.paths import CONFIGS, ROOT
+from vaelab.commands import cli
+from vaelab.commands.error_messages import explain
+from vaelab.runtime import paths
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.overrides import typed
+from vaelab.runtime.paths import CONFIGS, ROOT
 
 SRC = ROOT / "src"
 HEAVY = {"torch", "torchvision", "lightning", "wandb"}
@@ -233,7 +234,7 @@ def test_a_users_error_in_a_job_is_one_line_also_in_its_log(script: Path) -> Non
     assert run.stderr == "error: latent_dim=-1 is negative: type latent_dim=20\n"
     log = (script.parent / "run" / "train.log").read_text()
     assert "[INFO][mine] begun" in log
-    assert "[ERROR][vaelab.cli] latent_dim=-1 is negative: type latent_dim=20" in log
+    assert "[ERROR][vaelab.commands.cli] latent_dim=-1 is negative: type latent_dim=20" in log
     assert run.stdout.split() == ["INFO", "begun"]
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tests.conftest import composed
 from tests.test_choices import SINGLE, WITH_CLOSED_FORM
-from vaelab.errors import UserError
-from vaelab.module import VAEModule
-from vaelab.settings import check_training
+from vaelab.commands.config_validation import check_training
+from vaelab.runtime.errors import UserError
+from vaelab.training.lightning_module import VAEModule
 
 
 def _module(*overrides: str) -> VAEModule:

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import composed
 from tests.test_entry_points import history, is_picture, records
-from vaelab import sweeps
-from vaelab.errors import UserError
-from vaelab.training import train
+from vaelab.commands.sweep import write_results
+from vaelab.commands.train import train
+from vaelab.runtime.errors import UserError
 
 SECRETS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT")
 
@@ -29,7 +29,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Pat
             (job / ".hydra" / "overrides.yaml").write_text("".join(f"- {option}\n" for option in options))
             train(composed("train", *options, f"run_dir={job}", f"logger.wandb.group={folder.name}"))
             _as_typed(job / "config.yaml", options)
-        sweeps.conclude(folder)
+        write_results(folder)
     return folder
 
 
@@ -46,7 +46,7 @@ def test_every_panel_shows_what_a_run_logs(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("wandb_workspaces", reason='needs pip install -e ".[dashboard]"')
-    from vaelab.dashboard import dashboard
+    from vaelab.commands.dashboard import dashboard
 
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
@@ -120,7 +120,7 @@ def test_a_sweep_ends_in_a_run_that_names_the_best(sweep: Path) -> None:
 
 def test_a_sweep_without_differences_has_no_dashboard(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces", reason='needs pip install -e ".[dashboard]"')
-    from vaelab.dashboard import columns_of
+    from vaelab.commands.dashboard import columns_of
 
     with pytest.raises(UserError, match="holds no sweep of anything"):
         columns_of(tmp_path)

@@ -5,7 +5,8 @@ import math
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaelab.distributions import DiagonalGaussian, StandardNormal, UnnormalizedGaussian
+from vaelab.models.distributions.latents import DiagonalGaussian, StandardNormal
+from vaelab.models.distributions.pixels import UnnormalizedGaussian
 
 
 def _gaussian(batch: int = 5, size: int = 3) -> DiagonalGaussian:

@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 
 from tests.conftest import composed
-from vaelab.module import VAEModule
+from vaelab.training.lightning_module import VAEModule
 
 # Worked out by hand from each document: convolutions k * k * in * out + out, dense layers in * out + out.
 PARAMETERS = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, composed
 from tests.files import write_cifar10, write_mnist, write_pictures
-from vaelab.training import train
+from vaelab.commands.train import train
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import likelihoods

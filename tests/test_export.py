@@ -16,13 +16,15 @@ from torch import Tensor
 import vaelab
 from tests.conftest import ROOT, composed
 from tests.test_configs import options
-from vaelab import card, checkpoint, export, model
-from vaelab.errors import UserError
-from vaelab.export import Decoder, Encoder, example, portable, trace
-from vaelab.generation import generate
-from vaelab.subject import Subject
-from vaelab.training import train
-from vaelab.vae import VAE
+from vaelab.commands import export, model_card
+from vaelab.commands.export import example, portable, trace
+from vaelab.commands.generate import generate
+from vaelab.commands.train import train
+from vaelab.models.traceable import Decoder, Encoder
+from vaelab.models.vae import VAE
+from vaelab.runs import api, checkpoint
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import UserError
 
 PARTS = [
     *((Encoder, f"model={name}") for name in options("model")),
@@ -145,7 +147,7 @@ def test_a_card_says_what_it_is_and_nothing_of_the_machine(hub: Path, run_dir: P
     figures = json.loads((run_dir / "metrics.json").read_text())
     assert f"| evidence lower bound | {figures['test/elbo']:,.3f} | nats |" in text
     assert "| binarised | yes, threshold |" in text
-    assert "| encoder | `vaelab.networks.mlp.MLPEncoder` |" in text
+    assert "| encoder | `vaelab.models.networks.mlp.MLPEncoder` |" in text
     assert "It was trained from Python" in text
     shown = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert shown == [f"pictures/{name}.png" for name in ("reconstructions", "samples", "path", "manifold")]
@@ -183,12 +185,14 @@ def test_a_card_has_the_command_without_folders(hub: Path, tmp_path: Path) -> No
     config = json.loads((hub / "config.json").read_text())["config"]
     typed = ["experiment=x", "data_dir=~/mine", "data.source.folder=paintings", "seed=3", "data.image_shape=[1,8,8]"]
     (tmp_path / "config.yaml").write_text(json.dumps({"overrides": [*typed, "logger=csv", "run_dir=/tmp/a"]}))
-    subject = Subject.load(hub)
+    subject = TrainedModel.load(hub)
     subject.run = tmp_path
-    assert "\npython src/train.py experiment=x seed=3 'data.image_shape=[1,8,8]'\n" in card._training(subject, config)
+    assert "\npython src/train.py experiment=x seed=3 'data.image_shape=[1,8,8]'\n" in model_card._training(
+        subject, config
+    )
     subject.run = None
     chosen = {**config, "choices": {"model": "mlp", "loss": "bce", "callbacks": "none"}}
-    assert "\npython src/train.py model=mlp loss=bce latent_dim=2\n" in card._training(subject, chosen)
+    assert "\npython src/train.py model=mlp loss=bce latent_dim=2\n" in model_card._training(subject, chosen)
 
 
 def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
@@ -203,7 +207,10 @@ def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> P
     ("edit", "said"),
     [
         (lambda s: s["config"]["module"]["vae"]["encoder"].update(_target_="os.system"), "no model or data set"),
-        (lambda s: s["config"]["module"]["vae"]["prior"].update(_target_="vaelab.model.Model"), "no model or data set"),
+        (
+            lambda s: s["config"]["module"]["vae"]["prior"].update(_target_="vaelab.runs.api.Model"),
+            "no model or data set",
+        ),
         (lambda s: s["config"]["module"]["vae"].update(extra={"_target_": "builtins.exec"}), "no model or data set"),
         (lambda s: s["config"]["module"]["vae"]["likelihood"].update(x="${oc.env:HOME}"), "interpolation"),
         (lambda s: s["config"]["module"]["vae"].update(latent_dim=10**9), "another model|incomplete"),
@@ -286,12 +293,12 @@ def test_only_what_is_needed_is_fetched_from_a_hub(hub: Path, monkeypatch: pytes
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.chdir(tmp_path)
-    assert model.fetched("some/one") == hub
+    assert api.local_folder("some/one") == hub
     assert asked == [("some/one", ["model.safetensors", "config.json"])]
     with pytest.raises(UserError, match="no/one is no folder here, and could not be downloaded: not found"):
-        model.fetched("no/one")
+        api.local_folder("no/one")
     for folder in (str(hub), "nothing", "/not/there", "a/b/c", "../up"):
-        assert model.fetched(folder) == Path(folder)
+        assert api.local_folder(folder) == Path(folder)
     assert len(asked) == 2
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaelab import figures
-from vaelab.figures.style import PALETTE, spread
+from vaelab.visualization import plots
+from vaelab.visualization.plots.style import PALETTE, spread
 
 
 def _contains(picture: np.ndarray, part: np.ndarray) -> bool:
@@ -28,7 +28,7 @@ def _has_color(picture: np.ndarray, color: str) -> bool:
 
 def test_a_grid_puts_every_image_in_its_place() -> None:
     images = torch.rand(5, 3, 4, 6)
-    grid = figures.image_grid(images, columns=3, scale=2, gap=1)
+    grid = plots.image_grid(images, columns=3, scale=2, gap=1)
     assert grid.shape == (2 * (8 + 1) + 1, 3 * (12 + 1) + 1, 3)
     assert grid.dtype == np.uint8
     for i, image in enumerate(images):
@@ -41,32 +41,32 @@ def test_a_grid_puts_every_image_in_its_place() -> None:
 def test_a_grid_shows_any_number_of_channels(channels: int, shown: list[int]) -> None:
     images = torch.rand(1, channels, 3, 3)
     expected = (images[0, shown] * 255).round().byte().permute(1, 2, 0).numpy()
-    assert np.array_equal(figures.image_grid(images, gap=0), expected)
+    assert np.array_equal(plots.image_grid(images, gap=0), expected)
 
 
 def test_a_grid_is_square_where_it_can_be() -> None:
     for count, side in ((25, 5), (64, 8), (16, 4)):
-        assert figures.image_grid(torch.zeros(count, 1, 2, 2), gap=0).shape == (2 * side, 2 * side, 3)
+        assert plots.image_grid(torch.zeros(count, 1, 2, 2), gap=0).shape == (2 * side, 2 * side, 3)
 
 
 def test_reconstructions_lie_below_their_originals() -> None:
     originals, reconstructions = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
-    grid = figures.reconstruction_grid(originals, reconstructions, columns=2)[2:-2:4, 2:-2:4, 0]
+    grid = plots.reconstruction_grid(originals, reconstructions, columns=2)[2:-2:4, 2:-2:4, 0]
     assert grid.tolist() == [[0, 0], [255, 255], [0, 0], [255, 0]]
 
 
 def test_rows_of_reconstructions_are_of_equal_length() -> None:
     images = torch.zeros(25, 1, 2, 2)
-    assert figures.reconstruction_grid(images, images).shape == (2 + 4 * (2 + 2), 2 + 13 * (2 + 2), 3)
+    assert plots.reconstruction_grid(images, images).shape == (2 + 4 * (2 + 2), 2 + 13 * (2 + 2), 3)
 
 
 @pytest.mark.parametrize(("shape", "columns"), [((6, 1, 28, 28), 3), ((4, 3, 13, 9), 4), ((2, 1, 100, 130), 1)])
 def test_a_labelled_grid_holds_the_grid_and_nothing_is_cut_off(shape: tuple[int, ...], columns: int) -> None:
     images = torch.rand(*shape)
     rows = shape[0] // columns
-    picture = figures.labelled_grid(images, columns, "a title", ["top"] * columns, ["a long name"] * rows)
+    picture = plots.labelled_grid(images, columns, "a title", ["top"] * columns, ["a long name"] * rows)
     scale = max(1, round(84 / shape[-1]))
-    assert _contains(picture, figures.image_grid(images, columns, scale))
+    assert _contains(picture, plots.image_grid(images, columns, scale))
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     assert (border == 255).all()
 
@@ -75,17 +75,17 @@ def test_class_reconstructions_are_pairs_in_the_order_of_the_classes() -> None:
     """Every image is a shade of its own, and its reconstruction the next brighter one."""
     labels = torch.tensor([2, 0, 2, 0, 5, 5])
     originals = (torch.arange(6.0) * 40 / 255).view(6, 1, 1, 1).expand(6, 1, 28, 28)
-    picture = figures.class_reconstructions(originals, originals + 10 / 255, labels, [str(i) for i in range(6)])
+    picture = plots.class_reconstructions(originals, originals + 10 / 255, labels, [str(i) for i in range(6)])
     order = torch.tensor([1, 3, 0, 2, 4, 5])
     pairs = torch.stack([originals, originals + 10 / 255], 1)[order].flatten(0, 1)
-    assert _contains(picture, figures.image_grid(pairs, columns=4, scale=3))
+    assert _contains(picture, plots.image_grid(pairs, columns=4, scale=3))
 
 
 def test_many_classes_go_on_beside_each_other() -> None:
     def drawn(classes: int) -> np.ndarray:
         labels = torch.arange(classes)
         images = torch.rand(classes, 3, 8, 8)
-        return figures.class_reconstructions(images, images, labels, [""] * classes)
+        return plots.class_reconstructions(images, images, labels, [""] * classes)
 
     ten, twelve = drawn(10), drawn(12)
     assert twelve.shape[0] == ten.shape[0]
@@ -95,7 +95,7 @@ def test_many_classes_go_on_beside_each_other() -> None:
 @pytest.mark.parametrize("shape", [(50, 3), (50, 20), (10, 30), (40, 2)])
 def test_pca_is_the_truncated_singular_value_decomposition(shape: tuple[int, int]) -> None:
     points = torch.randn(*shape) * torch.linspace(3, 1, shape[1]) + 7
-    coordinates, explained = figures.pca(points)
+    coordinates, explained = plots.pca(points)
     centred = points.double() - points.double().mean(0)
     u, singular, _ = torch.linalg.svd(centred, full_matrices=False)
     assert torch.allclose(coordinates.abs(), (u[:, :2] * singular[:2]).abs(), atol=1e-4)
@@ -105,7 +105,7 @@ def test_pca_is_the_truncated_singular_value_decomposition(shape: tuple[int, int
 
 def test_pca_does_not_depend_on_the_sign_that_a_decomposition_happens_to_choose() -> None:
     points = torch.randn(60, 4) * torch.tensor([4.0, 2.0, 1.0, 0.5])
-    coordinates, _ = figures.pca(points)
+    coordinates, _ = plots.pca(points)
     for i in range(2):  # the loadings are nearly the unit vectors
         assert np.corrcoef(coordinates[:, i], points[:, i])[0, 1] > 0.9
 
@@ -114,8 +114,8 @@ def test_pca_does_not_depend_on_the_sign_that_a_decomposition_happens_to_choose(
 def test_latent_scatter_draws_any_size_and_number_of_classes(latent_dim: int, classes: int) -> None:
     points, labels = torch.randn(200, latent_dim), torch.arange(200) % classes
     names = [f"class {i}" for i in range(classes)]
-    both = figures.latent_scatter(points, points, labels, names)
-    assert both.shape[1] > figures.latent_scatter(points, None, labels, names).shape[1]
+    both = plots.latent_scatter(points, points, labels, names)
+    assert both.shape[1] > plots.latent_scatter(points, None, labels, names).shape[1]
     for i in range(classes if 1 < classes <= 10 else 0):
         assert _has_color(both, PALETTE[i]), names[i]
 
@@ -133,36 +133,36 @@ def test_labels_are_moved_apart_and_others_are_left_where_they_are() -> None:
 def test_latent_scatter_has_one_scale_for_both_axes() -> None:
     """A square of points is drawn as a square, however wide the panel is."""
     square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(50, 1)
-    picture = figures.latent_scatter(square, None, torch.zeros(200, dtype=torch.int64), [""]).astype(int)
+    picture = plots.latent_scatter(square, None, torch.zeros(200, dtype=torch.int64), [""]).astype(int)
     y, x = np.nonzero(np.abs(picture - [0x3F, 0x90, 0xDA]).max(-1) < 40)
     assert y.max() - y.min() == pytest.approx(x.max() - x.min(), abs=3)
 
 
 @pytest.mark.parametrize("errors", [torch.rand(500), torch.rand(1), torch.zeros(30)])
 def test_histogram_draws_any_errors(errors: Tensor) -> None:
-    assert _has_color(figures.error_histogram(errors), PALETTE[0])
+    assert _has_color(plots.error_histogram(errors), PALETTE[0])
 
 
 def test_manifold_latents_are_normal_quantiles_to_the_right_and_upwards() -> None:
-    z = figures.manifold_latents(20, 5, [3, 1]).view(20, 20, 5)  # rows from the top
+    z = plots.manifold_latents(20, 5, [3, 1]).view(20, 20, 5)  # rows from the top
     low, high = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor([0.05, 0.95])).tolist()
     for row, column, right, up in ((0, 0, low, high), (0, -1, high, high), (-1, 0, low, low), (-1, -1, high, low)):
         assert z[row, column].tolist() == pytest.approx([0, up, 0, right, 0], abs=1e-5)
     probabilities = torch.distributions.Normal(0.0, 1.0).cdf(z[0, :, 3])
     assert torch.allclose(probabilities, torch.linspace(0.05, 0.95, 20), atol=1e-5)
-    assert figures.manifold_latents(4, 1, [0]).shape == (4, 1)
+    assert plots.manifold_latents(4, 1, [0]).shape == (4, 1)
 
 
 @pytest.mark.parametrize(("latent_dim", "dims"), [(1, [0]), (2, [0, 1]), (9, [7, 2])])
 def test_manifold_shows_the_images_without_gaps(latent_dim: int, dims: list[int]) -> None:
     images = torch.rand(3 ** len(dims), 1, 100, 370 if len(dims) == 1 else 180)
-    picture = figures.manifold(images, latent_dim, dims)
-    assert _contains(picture, figures.image_grid(images, 3, gap=0))
+    picture = plots.manifold(images, latent_dim, dims)
+    assert _contains(picture, plots.image_grid(images, 3, gap=0))
 
 
 def test_a_straight_path_is_straight() -> None:
     start, end = torch.randn(2, 4)
-    path = figures.straight_path(start, end, 5)
+    path = plots.straight_path(start, end, 5)
     assert torch.equal(path[0], start)
     assert torch.equal(path[-1], end)
     assert torch.allclose(path.diff(dim=0), ((end - start) / 4).expand(4, -1), atol=1e-6)
@@ -172,8 +172,8 @@ def test_a_straight_path_is_straight() -> None:
 def test_loss_curves_have_a_panel_for_each_term(points: int) -> None:
     steps = [50.0 * (i + 1) for i in range(points)]
     curve = (steps, [1000 / step for step in steps])
-    one = figures.loss_curves({"loss": {"train": curve, "val": curve}}, 10, {"loss": "nats"})
-    two = figures.loss_curves({"loss": {"val": curve}, "kl": {"train": curve}}, 10, {"loss": "", "kl": ""})
+    one = plots.loss_curves({"loss": {"train": curve, "val": curve}}, 10, {"loss": "nats"})
+    two = plots.loss_curves({"loss": {"val": curve}, "kl": {"train": curve}}, 10, {"loss": "", "kl": ""})
     assert two.shape[1] == 2 * one.shape[1]
     assert _has_color(two, PALETTE[0])
     assert _has_color(two, PALETTE[6])
@@ -181,7 +181,7 @@ def test_loss_curves_have_a_panel_for_each_term(points: int) -> None:
 
 def test_compare_has_a_column_for_each_model() -> None:
     labels = torch.arange(30) % 3
-    picture = figures.compare(
+    picture = plots.compare(
         ["autoencoder", "VAE"],
         [torch.zeros(4, 1, 8, 8), torch.ones(4, 1, 8, 8)],
         [torch.randn(30, 2), torch.randn(30, 6)],
@@ -199,7 +199,7 @@ def test_compare_has_a_column_for_each_model() -> None:
 
 def test_an_animation_has_its_frames_and_holds_the_last(tmp_path: Path) -> None:
     pictures = [np.full((8, 12, 3), shade, np.uint8) for shade in (0, 100, 200, 255)]
-    path = figures.save_gif(pictures, tmp_path / "new" / "a.gif", frame_ms=120, hold_ms=1500)
+    path = plots.save_gif(pictures, tmp_path / "new" / "a.gif", frame_ms=120, hold_ms=1500)
     with Image.open(path) as gif:
         assert (getattr(gif, "n_frames", 1), gif.size, gif.info["loop"]) == (4, (12, 8), 0)
         for i, picture in enumerate(pictures):
@@ -210,8 +210,8 @@ def test_an_animation_has_its_frames_and_holds_the_last(tmp_path: Path) -> None:
 
 
 def test_an_animation_keeps_colours(tmp_path: Path) -> None:
-    pictures = [figures.image_grid(torch.rand(4, 3, 8, 8).mul(4).round() / 4) for _ in range(3)]
-    with Image.open(figures.save_gif(pictures, tmp_path / "a.gif")) as gif:
+    pictures = [plots.image_grid(torch.rand(4, 3, 8, 8).mul(4).round() / 4) for _ in range(3)]
+    with Image.open(plots.save_gif(pictures, tmp_path / "a.gif")) as gif:
         for i, picture in enumerate(pictures):
             gif.seek(i)
             assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - picture).mean() < 8
@@ -219,7 +219,7 @@ def test_an_animation_keeps_colours(tmp_path: Path) -> None:
 
 def test_a_caption_adds_a_strip_above() -> None:
     picture = np.zeros((10, 90, 3), np.uint8)
-    captioned = figures.captioned(picture, "epoch 3")
+    captioned = plots.captioned(picture, "epoch 3")
     assert np.array_equal(captioned[-10:], picture)
     assert captioned[:-10].max() == 255
     assert captioned[:-10].min() < 50
@@ -229,20 +229,20 @@ def test_charts_leave_matplotlib_as_it_was() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.error_histogram(torch.rand(10))
+    plots.error_histogram(torch.rand(10))
     assert dict(matplotlib.rcParams) == before
 
 
 def test_an_interrupted_file_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        figures.save_png(np.zeros((2, 2, 7), np.uint8), tmp_path / "a.png")
+        plots.save_png(np.zeros((2, 2, 7), np.uint8), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
 def test_large_images_are_made_smaller_as_a_whole() -> None:
     images = torch.rand(2, 3, 100, 50)
-    small = figures.at_most(images, 20)
+    small = plots.at_most(images, 20)
     assert small.shape == (2, 3, 20, 10)
     assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=1e-6)
-    assert figures.at_most(images, 100) is images
-    assert figures.at_most(images, 0).shape == (2, 3, 1, 1)
+    assert plots.at_most(images, 100) is images
+    assert plots.at_most(images, 0).shape == (2, 3, 1, 1)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from vaelab.files import whole
+from vaelab.runtime.files import atomic_write
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
 def test_a_file_takes_its_place_when_all_of_it_is_written(is_durable: bool, tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     for content in (b"first", b"second"):
-        with whole(path, is_durable) as file:
+        with atomic_write(path, is_durable) as file:
             file.write(content)
             assert not path.exists() or path.read_bytes() == b"first"
         assert path.read_bytes() == content
@@ -24,7 +24,7 @@ def test_what_is_not_written_to_its_end_leaves_what_was_there(error: type[BaseEx
     path.write_bytes(b"before")
 
     def write_half() -> None:
-        with whole(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             raise error
 
@@ -36,7 +36,7 @@ def test_what_is_not_written_to_its_end_leaves_what_was_there(error: type[BaseEx
 
 def test_the_last_of_several_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with whole(path) as one, whole(path) as other:
+    with atomic_write(path) as one, atomic_write(path) as other:
         one.write(b"one")
         other.write(b"other")
     assert path.read_bytes() == b"one"  # whose context ends last

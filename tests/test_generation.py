@@ -8,9 +8,9 @@ from PIL import Image
 
 import vaelab
 from tests.conftest import composed
-from vaelab.errors import UserError
-from vaelab.generation import generate
-from vaelab.training import train
+from vaelab.commands.generate import generate
+from vaelab.commands.train import train
+from vaelab.runtime.errors import UserError
 
 MOVING = {"interpolation", "traversal", "timeline"}
 

@@ -17,8 +17,8 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from vaelab import launchers
-from vaelab.errors import UserError
+from vaelab.commands import launchers
+from vaelab.runtime.errors import UserError
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
 ENVIRONMENT["OMP_NUM_THREADS"] = "1"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from tests.conftest import tiny_vae
-from vaelab.likelihoods import (
+from vaelab.models.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
     DiscretizedLogistic,

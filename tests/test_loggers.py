@@ -8,9 +8,9 @@ import pytest
 import wandb
 
 from tests.conftest import composed
-from vaelab.errors import UserError
-from vaelab.loggers import CSVLogger, wandb_logger
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runtime.errors import UserError
+from vaelab.training.loggers import CSVLogger, wandb_logger
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from vaelab.errors import UserError
-from vaelab.machine import flushed_denormals, keeps_channels_last, set_products
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.hardware import flushed_denormals, set_matmul_precision, uses_channels_last
 
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
@@ -47,18 +47,18 @@ def test_denormal_numbers_are_zero_inside_and_themselves_again_afterwards() -> N
 def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     before = torch.get_float32_matmul_precision()
-    set_products("high")
+    set_matmul_precision("high")
     assert torch.get_float32_matmul_precision() == before or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     try:
         for precision, rounded in (("high", True), ("highest", False)):
-            set_products(precision)
+            set_matmul_precision(precision)
             assert torch.get_float32_matmul_precision() == precision
             assert torch.backends.cudnn.allow_tf32 == rounded
     finally:
         torch.set_float32_matmul_precision(before)
     with pytest.raises(UserError, match="matmul_precision=low: choose from highest, high"):
-        set_products("low")
+        set_matmul_precision("low")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pyte
 def test_the_layout_is_chosen_and_said(
     setting: bool | str, precision: str, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level("INFO", "vaelab.machine"):
-        assert keeps_channels_last(setting, precision) is kept
+    with caplog.at_level("INFO", "vaelab.runtime.hardware"):
+        assert uses_channels_last(setting, precision) is kept
     assert ("channels last" in caplog.text) is kept

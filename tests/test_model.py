@@ -8,9 +8,9 @@ import torch
 
 import vaelab
 from tests.conftest import ROOT, composed
-from vaelab import checkpoint
-from vaelab.errors import UserError
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runs import checkpoint
+from vaelab.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

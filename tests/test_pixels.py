@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaelab.pixels import ContinuousBernoulli, DiscretizedLogistic
+from vaelab.models.distributions.pixels import ContinuousBernoulli, DiscretizedLogistic
 
 _POSITIVE = torch.tensor([1e-30, 1e-6, 1e-3, 0.1, 0.9, 0.99999, 1.00001, 1.5, 4.0, 16.0, 30.0, 90.0, 1e4, 1e8])
 LOGITS = torch.cat([-_POSITIVE.flip(0), torch.zeros(1), _POSITIVE])

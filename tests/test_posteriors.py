@@ -10,38 +10,36 @@ from torch import nn
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vaelab import distributions
-from vaelab.distributions import Latent
-from vaelab.flows import MADE
-from vaelab.posteriors import DiagonalGaussian, FullGaussian, InverseAutoregressiveFlow
+from vaelab.models.distributions import latents
+from vaelab.models.distributions.flows import MADE
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.posteriors import DiagonalGaussian, FullGaussian, InverseAutoregressiveFlow
 
 
-def _diagonal(*shape: int) -> distributions.DiagonalGaussian:
-    return distributions.DiagonalGaussian(torch.randn(*shape), 0.5 * torch.randn(*shape))
+def _diagonal(*shape: int) -> latents.DiagonalGaussian:
+    return latents.DiagonalGaussian(torch.randn(*shape), 0.5 * torch.randn(*shape))
 
 
-def _full(*shape: int) -> distributions.FullGaussian:
+def _full(*shape: int) -> latents.FullGaussian:
     diagonal = torch.diag_embed((0.4 * torch.randn(*shape)).exp())
-    return distributions.FullGaussian(
-        torch.randn(*shape), diagonal + 0.5 * torch.randn(*shape, shape[-1]).tril(diagonal=-1)
-    )
+    return latents.FullGaussian(torch.randn(*shape), diagonal + 0.5 * torch.randn(*shape, shape[-1]).tril(diagonal=-1))
 
 
 def _reference(q: Latent) -> MultivariateNormal:
     """The same Gaussian by its covariance."""
-    if isinstance(q, distributions.FullGaussian):
+    if isinstance(q, latents.FullGaussian):
         return MultivariateNormal(q.mean, q.scale_tril @ q.scale_tril.mT)
     return MultivariateNormal(q.mean, torch.diag_embed(q.variance))
 
 
-def _flow(latent_dim: int, batch: int = 3, steps: int = 3) -> tuple[InverseAutoregressiveFlow, distributions.Flow]:
+def _flow(latent_dim: int, batch: int = 3, steps: int = 3) -> tuple[InverseAutoregressiveFlow, latents.Flow]:
     """A flow away from where it begins, and what it makes of some features."""
     posterior = InverseAutoregressiveFlow(5, latent_dim, steps=steps, context_size=4, hidden_sizes=[12, 12])
     with torch.no_grad():
         for parameter in posterior.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     q = posterior(torch.randn(batch, 5))
-    assert isinstance(q, distributions.Flow)
+    assert isinstance(q, latents.Flow)
     return posterior, q
 
 
@@ -82,9 +80,9 @@ def test_full_gaussian_samples_are_not_rounded_in_mixed_precision() -> None:
 @pytest.mark.parametrize(
     ("q", "p"),
     [
-        (partial(_diagonal, 5, 3), partial(distributions.StandardNormal, torch.zeros(3))),
+        (partial(_diagonal, 5, 3), partial(latents.StandardNormal, torch.zeros(3))),
         (partial(_diagonal, 5, 3), partial(_diagonal, 3)),
-        (partial(_full, 5, 3), partial(distributions.StandardNormal, torch.zeros(3))),
+        (partial(_full, 5, 3), partial(latents.StandardNormal, torch.zeros(3))),
         (partial(_full, 5, 3), partial(_diagonal, 3)),
         (partial(_full, 5, 3), partial(_diagonal, 5, 3)),
         (partial(_full, 5, 3), partial(_full, 5, 3)),
@@ -113,7 +111,7 @@ def test_full_gaussian_begins_as_a_diagonal_one_and_learns_not_to_be() -> None:
     posterior = FullGaussian(5, 4)
     features = torch.randn(6, 5)
     q = posterior(features)
-    assert isinstance(q, distributions.FullGaussian)
+    assert isinstance(q, latents.FullGaussian)
     torch.testing.assert_close(q.scale_tril, torch.diag_embed(q.scale_tril.diagonal(dim1=-2, dim2=-1)))
     q.rsample().prod(-1).sum().backward()
     assert posterior.head.weight.grad is not None
@@ -215,7 +213,7 @@ def test_iaf_is_drawn_by_the_image_of_its_bases_mean() -> None:
     with pytest.raises(NotImplementedError):
         q.detach()
     with pytest.raises(NotImplementedError, match="No KL"):
-        kl_divergence(q, distributions.StandardNormal(torch.zeros(3)))
+        kl_divergence(q, latents.StandardNormal(torch.zeros(3)))
 
 
 @torch.no_grad()

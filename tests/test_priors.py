@@ -13,14 +13,14 @@ from torch.autograd.functional import jacobian
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from tests.conftest import LinearDecoder
-from vaelab import distributions
-from vaelab.distributions import Latent
-from vaelab.likelihoods import Bernoulli
-from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.models.distributions import latents
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import DiagonalGaussian, FullGaussian, InverseAutoregressiveFlow
+from vaelab.models.priors import GaussianMixture, RealNVP, StandardNormal, VampPrior
+from vaelab.models.vae import VAE
 from vaelab.objectives import ELBO
-from vaelab.posteriors import DiagonalGaussian, FullGaussian, InverseAutoregressiveFlow
-from vaelab.priors import GaussianMixture, RealNVP, StandardNormal, VampPrior
-from vaelab.vae import VAE
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "standard_normal": StandardNormal,
@@ -112,7 +112,7 @@ def test_mixture_of_many_components_begins_as_a_standard_normal() -> None:
     count = 50_000
     prior = GaussianMixture(2, components=count, spread=0.6)
     z = torch.randn(50, 2)
-    terms = distributions.DiagonalGaussian(prior.means, prior.log_stds).log_prob(z[:, None]).exp()  # (50, count)
+    terms = latents.DiagonalGaussian(prior.means, prior.log_stds).log_prob(z[:, None]).exp()  # (50, count)
     expected = StandardNormal(2)(_no_images).log_prob(z).exp()
     assert ((prior(_no_images).log_prob(z).exp() - expected).abs() < 5 * terms.std(1) / count**0.5).all()
 

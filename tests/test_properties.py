@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import composed
 from tests.test_configs import options
-from vaelab.mistakes import explain
-from vaelab.training import train
+from vaelab.commands.error_messages import explain
+from vaelab.commands.train import train
 
 _numbers = st.one_of(st.integers(-2, 40), st.floats(-2, 40), st.sampled_from([0, 1, 2, "true", "null", "many", "[]"]))
 

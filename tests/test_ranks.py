@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT, composed
 from tests.on_every_rank import CASES, settings
-from vaelab import ranks
-from vaelab.errors import UserError
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runtime import distributed
+from vaelab.runtime.errors import UserError
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))},
@@ -187,7 +187,7 @@ def test_a_process_is_told_the_jobs_settings_and_no_sweep() -> None:
             "runtime": {"config_sources": sources, "output_dir": "/runs/it's here/0"},
         }
     )
-    line = ranks.command(job, "/runs/a b/checkpoints/last.ckpt")
+    line = distributed.command(job, "/runs/a b/checkpoints/last.ckpt")
     assert line[1:4] == [str(ROOT / "src" / "train.py"), "--config-name=train", "--config-dir=/elsewhere/configs"]
     assert line[4:] == [
         "latent_dim=3",

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from vaelab.commands.explore import explore
 
 from tests.conftest import ROOT, composed
 from tests.files import write_mnist, write_pictures
-from vaelab.cli import _first_job
-from vaelab.evaluation import evaluate
-from vaelab.explorer import explore
-from vaelab.generation import generate
-from vaelab.report.__main__ import main as make_report
-from vaelab.training import train
+from vaelab.commands.cli import _first_job
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.generate import generate
+from vaelab.commands.report import main as make_report
+from vaelab.commands.train import train
 
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/choices.md"]
 _COMMAND = r"(?:python|make|pip|wandb|vaelab) .+"
@@ -109,14 +109,14 @@ def _calls(task: Callable[[Any], Any], name: str, *options: str) -> Callable[[Pa
 
 def _export(place: Path, out: Path, overrides: list[str]) -> None:
     pytest.importorskip("onnxruntime", reason='needs what exports: pip install -e ".[export]"')
-    from vaelab.export import export
+    from vaelab.commands.export import export
 
     assert export(composed("export", *overrides, f"run_dir={out}"))
 
 
 def _dashboard(place: Path, out: Path, overrides: list[str]) -> None:
     pytest.importorskip("wandb_workspaces", reason='needs what builds dashboards: pip install -e ".[dashboard]"')
-    from vaelab.dashboard import dashboard
+    from vaelab.commands.dashboard import dashboard
 
     dashboard(composed("dashboard", *overrides, f"run_dir={out}"))
 
@@ -154,7 +154,7 @@ def test_another_command(command: str, place: Path, tmp_path: Path, monkeypatch:
 
         assert words[1] in cli.commands
     else:
-        assert words[:3] == ["python", "-m", "vaelab.report"]
+        assert words[:3] == ["python", "-m", "vaelab.visualization.report"]
         shutil.copytree(place / "run", tmp_path / "run")
         monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
         make_report()

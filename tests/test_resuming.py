@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.trainings import rows, same, trained, weights
-from vaelab import about, loggers
-from vaelab.callbacks.checkpoints import WholeFiles
-from vaelab.errors import UserError
-from vaelab.mistakes import explain
-from vaelab.module import VAEModule
-from vaelab.resuming import alone
+from vaelab.commands.error_messages import explain
+from vaelab.runs import provenance
+from vaelab.runtime.errors import UserError
+from vaelab.training import loggers
+from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO
+from vaelab.training.lightning_module import VAEModule
+from vaelab.training.resume import locked
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
@@ -154,15 +155,15 @@ def test_a_run_folder_that_was_moved_has_its_best_epoch(is_kept: bool, tmp_path:
 
 def test_half_of_an_accumulated_step_is_in_no_checkpoint(tmp_path: Path, tiny_data: list[str]) -> None:
     steps: list[tuple[int, int]] = []
-    save = WholeFiles.save_checkpoint
+    save = AtomicCheckpointIO.save_checkpoint
 
-    def note(self: WholeFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def note(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"]
         steps.append((checkpoint["global_step"], batches))
         save(self, checkpoint, path, storage_options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WholeFiles, "save_checkpoint", note)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", note)
         options = ["callbacks.last.every_n_minutes=1e-6", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
         trained(tmp_path, *tiny_data, *options)
     assert steps
@@ -195,9 +196,9 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list
 def test_all_that_was_chosen_otherwise_is_named_at_once(
     tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(about, "choices", lambda: {"loss": "bce", "prior": "standard_normal", "optimizer": "adam"})
+    monkeypatch.setattr(provenance, "choices", lambda: {"loss": "bce", "prior": "standard_normal", "optimizer": "adam"})
     trained(tmp_path / "a", *tiny_data, "callbacks=none")
-    monkeypatch.setattr(about, "choices", lambda: {"loss": "mse", "prior": "standard_normal", "optimizer": "sgd"})
+    monkeypatch.setattr(provenance, "choices", lambda: {"loss": "mse", "prior": "standard_normal", "optimizer": "sgd"})
     other = ["loss=mse", "optimizer=sgd", "latent_dim=3"]
     with pytest.raises(UserError, match="type loss=bce optimizer=adam latent_dim=2$"):
         trained(tmp_path / "b", *tiny_data, *other, "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'a'}")
@@ -264,7 +265,7 @@ def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path, tiny_data: list[str]) -> None:
-    with alone(tmp_path), pytest.raises(UserError, match="another training is writing into"):
+    with locked(tmp_path), pytest.raises(UserError, match="another training is writing into"):
         trained(tmp_path, *tiny_data, "callbacks=none")
     assert not (tmp_path / "config.yaml").exists()
     assert trained(tmp_path, *tiny_data, "callbacks=none")["epochs"] == 2
@@ -296,15 +297,15 @@ def test_a_full_disk_ends_a_training_in_one_line_and_leaves_its_checkpoint(
 def test_a_checkpoint_is_written_every_so_many_minutes(tmp_path: Path, tiny_data: list[str]) -> None:
     """Here after every step but the last, from which the epoch's end is written."""
     steps: list[int] = []
-    save = WholeFiles.save_checkpoint
+    save = AtomicCheckpointIO.save_checkpoint
 
-    def note(self: WholeFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def note(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if Path(path).name == "last.ckpt":
             steps.append(checkpoint["global_step"])
         save(self, checkpoint, path, storage_options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WholeFiles, "save_checkpoint", note)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", note)
         options = ("callbacks.last.every_n_minutes=1e-6", "callbacks.pictures=null", "callbacks.gallery=null")
         trained(tmp_path, *tiny_data, *options)
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -96,7 +96,7 @@ def test_ranges_are_what_hydra_means_by_them() -> None:
     distributions = pytest.importorskip("optuna", reason='needs pip install -e ".[sweeps]"').distributions
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from hydra_plugins.vaelab_search import _distribution
+    from vaelab.commands.search import _distribution
 
     for typed, expected in {
         "a=tag(log,interval(1e-4,1e-2))": distributions.FloatDistribution(1e-4, 1e-2, log=True),

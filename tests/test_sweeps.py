@@ -16,8 +16,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from vaelab.paths import ROOT
-from vaelab.sweeps import conclude, read, swept
+from vaelab.commands.sweep import write_results
+from vaelab.runs.sweep_folder import read, swept
+from vaelab.runtime.paths import ROOT
 
 
 def _job(folder: Path, number: int, overrides: list[str], elbo: float | None, loss: str = "bce", **more: Any) -> None:
@@ -48,7 +49,7 @@ def test_jobs_are_ranked_and_failures_keep_their_reason(tmp_path: Path, capsys: 
         _job(tmp_path, number, ["model=mlp", f"latent_dim={latent_dim}"], elbo)
     (tmp_path / "3" / "failed.txt").write_text("it must be a positive integer\n")
     _job(tmp_path, 4, ["model=mlp", "latent_dim=9"], None)
-    conclude(tmp_path)
+    write_results(tmp_path)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["latent_dim"] for row in rows] == ["20", "8", "2", "-1", "9"]
@@ -71,7 +72,7 @@ def test_a_figure_that_is_no_number_costs_no_other_job_its_row(tmp_path: Path) -
     (tmp_path / "3" / "metrics.json").write_text('{"val/elbo": null, "test/elbo": null, "unit": "nats", "epochs": 3}')
     _job(tmp_path, 4, ["latent_dim=40"], 0.0)
     (tmp_path / "4" / "metrics.json").write_text('{"unit": "nats", "epochs": 3, "seconds": 1.0}')
-    conclude(tmp_path)
+    write_results(tmp_path)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["latent_dim"] for row in rows] == ["3", "4", "2", "30", "40"]
@@ -87,7 +88,7 @@ def test_two_numbers_make_a_map_and_seeds_a_spread(tmp_path: Path) -> None:
         _job(tmp_path, number, overrides, -100.0 - latent_dim - 1000 * rate - seed)
     jobs = read(tmp_path)
     assert swept(jobs) == ["latent_dim", "optimizer.lr", "seed"]
-    conclude(tmp_path)
+    write_results(tmp_path)
     assert _is_picture(tmp_path / "heat_map.png")
     assert _is_picture(tmp_path / "curves.png")
 
@@ -95,7 +96,7 @@ def test_two_numbers_make_a_map_and_seeds_a_spread(tmp_path: Path) -> None:
 def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, (loss, latent_dim) in enumerate(itertools.product(("bce", "mse"), (2, 4))):
         _job(tmp_path, number, [f"loss={loss}", f"latent_dim={latent_dim}"], -10.0 * number - latent_dim, loss)
-    conclude(tmp_path)
+    write_results(tmp_path)
     assert "cannot be compared" in capsys.readouterr().out.replace("\n", " ")
     assert [(job.overrides["loss"], job.rank) for job in read(tmp_path)] == [
         ("bce", 1),
@@ -122,7 +123,7 @@ def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, t
         config = OmegaConf.load(tmp_path / str(number) / "config.yaml")
         OmegaConf.update(config, setting, number)
         OmegaConf.save(config, tmp_path / str(number) / "config.yaml")
-    conclude(tmp_path)
+    write_results(tmp_path)
     assert sorted(job.rank for job in read(tmp_path)) == ([1, 2, 3] if together else [1, 1, 1])
     assert (tmp_path / "curves.png").exists() == together
 
@@ -130,13 +131,13 @@ def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, t
 def test_a_small_search_is_not_taken_for_a_grid(tmp_path: Path) -> None:
     for number, (rate, latent_dim) in enumerate([(0.00058, 2), (0.0012, 8), (0.0031, 2), (0.0047, 8)]):
         _job(tmp_path, number, [f"optimizer.lr={rate}", f"latent_dim={latent_dim}"], -100.0 - number)
-    conclude(tmp_path)
+    write_results(tmp_path)
     assert _is_picture(tmp_path / "slices.png")
     assert not (tmp_path / "heat_map.png").exists()
 
 
 def test_an_empty_folder_has_no_results(tmp_path: Path) -> None:
-    conclude(tmp_path)
+    write_results(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -33,7 +33,7 @@ def test_torchvision_and_lightning_import_after_the_package() -> None:
 
 def test_importing_the_package_is_cheap() -> None:
     done = _python(
-        "import vaelab.cli; print([m for m in ('torch', 'lightning', 'torchvision', 'wandb') if m in sys.modules])"
+        "import vaelab.commands.cli; print([m for m in ('torch', 'lightning', 'torchvision', 'wandb') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr
 

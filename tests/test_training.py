@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.trainings import retested, rows, same, trained, weights
-from vaelab.errors import UserError
-from vaelab.networks.mlp import MLPDecoder
+from vaelab.models.networks.mlp import MLPDecoder
+from vaelab.models.vae import VAE
 from vaelab.objectives import ELBO
-from vaelab.schedulers import plateau
-from vaelab.vae import VAE
+from vaelab.runtime.errors import UserError
+from vaelab.training.schedulers import plateau
 
 
 def test_a_run_folder_holds_everything(tmp_path: Path, tiny_data: list[str]) -> None:

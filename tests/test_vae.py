@@ -8,12 +8,12 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from tests.conftest import tiny_vae
-from vaelab.likelihoods import Bernoulli
-from vaelab.networks.layers import glorot
-from vaelab.networks.mlp import MLPDecoder, MLPEncoder
-from vaelab.posteriors import DiagonalGaussian, FullGaussian
-from vaelab.priors import RealNVP, StandardNormal, VampPrior
-from vaelab.vae import VAE
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.networks.layers import glorot
+from vaelab.models.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import DiagonalGaussian, FullGaussian
+from vaelab.models.priors import RealNVP, StandardNormal, VampPrior
+from vaelab.models.vae import VAE
 
 
 def test_shapes() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from tests.conftest import composed
-from vaelab.evaluation import evaluate
-from vaelab.training import train
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.train import train
 
 
 def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:

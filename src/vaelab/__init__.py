@@ -7,24 +7,25 @@ a mistyped option answer at once.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaelab import _torchvision
+from vaelab.runtime import renamed
+from vaelab.runtime.version import __version__
+from vaelab.runtime.workarounds import torchvision
 
 if TYPE_CHECKING:
-    from vaelab.model import Model
+    from vaelab.runs.api import Model
 
-__version__ = "0.1.0"
-
-_torchvision.install()
+renamed.install()
+torchvision.install()
 
 
 def load(run: str | Path = "latest", device: str = "cpu") -> "Model":
-    """A trained model to use from Python, see :class:`vaelab.model.Model`.
+    """A trained model to use from Python, see :class:`vaelab.runs.api.Model`.
 
     Args:
         run: a run folder, a checkpoint, ``latest``, or a folder with ``model.safetensors``.
         device: where it computes, as torch names it.
     """
-    from vaelab.model import Model
+    from vaelab.runs.api import Model
 
     return Model(run, device)
 
@@ -37,6 +38,6 @@ def from_pretrained(model: str | Path, device: str = "cpu") -> "Model":
             are downloaded, and nothing else.
         device: where it computes, as torch names it.
     """
-    from vaelab.model import Model, fetched
+    from vaelab.runs.api import Model, local_folder
 
-    return Model(fetched(model), device)
+    return Model(local_folder(model), device)

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from tests.conftest import composed, tiny_vae
-from vaelab.callbacks import animation
-from vaelab.callbacks.animation import Animation
-from vaelab.figures import image_grid, manifold_latents
-from vaelab.likelihoods import SquaredError
-from vaelab.module import VAEModule
+from vaelab.commands.train import train
+from vaelab.models.likelihoods import SquaredError
 from vaelab.objectives import ELBO
-from vaelab.training import train
+from vaelab.training.callbacks import animation
+from vaelab.training.callbacks.animation import Animation
+from vaelab.training.lightning_module import VAEModule
+from vaelab.visualization.plots import image_grid, manifold_latents
 
 GALLERY = ["callbacks=gallery", "callbacks.gallery=null", "callbacks.pictures=null"]
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from vaelab.callbacks.checkpoints import WholeFiles
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
+from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO
 
 
 def test_what_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
-    files = WholeFiles()
+    files = AtomicCheckpointIO()
     files.save_checkpoint({"step": 1}, path)
 
     for failure in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")):
@@ -35,4 +35,4 @@ def test_what_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatc
 def test_nothing_but_plain_values_is_read(tmp_path: Path) -> None:
     torch.save({"path": Path("anything")}, tmp_path / "foreign.ckpt")
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        WholeFiles().load_checkpoint(tmp_path / "foreign.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "foreign.ckpt")

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from tests.conftest import composed, tiny_vae
 from tests.pictures.subjects import subject
-from vaelab import pictures
-from vaelab.callbacks.drawing import at_rest, excused
-from vaelab.callbacks.gallery import Gallery
-from vaelab.likelihoods import SquaredError
-from vaelab.module import VAEModule
+from vaelab.commands.train import train
+from vaelab.models.likelihoods import SquaredError
 from vaelab.objectives import ELBO
-from vaelab.training import train
+from vaelab.runtime.console import best_effort
+from vaelab.runtime.random import eval_mode
+from vaelab.training.callbacks.gallery import Gallery
+from vaelab.training.lightning_module import VAEModule
+from vaelab.visualization import gallery
 
 BY_DEFAULT = {"class_reconstructions", "latents", "errors", "manifold", "losses", "path", "reconstructions", "samples"}
 
@@ -82,11 +83,11 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(
 
 
 def test_what_cannot_be_drawn_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), excused("manifold"):
-        pictures.manifold(subject(latent_dim=3))
-    with caplog.at_level(logging.INFO), excused("losses"):
-        pictures.losses(subject())
-    with caplog.at_level(logging.INFO), excused("crash"):
+    with caplog.at_level(logging.INFO), best_effort("manifold"):
+        gallery.manifold(subject(latent_dim=3))
+    with caplog.at_level(logging.INFO), best_effort("losses"):
+        gallery.losses(subject())
+    with caplog.at_level(logging.INFO), best_effort("crash"):
         raise RuntimeError("first line\nsecond line")
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in lines] == ["INFO", "INFO", "WARNING"]
@@ -102,7 +103,7 @@ def test_drawing_leaves_mode_gradients_and_random_numbers_alone() -> None:
     state = torch.get_rng_state()
 
     def fail() -> None:
-        with at_rest(module):
+        with eval_mode(module):
             assert not any(part.training for part in module.modules())
             assert not torch.is_grad_enabled()
             torch.rand(3)

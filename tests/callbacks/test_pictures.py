@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import composed
-from vaelab.training import train
+from vaelab.commands.train import train
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(25, 5, 5), (64, 8, 8), (32, 4, 8), (6, 1, 8)])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from vaelab.callbacks.stopping import GracefulStop
+from vaelab.training.callbacks.graceful_stop import GracefulStop
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

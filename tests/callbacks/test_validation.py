@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainings import retested, rows, trained
-from vaelab import checkpoint
+from vaelab.runs import checkpoint
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vaelab.data.batches import Batches, binarize
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
 
 
 def _numbered(count: int = 103) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 from vaelab.data import cifar10
 from vaelab.data.cifar10 import CIFAR10
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
 
 COUNT = 4
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]

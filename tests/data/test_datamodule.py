@@ -8,7 +8,7 @@ import torch
 from vaelab.data import datamodule
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.data.source import Images
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
 
 
 class Grey:

@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from vaelab.data import digits
-from vaelab.data.digits import FACTOR_RANGES, FACTORS, DigitImages, Digits, load_digits, render_digits
+from vaelab.data.digits import (
+    FACTOR_RANGES,
+    FACTORS,
+    DigitImages,
+    Digits,
+    load_digits,
+    render_digits,
+)
 
 Split = Literal["train", "test"]
 Floats = npt.NDArray[np.float64]

@@ -11,21 +11,21 @@ import torch
 from rich.console import Console
 
 from tests.data.folders import fill, folder_of, spoil
-from vaelab.data import image_cache, picture_files
-from vaelab.errors import UserError
+from vaelab.data import image_cache, image_files
+from vaelab.runtime.errors import UserError
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that have been decoded."""
     names: list[str] = []
-    decode = picture_files._image
+    decode = image_files._image
 
     def note(path: Path, image_shape: tuple[int, ...]) -> Any:
         names.append(path.name)
         return decode(path, image_shape)
 
-    monkeypatch.setattr(picture_files, "_image", note)
+    monkeypatch.setattr(image_files, "_image", note)
     return names
 
 
@@ -118,7 +118,7 @@ def test_what_is_interrupted_goes_on_where_it_stopped(
         path.unlink()
     decoded.clear()
     monkeypatch.setattr(image_cache, "_NOTE_SECONDS", -1)
-    read_all = picture_files.read_all
+    read_all = image_files.read_all
 
     def interrupted(paths: Any, image_shape: tuple[int, ...]) -> Any:
         for number, result in enumerate(read_all(paths, image_shape)):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.data.folders import fill, folder_of, numbers, save, spoil
-from vaelab.data import picture_files
+from vaelab.data import image_files
 from vaelab.data.datamodule import ImageDataModule
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
 
 
 def test_every_image_is_in_one_split_with_the_class_of_its_folder(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_an_image_that_cannot_be_read_is_named_or_skipped(
 
 def test_what_has_become_readable_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "in", 8)
-    decode = picture_files._image
+    decode = image_files._image
 
     def forbid(path: Path, image_shape: tuple[int, ...]) -> Any:
         if path.name == "003.png":
             raise PermissionError("forbidden")
         return decode(path, image_shape)
 
-    monkeypatch.setattr(picture_files, "_image", forbid)
+    monkeypatch.setattr(image_files, "_image", forbid)
     assert 3 not in numbers(folder_of(tmp_path, on_error="skip").load(train=True))
     monkeypatch.undo()
     source = folder_of(tmp_path)

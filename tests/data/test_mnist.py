@@ -9,7 +9,7 @@ import torch
 
 from tests.files import write_mnist
 from vaelab.data.mnist import MNIST
-from vaelab.errors import UserError
+from vaelab.runtime.errors import UserError
 
 
 def test_reads_idx_files_and_says_that_they_are_not_the_official_ones(

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from tests.data.folders import only_image
-from vaelab.data.picture_files import read_image
-from vaelab.errors import UserError
+from vaelab.data.image_files import read_image
+from vaelab.runtime.errors import UserError
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 

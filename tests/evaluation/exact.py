@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vaelab.vae import VAE
+from vaelab.models.vae import VAE
 
 
 def log_likelihood(vae: VAE, x: Tensor) -> Tensor:

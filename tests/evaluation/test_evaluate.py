@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.conftest import composed
-from vaelab.errors import UserError
-from vaelab.evaluation import classifier, evaluate, scores
-from vaelab.generation import generate
-from vaelab.training import train
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.generate import generate
+from vaelab.commands.train import train
+from vaelab.evaluation import classifier, out_of_distribution
+from vaelab.runtime.errors import UserError
 
 NOTHING = ("callbacks=none", "logger=none")
 
@@ -142,7 +143,7 @@ def test_what_is_measured_is_not_lost_by_an_interruption(
     runs, out = tmp_path / "runs", tmp_path / "out"
     for name in ("a", "b"):
         _train(runs / name, *tiny_data, *NOTHING)
-    measure = scores.measure
+    measure = out_of_distribution.measure
     done: list[bool] = []
 
     def interrupted_at_last(*arguments: Any) -> Any:
@@ -151,7 +152,7 @@ def test_what_is_measured_is_not_lost_by_an_interruption(
         done.append(True)
         return measure(*arguments)
 
-    monkeypatch.setattr(scores, "measure", interrupted_at_last)
+    monkeypatch.setattr(out_of_distribution, "measure", interrupted_at_last)
     with pytest.raises(KeyboardInterrupt):
         _evaluate(runs, out, "what=[reconstructions,scores]", "scores.limit=20")
     with (out / "results.csv").open() as file:

@@ -8,24 +8,17 @@ from torch.distributions import kl_divergence
 
 from tests.conftest import tiny_vae
 from tests.evaluation.grey import grey_module
-from vaelab import distributions
-from vaelab.distributions import DiagonalGaussian, FullGaussian, Mixture
 from vaelab.evaluation.disentanglement import dci, mutual_information_gap
-from vaelab.evaluation.latents import (
-    active_units,
-    aggregate,
-    dimension_kls,
-    linear_probe,
-    measure,
-    nearest_neighbour_accuracy,
-)
-from vaelab.evaluation.measured import NotMeasured
-from vaelab.likelihoods import Bernoulli
-from vaelab.subject import Subject
+from vaelab.evaluation.latent_space import active_units, aggregate, linear_probe, measure, nearest_neighbour_accuracy
+from vaelab.models.distributions import latents
+from vaelab.models.distributions.latents import DiagonalGaussian, FullGaussian, Mixture, dimension_kls
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import NotApplicable
 
 
-def _standard(size: int) -> distributions.StandardNormal:
-    return distributions.StandardNormal(torch.zeros(size))
+def _standard(size: int) -> latents.StandardNormal:
+    return latents.StandardNormal(torch.zeros(size))
 
 
 def test_active_units_vary() -> None:
@@ -95,7 +88,7 @@ def test_of_two_votes_that_tie_the_nearest_counts() -> None:
 def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     vae = tiny_vae(Bernoulli(), latent_dim=2).train()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    subject = Subject(vae, grey_module((1, 4, 4)))
+    subject = TrainedModel(vae, grey_module((1, 4, 4)))
     measured = measure(subject, None, 20)
     assert set(measured.figures) == {
         "active_units",
@@ -119,15 +112,15 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
 
 def test_what_a_data_set_is_too_small_for() -> None:
     vae = tiny_vae(Bernoulli(), latent_dim=2)
-    with pytest.raises(NotMeasured, match="grey has a single test image"):
-        measure(Subject(vae, grey_module((1, 4, 4), tested=1)), None, 20)
+    with pytest.raises(NotApplicable, match="grey has a single test image"):
+        measure(TrainedModel(vae, grey_module((1, 4, 4), tested=1)), None, 20)
     module = grey_module((1, 4, 4))
     module.splits = {
         name: images._replace(factors=images.factors[:, :1])  # type: ignore[index]
         for name, images in module.splits.items()
     }
     module.source.factor_names = ("brightness",)  # type: ignore[attr-defined]
-    figures = measure(Subject(vae, module), None, 20).figures
+    figures = measure(TrainedModel(vae, module), None, 20).figures
     assert "mig" in figures
     assert not any(name.startswith("dci") for name in figures)
 
@@ -139,6 +132,6 @@ def test_what_says_nothing_is_zero_and_a_number() -> None:
     assert all(
         math.isfinite(value) for value in dci(torch.zeros(100, 2), factors, torch.zeros(100, 2), factors).values()
     )
-    one = measure(Subject(tiny_vae(Bernoulli(), latent_dim=1), grey_module((1, 4, 4))), None, 20).figures
+    one = measure(TrainedModel(tiny_vae(Bernoulli(), latent_dim=1), grey_module((1, 4, 4))), None, 20).figures
     assert "mig" not in one
     assert all(math.isfinite(figure.value) for figure in one.values())

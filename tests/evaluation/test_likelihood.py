@@ -10,11 +10,11 @@ from tests.evaluation.exact import log_likelihood
 from tests.evaluation.grey import grey_module
 from vaelab.evaluation import likelihood
 from vaelab.evaluation.likelihood import bound, effective_samples, log_weights, measure
-from vaelab.evaluation.measured import NotMeasured
 from vaelab.evaluation.published import published
-from vaelab.likelihoods import Bernoulli, DiscretizedLogistic
-from vaelab.subject import Subject, spaced
-from vaelab.vae import VAE
+from vaelab.models.likelihoods import Bernoulli, DiscretizedLogistic
+from vaelab.models.vae import VAE
+from vaelab.runs.trained_model import TrainedModel, evenly_spaced
+from vaelab.runtime.errors import NotApplicable
 
 
 def test_the_bound_tends_to_the_exact_likelihood_from_below(linear_vae: VAE) -> None:
@@ -48,7 +48,7 @@ def test_effective_samples() -> None:
 
 @pytest.mark.parametrize("limit", [None, 30])
 def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae: VAE, limit: int | None) -> None:
-    subject = Subject(linear_vae, grey_module((1, 3, 2)))
+    subject = TrainedModel(linear_vae, grey_module((1, 3, 2)))
     measured = measure(subject, 3000, ["train", "test"], limit)
     for split in ("train", "test"):
         images = subject.images(split, limit).images
@@ -65,7 +65,7 @@ def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae:
 
 
 def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae: VAE) -> None:
-    subject = Subject(linear_vae, grey_module((1, 3, 2)))
+    subject = TrainedModel(linear_vae, grey_module((1, 3, 2)))
     figures = measure(subject, 500, ["test"], None).figures
     x = subject.images("test").images / 255
     single = torch.stack([log_weights(linear_vae, x, 1)[0] for _ in range(500)])
@@ -74,40 +74,40 @@ def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae
 
 
 def test_one_image_has_no_standard_error(linear_vae: VAE) -> None:
-    figures = measure(Subject(linear_vae, grey_module((1, 3, 2), tested=1)), 10, ["test"], None).figures
+    figures = measure(TrainedModel(linear_vae, grey_module((1, 3, 2), tested=1)), 10, ["test"], None).figures
     assert all(figure.standard_error is None and math.isfinite(figure.value) for figure in figures.values())
 
 
 def test_a_mere_loss_is_not_called_a_likelihood() -> None:
-    with pytest.raises(NotMeasured, match=r"no likelihood of these images.*data\.binarize=dynamic"):
-        measure(Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4))), 10, ["test"], None)
+    with pytest.raises(NotApplicable, match=r"no likelihood of these images.*data\.binarize=dynamic"):
+        measure(TrainedModel(tiny_vae(Bernoulli()), grey_module((1, 4, 4))), 10, ["test"], None)
 
 
 def test_bits_per_dim_are_of_the_largest_k() -> None:
     vae = tiny_vae(DiscretizedLogistic())
-    figures = measure(Subject(vae, grey_module((1, 4, 4))), 20, ["val"], None).figures
+    figures = measure(TrainedModel(vae, grey_module((1, 4, 4))), 20, ["val"], None).figures
     expected = -figures["val/log_likelihood, k=20"].value / (16 * math.log(2))
     assert figures["val/bits_per_dim"].value == pytest.approx(expected)
     assert figures["val/bits_per_dim"].standard_error > 0  # type: ignore[operator]
 
 
 def test_dynamic_training_images_are_binary_and_the_same_each_time() -> None:
-    subject = Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4), binarize="dynamic"))
+    subject = TrainedModel(tiny_vae(Bernoulli()), grey_module((1, 4, 4), binarize="dynamic"))
     drawn = subject.images("train").images
     assert set(drawn.unique().tolist()) == {0, 255}
     assert torch.equal(drawn, subject.images("train").images)
 
 
 def test_fewer_images_are_spread_over_the_split() -> None:
-    subject = Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4)))
+    subject = TrainedModel(tiny_vae(Bernoulli()), grey_module((1, 4, 4)))
     every = subject.images("train")
     assert torch.equal(subject.images("train", 5).images, every.images[::10])
     assert torch.equal(subject.images("train", 10_000).images, every.images)
-    assert spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
 
 
 def test_figures_of_another_split_than_the_official_one_say_so() -> None:
-    subject = Subject(tiny_vae(Bernoulli()), grey_module((1, 4, 4)))
+    subject = TrainedModel(tiny_vae(Bernoulli()), grey_module((1, 4, 4)))
     assert "official" not in subject.protocol("test", 10)
     subject.splits["test"] = subject.splits["test"]._replace(is_official=False)
     assert "not the official split" in subject.protocol("test", 10)

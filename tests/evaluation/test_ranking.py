@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vaelab import comparable
-from vaelab.evaluation import ranking
+from vaelab.commands import ranking
+from vaelab.runs import comparability, run_folder
 
 
 def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | None = None) -> dict[str, Any]:
@@ -18,7 +18,10 @@ def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | Non
         "test/elbo": {"value": elbo},
         "likelihood/test/log_likelihood, k=1000": {"value": log_likelihood, "standard_error": 12.34},
     }
-    return {"protocol": {**protocol, "comparable": comparable.common(config, is_normalized=True)}, "figures": figures}
+    return {
+        "protocol": {**protocol, "comparable": comparability.shared_settings(config, is_normalized=True)},
+        "figures": figures,
+    }
 
 
 def test_a_link_to_a_run_is_no_other_run(tmp_path: Path) -> None:
@@ -26,10 +29,10 @@ def test_a_link_to_a_run_is_no_other_run(tmp_path: Path) -> None:
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints" / "best.ckpt").touch()
     (tmp_path / "latest").symlink_to(tmp_path / "runs" / "b")
-    assert list(ranking.runs_in(tmp_path)) == ["runs/a", "runs/b"]
+    assert list(run_folder.runs_in(tmp_path)) == ["runs/a", "runs/b"]
     (tmp_path / "chosen").mkdir()
     (tmp_path / "chosen" / "one").symlink_to(tmp_path / "runs" / "a")  # a folder of links to runs elsewhere
-    assert list(ranking.runs_in(tmp_path / "chosen")) == ["one"]
+    assert list(run_folder.runs_in(tmp_path / "chosen")) == ["one"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])
@@ -42,7 +45,7 @@ def test_in_a_terminal_of_any_width_figures_are_whole(
         "mnist-resnet-standard_normal": _evaluation("MNIST", -93.15, -87.59),
         "fashion_mnist-resnet-standard_normal": _evaluation("FashionMNIST", -1236.35, -1231.85),
     }
-    ranking.conclude(evaluations, {}, tmp_path)
+    ranking.write_results(evaluations, {}, tmp_path)
     table = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in table
     for figure in ("-87.59", "-1,231.85", "12.34", *(["-93.15", "-1,236.35"] if width == 160 else [])):

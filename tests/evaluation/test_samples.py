@@ -7,21 +7,20 @@ import torch
 
 from tests.conftest import tiny_vae
 from tests.evaluation.grey import Grey, grey_module
-from vaelab.evaluation import classifier
+from vaelab.evaluation import classifier, reconstructions
 from vaelab.evaluation.classifier import Classifier, trained
-from vaelab.evaluation.measured import NotMeasured
-from vaelab.evaluation.samples import (
+from vaelab.evaluation.reconstructions import structural_similarity
+from vaelab.evaluation.sample_quality import (
     _kernel_distance,
     frechet_distance,
     kernel_distance,
-    measure_reconstructions,
-    measure_samples,
+    measure,
     nearest,
     precision_and_recall,
-    structural_similarity,
 )
-from vaelab.likelihoods import Bernoulli
-from vaelab.subject import Subject
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import NotApplicable
 
 CPU = torch.device("cpu")
 
@@ -96,17 +95,17 @@ def test_features_of_bytes_are_those_of_floats() -> None:
 
 @pytest.mark.usefixtures("_quick")
 def test_samples_are_measured(tmp_path: Path) -> None:
-    subject = Subject(tiny_vae(Bernoulli(), (1, 8, 8)).eval(), grey_module((1, 8, 8), binarize="threshold"))
-    measured = measure_samples(subject, 40, 5, tmp_path)
+    subject = TrainedModel(tiny_vae(Bernoulli(), (1, 8, 8)).eval(), grey_module((1, 8, 8), binarize="threshold"))
+    measured = measure(subject, 40, 5, tmp_path)
     figures = measured.figures
     assert figures["frechet_distance"].value > figures["frechet_distance_of_training_images"].value
     assert 0 <= figures["class_distance"].value <= 1
     assert sum(measured.arrays["class_shares"]) == pytest.approx(1)
     assert set(measured.pictures) == {"nearest_neighbours"}
     torch.manual_seed(0)
-    again = measure_samples(subject, 40, 5, tmp_path).figures
+    again = measure(subject, 40, 5, tmp_path).figures
     torch.manual_seed(0)
-    assert measure_samples(subject, 40, 5, tmp_path).figures == again
+    assert measure(subject, 40, 5, tmp_path).figures == again
 
 
 def test_the_nearest_is_found_among_bytes() -> None:
@@ -142,14 +141,14 @@ def test_the_order_of_samples_and_images_does_not_matter() -> None:
 def test_without_classes_there_is_no_classifier() -> None:
     module = grey_module((1, 8, 8))
     module.source.classes = ("one",)
-    with pytest.raises(NotMeasured, match="no classes"):
-        measure_samples(Subject(tiny_vae(Bernoulli(), (1, 8, 8)), module), 40, 5, None)
+    with pytest.raises(NotApplicable, match="no classes"):
+        measure(TrainedModel(tiny_vae(Bernoulli(), (1, 8, 8)), module), 40, 5, None)
 
 
 def test_reconstructions_are_measured() -> None:
     vae = tiny_vae(Bernoulli(), (1, 12, 12)).eval()
-    subject = Subject(vae, grey_module((1, 12, 12)))
-    figures = measure_reconstructions(subject, None).figures
+    subject = TrainedModel(vae, grey_module((1, 12, 12)))
+    figures = reconstructions.measure(subject, None).figures
     x = subject.images("test").images / 255
     with torch.no_grad():
         errors = (vae.reconstruct(x) - x).square().flatten(1).mean(1)
@@ -157,5 +156,5 @@ def test_reconstructions_are_measured() -> None:
     assert figures["psnr"].value == pytest.approx(float((-10 * errors.log10()).mean()), rel=1e-5)
     with torch.no_grad():
         assert figures["ssim"].value == pytest.approx(float(structural_similarity(vae.reconstruct(x), x).mean()))
-    small = Subject(tiny_vae(Bernoulli()).eval(), grey_module((1, 4, 4)))
-    assert set(measure_reconstructions(small, None).figures) == {"mse", "psnr"}
+    small = TrainedModel(tiny_vae(Bernoulli()).eval(), grey_module((1, 4, 4)))
+    assert set(reconstructions.measure(small, None).figures) == {"mse", "psnr"}

@@ -5,8 +5,8 @@ import torch
 
 from tests.evaluation.exact import log_likelihood
 from vaelab.data.source import Images
-from vaelab.evaluation.scores import auroc, score
-from vaelab.vae import VAE
+from vaelab.evaluation.out_of_distribution import auroc, score
+from vaelab.models.vae import VAE
 
 
 def test_stored_images_are_scored_in_order(linear_vae: VAE) -> None:

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vaelab.commands.explore import explore
 
 from tests.conftest import composed
-from vaelab import checkpoint
-from vaelab.errors import UserError
-from vaelab.explorer import explore
-from vaelab.training import train
+from vaelab.commands.train import train
+from vaelab.runs import checkpoint
+from vaelab.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

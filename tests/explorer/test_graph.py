@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tests.conftest import composed
 from tests.test_configs import options
-from vaelab import explorer
-from vaelab.errors import UserError
-from vaelab.explorer.graph import Graph, trace, translated
-from vaelab.vae import VAE
+from vaelab.models.vae import VAE
+from vaelab.runtime.errors import UserError
+from vaelab.visualization import explorer
+from vaelab.visualization.explorer.graph import Graph, trace, translated
 
 TOLERANCE = 1e-4
 NODE = shutil.which("node")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from vaelab.commands.explore import explore
 
 from tests.conftest import composed
-from vaelab import checkpoint
-from vaelab.explorer import explore
-from vaelab.training import train
-from vaelab.vae import VAE
+from vaelab.commands.train import train
+from vaelab.models.vae import VAE
+from vaelab.runs import checkpoint
 
 LEVEL = 1.01  # of 255: the canvas rounds
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelab.networks.conv import ConvDecoder, ConvEncoder, TransposedConv2d
-from vaelab.networks.layers import activation
-from vaelab.networks.mlp import MLPDecoder, MLPEncoder
-from vaelab.networks.resnet import ResNetDecoder, ResNetEncoder
+from vaelab.models.networks.conv import ConvDecoder, ConvEncoder, TransposedConv2d
+from vaelab.models.networks.layers import activation
+from vaelab.models.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.models.networks.resnet import ResNetDecoder, ResNetEncoder
 
 ENCODERS: dict[str, Callable[..., Any]] = {
     "mlp": MLPEncoder,

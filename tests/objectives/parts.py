@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from tests.conftest import LinearDecoder, LinearGaussian
 from vaelab import objectives
-from vaelab.distributions import DiagonalGaussian, Latent
-from vaelab.likelihoods import Likelihood
-from vaelab.networks.mlp import MLPEncoder
+from vaelab.models.distributions.latents import DiagonalGaussian, Latent
+from vaelab.models.likelihoods import Likelihood
+from vaelab.models.networks.mlp import MLPEncoder
+from vaelab.models.posteriors import DiagonalGaussian as GaussianPosterior
+from vaelab.models.priors import Encode, StandardNormal
+from vaelab.models.vae import VAE
 from vaelab.objectives import Objective
-from vaelab.posteriors import DiagonalGaussian as GaussianPosterior
-from vaelab.priors import Encode, StandardNormal
-from vaelab.vae import VAE
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "beta": partial(objectives.BetaVAE, beta=3.0),

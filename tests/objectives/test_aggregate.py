@@ -9,16 +9,10 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from tests.conftest import tiny_vae
-from vaelab.distributions import DiagonalGaussian, StandardNormal
-from vaelab.likelihoods import Bernoulli
+from vaelab.models.distributions.latents import DiagonalGaussian, StandardNormal
+from vaelab.models.likelihoods import Bernoulli
 from vaelab.objectives import ELBO, MMD, BetaTCVAE
-from vaelab.objectives.aggregate import (
-    Kernel,
-    Sampling,
-    decompose,
-    log_sampling_weights,
-    maximum_mean_discrepancy,
-)
+from vaelab.objectives.aggregate import Kernel, Sampling, decompose, log_sampling_weights, maximum_mean_discrepancy
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import tiny_vae
 from tests.objectives.parts import OBJECTIVES, WARMED_UP, LearnedPrior, UnknownPosterior, built, linear_vae
 from vaelab import objectives
-from vaelab.likelihoods import Bernoulli
+from vaelab.models.likelihoods import Bernoulli
 from vaelab.objectives import ELBO, Warmup
 
 

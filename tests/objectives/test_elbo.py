@@ -4,9 +4,9 @@ import torch
 from torch.distributions import kl_divergence
 
 from tests.conftest import tiny_vae
-from vaelab.likelihoods import Bernoulli
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.vae import VAE
 from vaelab.objectives import ELBO, Autoencoder
-from vaelab.vae import VAE
 
 
 def test_terms_add_up_per_example() -> None:

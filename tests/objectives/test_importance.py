@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.objectives.parts import EncodedPrior, LearnedPrior, linear_vae
-from vaelab.distributions import DiagonalGaussian
+from vaelab.models.distributions.latents import DiagonalGaussian
+from vaelab.models.priors import StandardNormal
+from vaelab.models.vae import VAE
 from vaelab.objectives import ELBO, IWAE, DReG, Objective
-from vaelab.priors import StandardNormal
-from vaelab.vae import VAE
 
 
 def _gradient(objective: Objective, vae: VAE, x: Tensor, part: str, seed: int | None = None) -> Tensor:

@@ -7,10 +7,18 @@ from torch.distributions import Normal, kl_divergence
 
 from tests.conftest import tiny_vae
 from tests.objectives.parts import WARMED_UP, built
-from vaelab.distributions import DiagonalGaussian
-from vaelab.likelihoods import Bernoulli
-from vaelab.objectives import ELBO, BetaTCVAE, BetaVAE, Capacity, FreeBits, Objective, Warmup
-from vaelab.vae import VAE
+from vaelab.models.distributions.latents import DiagonalGaussian
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.vae import VAE
+from vaelab.objectives import (
+    ELBO,
+    BetaTCVAE,
+    BetaVAE,
+    Capacity,
+    FreeBits,
+    Objective,
+    Warmup,
+)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.conftest import tiny_vae
 from vaelab.data.source import Images
-from vaelab.likelihoods import SquaredError
-from vaelab.subject import Subject
+from vaelab.models.likelihoods import SquaredError
+from vaelab.runs.trained_model import TrainedModel
 
 
 def subject(
@@ -20,7 +20,7 @@ def subject(
     latent_dim: int = 2,
     factors: Tensor | None = None,
     factor_names: tuple[str, ...] = (),
-) -> Subject:
+) -> TrainedModel:
     """A model that was not trained, and random images of some data set."""
     images = Images(
         torch.randint(0, 256, (count, *shape), dtype=torch.uint8), torch.arange(count) % len(classes), factors
@@ -29,10 +29,10 @@ def subject(
     datamodule: Any = SimpleNamespace(
         splits={"train": images, "test": images}, source=source, is_binary=False, binarization="none"
     )
-    return Subject(tiny_vae(SquaredError(), shape, latent_dim).eval(), datamodule)
+    return TrainedModel(tiny_vae(SquaredError(), shape, latent_dim).eval(), datamodule)
 
 
-def noted(model: Subject, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+def noted(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The latents that are decoded from here on."""
     latents: list[Tensor] = []
     decode = model.decode

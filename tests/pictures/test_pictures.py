@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from tests.pictures.subjects import noted, subject
-from vaelab import figures, pictures
-from vaelab import subject as subjects
 from vaelab.data.source import Images
-from vaelab.distributions import Latent
-from vaelab.pictures import CannotDraw
+from vaelab.models.distributions.latents import Latent
+from vaelab.runs import trained_model as subjects
+from vaelab.runtime.errors import NotApplicable
+from vaelab.visualization import gallery, plots
 
 
 @pytest.mark.parametrize(("shape", "latent_dim"), [((1, 4, 4), 2), ((3, 7, 5), 1), ((3, 5, 7), 5)])
 def test_every_picture_of_any_data_and_model(shape: tuple[int, int, int], latent_dim: int) -> None:
     model = subject(shape=shape, latent_dim=latent_dim)
     for drawn in (
-        pictures.samples(model, 5),
-        pictures.reconstructions(model, 5),
-        pictures.class_reconstructions(model),
-        pictures.latents(model),
-        pictures.errors(model),
-        pictures.manifold(model, count=3, any_size=True),
-        pictures.interpolation(model, steps=3),
-        pictures.arithmetic(model, classes=("a", 2)),
-        pictures.traversal(model, steps=3, frames=3),
-        pictures.class_samples(model, 2),
+        gallery.samples(model, 5),
+        gallery.reconstructions(model, 5),
+        gallery.class_reconstructions(model),
+        gallery.latents(model),
+        gallery.errors(model),
+        gallery.manifold(model, count=3, any_size=True),
+        gallery.interpolation(model, steps=3),
+        gallery.arithmetic(model, classes=("a", 2)),
+        gallery.traversal(model, steps=3, frames=3),
+        gallery.class_samples(model, 2),
     ):
         assert drawn.picture.dtype == np.uint8
         assert drawn.picture.shape[2] == 3
@@ -38,27 +38,27 @@ def test_every_picture_of_any_data_and_model(shape: tuple[int, int, int], latent
 def test_images_without_classes_are_drawn_as_far_as_they_can_be() -> None:
     model = subject(classes=("",))
     for drawn in (
-        pictures.class_reconstructions(model),
-        pictures.latents(model),
-        pictures.interpolation(model, [8, 6]),
+        gallery.class_reconstructions(model),
+        gallery.latents(model),
+        gallery.interpolation(model, [8, 6]),
     ):
         assert drawn.picture.size
-    with pytest.raises(CannotDraw, match="neither images of the classes"):
-        pictures.arithmetic(model)
+    with pytest.raises(NotApplicable, match="neither images of the classes"):
+        gallery.arithmetic(model)
 
 
 def test_the_choice_of_images_has_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[Tensor] = []
 
-    def note(originals: Tensor, reconstructions: Tensor, labels: Tensor, classes: Any) -> figures.Picture:
+    def note(originals: Tensor, reconstructions: Tensor, labels: Tensor, classes: Any) -> plots.RGBImage:
         chosen.append(originals)
         assert labels.bincount().tolist() == [2, 2, 2]
         return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr(figures, "class_reconstructions", note)
+    monkeypatch.setattr(plots, "class_reconstructions", note)
     model = subject()
     for seed in (0, 0, 1):
-        pictures.class_reconstructions(model, per_class=2, seed=seed)
+        gallery.class_reconstructions(model, per_class=2, seed=seed)
     assert torch.equal(chosen[0], chosen[1])
     assert not torch.equal(chosen[0], chosen[2])
 
@@ -74,7 +74,7 @@ def test_codes_and_errors_are_those_of_every_image(monkeypatch: pytest.MonkeyPat
         assert torch.allclose(means, q_z.mean, atol=1e-6)
         assert torch.allclose(log_variances, q_z.variance.log(), atol=1e-6)
         expected = (model.vae.reconstruct(x) - x).square().flatten(1).mean(1)
-        assert torch.allclose(pictures.errors(model).arrays["errors"], expected, atol=1e-6)
+        assert torch.allclose(gallery.errors(model).arrays["errors"], expected, atol=1e-6)
 
 
 def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
@@ -93,7 +93,7 @@ def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
 
     model.vae.encode = lambda x, y=None: Point(x.flatten(1)[:, :2])  # type: ignore[method-assign]
     assert model.codes_of_test[1] is None
-    assert pictures.latents(model).picture.size
+    assert gallery.latents(model).picture.size
 
 
 def test_arithmetic_moves_along_a_difference_of_means(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +102,9 @@ def test_arithmetic_moves_along_a_difference_of_means(monkeypatch: pytest.Monkey
     decoded = noted(model, monkeypatch)
     with torch.no_grad():
         means = model.codes_of_test[0]
-        pictures.arithmetic(model, times=(0, 2), count=3)
-        pictures.arithmetic(model, factor=1, times=(0, 2), count=3)
-        pictures.arithmetic(model, factor=None, classes=("c", "a"), times=(0, 1), count=2)
+        gallery.arithmetic(model, times=(0, 2), count=3)
+        gallery.arithmetic(model, factor=1, times=(0, 2), count=3)
+        gallery.arithmetic(model, factor=None, classes=("c", "a"), times=(0, 1), count=2)
     thickness = means[20:].mean(0) - means[:19].mean(0)  # the median itself is on neither side
     expected = torch.stack([means[:3], means[:3] + 2 * thickness], 1).flatten(0, 1)
     assert torch.allclose(decoded[0], expected, atol=1e-6)
@@ -119,8 +119,8 @@ def test_a_path_leads_from_class_to_class(monkeypatch: pytest.MonkeyPatch) -> No
     decoded = noted(model, monkeypatch)
     with torch.no_grad():
         means = model.codes_of_test[0]
-        pictures.interpolation(model, ["b", 0], steps=4)
-        pictures.interpolation(model, [8, 6], steps=4)  # there are no such classes: the first and the last
+        gallery.interpolation(model, ["b", 0], steps=4)
+        gallery.interpolation(model, [8, 6], steps=4)  # there are no such classes: the first and the last
     for z, (start, end) in zip(decoded, ((1, 0), (0, 2)), strict=True):
         assert torch.allclose(z[[0, -1]], means[[start, end]], atol=1e-6)
 
@@ -129,9 +129,9 @@ def test_the_plane_of_a_large_latent_space_is_where_the_means_vary_most(monkeypa
     model = subject(latent_dim=4)
     model.__dict__["codes_of_test"] = (torch.randn(40, 4) * torch.tensor([1.0, 5.0, 0.1, 9.0]), None)
     planes: list[Any] = []
-    monkeypatch.setattr(figures, "manifold", lambda images, latent_dim, dims: planes.append(dims))
+    monkeypatch.setattr(plots, "manifold", lambda images, latent_dim, dims: planes.append(dims))
     with torch.no_grad():
-        pictures.manifold(model, count=2, any_size=True)
+        gallery.manifold(model, count=2, any_size=True)
     assert planes == [[3, 1]]
 
 
@@ -152,11 +152,11 @@ def test_samples_are_told_apart_by_where_classes_lie(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(model, "draw", near)
     monkeypatch.setattr(model.vae, "draw", lambda count, temperature: near(model.test)[:count])
-    drawn = pictures.class_samples(model, 4)
+    drawn = gallery.class_samples(model, 4)
     nearest = torch.cdist(drawn.arrays["latents"][:, :2], centres[:, :2]).argmin(1)
     assert drawn.arrays["labels"].tolist() == nearest.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    with pytest.raises(CannotDraw, match="random has no classes"):
-        pictures.class_samples(subject(classes=("",)))
+    with pytest.raises(NotApplicable, match="random has no classes"):
+        gallery.class_samples(subject(classes=("",)))
 
 
 def test_epochs_are_told_from_the_steps_of_validations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +165,6 @@ def test_epochs_are_told_from_the_steps_of_validations(tmp_path: Path, monkeypat
     model = subject()
     model.run = tmp_path
     told: list[Any] = []
-    monkeypatch.setattr(figures, "loss_curves", lambda curves, per_epoch, units: told.append((curves, per_epoch)))
-    pictures.losses(model)
+    monkeypatch.setattr(plots, "loss_curves", lambda curves, per_epoch, units: told.append((curves, per_epoch)))
+    gallery.losses(model)
     assert told == [({"loss": {"train": ((5, 15), (9, 7)), "val": ((10, 20, 30, 40), (8, 6, 5, 4))}}, 20)]

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import composed
-from vaelab import report
-from vaelab.evaluation import evaluate
-from vaelab.report import latents
-from vaelab.report.__main__ import main
-from vaelab.report.page import _json
-from vaelab.training import train
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.report import main
+from vaelab.commands.train import train
+from vaelab.visualization import report
+from vaelab.visualization.report import latent_space
+from vaelab.visualization.report.page import _json
 
 ORDER = ["summary", "figures", "curves", "reconstructions", "samples", "latents", "errors", "config"]
 HOSTILE = "</script><script>document.title='broken into'</script><img src=x onerror=\"document.title='again'\">&\u2028'"
@@ -182,7 +182,7 @@ def test_a_report_that_cannot_be_made_fails_no_training(
         raise OSError("no space left on the device")
 
     monkeypatch.setattr(report, "write", broken)
-    monkeypatch.setattr(latents, "gather", broken)
+    monkeypatch.setattr(latent_space, "gather", broken)
     with caplog.at_level(logging.WARNING):
         figures = train(composed("train", f"run_dir={tmp_path}", *tiny_data))
     assert np.isfinite(figures["test/elbo"])
@@ -253,10 +253,10 @@ def test_it_is_made_again_from_the_folder(trained: Path, tmp_path: Path, monkeyp
     shutil.copytree(trained, tmp_path / "run")
     for name in ("report.html", "latents.npz"):
         (tmp_path / "run" / name).unlink()
-    monkeypatch.setattr("sys.argv", ["vaelab.report", str(tmp_path / "run")])
+    monkeypatch.setattr("sys.argv", ["vaelab.visualization.report", str(tmp_path / "run")])
     main()
     assert (tmp_path / "run" / "report.html").read_text() == (trained / "report.html").read_text()
-    monkeypatch.setattr("sys.argv", ["vaelab.report", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["vaelab.visualization.report", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"^error: .* holds no run, no evaluation and no sweep: type a folder"):
         main()
 
@@ -315,7 +315,7 @@ def test_a_point_of_latent_space_shows_its_image(trained: Path, page: Open) -> N
     shown = tip.locator("canvas").first.evaluate(
         "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 === 0)"
     )
-    arrays = latents.read(trained / "latents.npz")
+    arrays = latent_space.read(trained / "latents.npz")
     sheet = np.asarray(Image.open(io.BytesIO(arrays["images"].tobytes())).convert("L"))
     row, column = divmod(list(arrays["numbers"]).index(number), int(arrays["columns"]))
     assert np.array_equal(np.array(shown).reshape(28, 28), sheet[28 * row :, 28 * column :][:28, :28])
@@ -397,7 +397,7 @@ def test_hostile_names_stay_names(trained: Path, tmp_path: Path, page: Open) -> 
     (folder / "metrics.csv").write_text(
         "\n".join([f'{lines[0]},"val/{name}"', *(f"{line},{i}" for i, line in enumerate(lines[1:]))])
     )
-    arrays = latents.read(folder / "latents.npz")
+    arrays = latent_space.read(folder / "latents.npz")
     arrays["classes"] = np.array([HOSTILE, *arrays["classes"][1:]], dtype=str)
     np.savez(folder / "latents.npz", **arrays)  # type: ignore[arg-type]
     shutil.copy(folder / "pictures" / "samples.png", folder / "pictures" / f"{HOSTILE.replace('/', '_')}.png")

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.errors import UserError
-from vaelab.sharing import Share
+from vaelab.runtime.data_parallel import Shard
+from vaelab.runtime.errors import UserError
 
 Binarization = Literal["none", "threshold", "dynamic", "static"]
 
 
-def binarize(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+def binarize(images: Tensor, generator: torch.Generator, share: Shard | None = None) -> Tensor:
     """Draws binary images from grey ones, each pixel 1 with probability grey / 255.
 
     Args:
@@ -73,7 +73,7 @@ class Batches:
         self.device = images.device if device is None else device
         self.batch_size, self.shuffle, self.dynamic, self.seed = batch_size, shuffle, dynamic, seed
         self.rank, self.world_size = rank, world_size
-        self.share: Share | None = None
+        self.share: Shard | None = None
         starts = list(range(0, len(images), batch_size))
         if drop_last and len(starts) > 1 and len(images) % batch_size:
             self._bounds = starts
@@ -97,7 +97,7 @@ class Batches:
         for i in range(self._next, len(self)):
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
-            self.share = Share.of(end - start, self.rank, self.world_size)
+            self.share = Shard.of(end - start, self.rank, self.world_size)
             rows = self.share.rows
             mine = slice(start + rows.start, start + rows.stop)
             if order is None:

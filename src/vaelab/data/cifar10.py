@@ -13,8 +13,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 
 from vaelab.data.download import absent, downloading
 from vaelab.data.source import Images, recognized
-from vaelab.errors import UserError
-from vaelab.mistakes import first_line
+from vaelab.runtime.errors import UserError, first_line
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vaelab.data.batches import Batches, Binarization, binarize
 from vaelab.data.source import Images, Source
-from vaelab.errors import UserError
-from vaelab.overrides import typed
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.overrides import typed
 
 log = logging.getLogger(__name__)
 

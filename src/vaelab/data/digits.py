@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vaelab.data.source import Images
-from vaelab.files import whole
+from vaelab.runtime.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -346,7 +346,7 @@ def _read(path: Path, key: str) -> DigitImages | None:
 
 def _write(path: Path, key: str, digits: DigitImages) -> None:
     try:
-        with whole(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, **digits._asdict(), sha256=np.array(_digest(key, digits)))
     except OSError as error:
         log.info("the digits are not cached in %s: %s", path.parent, error)

@@ -11,8 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from vaelab.errors import UserError
-from vaelab.mistakes import first_line
+from vaelab.runtime.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,9 @@ import numpy as np
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vaelab.data.picture_files import image_or_reason, read_all
-from vaelab.errors import UserError
-from vaelab.files import write_text
-from vaelab.mistakes import first_line
+from vaelab.data.image_files import image_or_reason, read_all
+from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.files import write_text
 
 try:
     import fcntl

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from vaelab.data.image_cache import File, ImageCache
-from vaelab.data.picture_files import SUFFIXES
+from vaelab.data.image_files import SUFFIXES
 from vaelab.data.source import Images
-from vaelab.errors import UserError
-from vaelab.mistakes import first_line
+from vaelab.runtime.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 

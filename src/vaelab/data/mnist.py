@@ -8,8 +8,7 @@ import torchvision.datasets
 
 from vaelab.data.download import downloading
 from vaelab.data.source import Images, recognized
-from vaelab.errors import UserError
-from vaelab.mistakes import first_line
+from vaelab.runtime.errors import UserError, first_line
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

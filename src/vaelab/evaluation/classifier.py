@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vaelab.data.batches import Batches
 from vaelab.data.source import Images
-from vaelab.files import whole
-from vaelab.module import evaluation_noise
+from vaelab.runtime.files import atomic_write
+from vaelab.runtime.random import evaluation_seed
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.d
     digest.update(train.images.numpy().tobytes())
     digest.update(train.labels.numpy().tobytes())
     path = None if cache_dir is None else cache_dir / f"classifier-{digest.hexdigest()[:16]}.pt"
-    with evaluation_noise(device):  # the same classifier whatever was drawn before, and the same draws after it
+    with evaluation_seed(device):  # the same classifier whatever was drawn before, and the same draws after it
         model = Classifier(train.images.shape[1], classes).to(device)
         if path is None or not _load(model, path):
             _train(model, train, device)
@@ -102,7 +102,7 @@ def _load(model: Classifier, path: Path) -> bool:
 
 def _save(model: Classifier, path: Path) -> None:
     try:
-        with whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(model.state_dict(), file)
     except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
         log.warning("the classifier could not be kept, and will be trained again: %s", error)

@@ -15,13 +15,14 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from vaelab.evaluation.measured import Measured, NotMeasured, mean_over_images
+from vaelab.evaluation.measurement import Measurement, mean_over_images
 from vaelab.evaluation.published import published
-from vaelab.figures import convergence
-from vaelab.likelihoods import bits_per_dim
-from vaelab.reporting import Figure
-from vaelab.subject import Subject
-from vaelab.vae import VAE
+from vaelab.models.likelihoods import bits_per_dim
+from vaelab.models.vae import VAE
+from vaelab.runs.metrics import Metric
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import NotApplicable
+from vaelab.visualization.plots import convergence
 
 _STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual
 _PIXELS_AT_ONCE = 3_000_000  # that are decoded: keeps activations small, and products large enough
@@ -94,7 +95,7 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
     return Bounds(*(torch.cat(of_all) for of_all in zip(*found, strict=True)))
 
 
-def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | None) -> Measured:
+def measure(subject: TrainedModel, samples: int, splits: Sequence[str], limit: int | None) -> Measurement:
     """The log-likelihood of splits, with its standard error over images and what it was with fewer samples.
 
     Args:
@@ -107,11 +108,11 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
         NotMeasured: the loss is no likelihood of these images.
     """
     if not subject.is_normalized:
-        raise NotMeasured(
+        raise NotApplicable(
             "this loss is no likelihood of these images: train with data.binarize=dynamic, or loss=discretized_logistic"
         )
     ks = [*(k for k in _STEPS if k < samples), samples]
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Metric] = {}
     curves = {}
     for split in splits:
         images, labels = subject.images(split, limit)[:2]
@@ -122,7 +123,7 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
         gap = values[:, -1] - values[:, 0]
         figures[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} less k=1, the ELBO; {of}")
         figures[f"{split}/effective_samples"] = mean_over_images(sizes, f"of {samples}", of)
-        figures[f"{split}/log_weight_deviation"] = Figure(
+        figures[f"{split}/log_weight_deviation"] = Metric(
             float(variances.mean().sqrt()), "nats", None, f"of single samples of an image, root mean square; {of}"
         )
         if subject.vae.likelihood.has_bits_per_dim:
@@ -134,4 +135,4 @@ def measure(subject: Subject, samples: int, splits: Sequence[str], limit: int | 
         beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
         if beside and not subject.splits["test"].is_official:
             beside.append("published: of the official test images, which these are not")
-    return Measured(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)
+    return Measurement(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)

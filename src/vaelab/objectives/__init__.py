@@ -11,11 +11,11 @@ conditional VAE looks at. It returns a dictionary of nats per example, shape (B,
 
 Some add terms of their own, which are logged like these: figures of each image, shape (B,), or of the batch, a scalar.
 Terms are summed over pixels and latent dimensions. They are nats where the likelihood is normalised for its data
-(:meth:`vaelab.likelihoods.Likelihood.is_normalized`); where it is not, they are that loss and nothing more.
+(:meth:`vaelab.models.likelihoods.Likelihood.is_normalized`); where it is not, they are that loss and nothing more.
 """
 
 from vaelab.objectives.aggregate import MMD, BetaTCVAE
-from vaelab.objectives.base import Draw, Objective
+from vaelab.objectives.base import Objective, Trace
 from vaelab.objectives.elbo import ELBO, Autoencoder
 from vaelab.objectives.importance import IWAE, DReG
 from vaelab.objectives.warmup import Warmup
@@ -30,7 +30,7 @@ __all__ = [
     "BetaVAE",
     "Capacity",
     "DReG",
-    "Draw",
+    "Trace",
     "FreeBits",
     "Objective",
     "Warmup",

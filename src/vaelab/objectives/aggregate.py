@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaelab.distributions import DiagonalGaussian
-from vaelab.objectives.base import Draw, check_number
-from vaelab.objectives.warmup import WarmedUp, Warmup
-from vaelab.sharing import gather, share
-from vaelab.vae import VAE
+from vaelab.models.distributions.latents import DiagonalGaussian
+from vaelab.models.vae import VAE
+from vaelab.objectives.base import Trace, check_number
+from vaelab.objectives.warmup import AnnealedObjective, Warmup
+from vaelab.runtime.data_parallel import gather, share
 
 # Widths of kernels of which the sum is taken, as multiples of 2 * latent_dim: those of Tolstikhin et al.
 _SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -82,7 +82,7 @@ def decompose(
     return mutual_information.mean(0), total_correlation.mean(0), dimension_kl.mean(0)
 
 
-class BetaTCVAE(WarmedUp):
+class BetaTCVAE(AnnealedObjective):
     r"""The beta-TCVAE (Chen et al. 2018, arXiv 1802.04942): of the divergence's parts, each has a weight of its own.
 
     .. math::
@@ -139,7 +139,7 @@ class BetaTCVAE(WarmedUp):
             dimension_kl=dimensions,
         )
 
-    def _parts(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def _parts(self, draw: Trace) -> tuple[Tensor, Tensor, Tensor]:
         if not (isinstance(draw.q_z, DiagonalGaussian) and isinstance(draw.p_z, DiagonalGaussian)):
             raise NotImplementedError(
                 "the total correlation needs Gaussians with diagonal covariance, as posterior and as prior: type "
@@ -193,7 +193,7 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = "inverse_mul
     return among_themselves(a) + among_themselves(b) - 2 * similarity(a, b).mean((-2, -1))
 
 
-class MMD(WarmedUp):
+class MMD(AnnealedObjective):
     r"""InfoVAE and WAE-MMD: the aggregate posterior is held at the prior, single posteriors need not be.
 
     .. math:: \mathbb{E}_q[\log p(x|z)] - \alpha\, \mathrm{KL}(q(z|x) \| p(z)) - \lambda\, \mathrm{MMD}^2(q(z), p(z))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from vaelab.distributions import Latent
-from vaelab.sharing import noise_of_images
-from vaelab.vae import VAE
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.vae import VAE
+from vaelab.runtime.data_parallel import noise_of_images
 
 
 @dataclass
-class Draw:
+class Trace:
     """Latent samples of a batch of images, and what objectives are made of.
 
     Attributes:
@@ -85,7 +85,7 @@ class Objective(nn.Module, ABC):
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of images (B, C, H, W) with labels (B,), see the package's description."""
 
-    def draw(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> Draw:
+    def draw(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> Trace:
         """Samples z of q(z|x), and the terms of the bound.
 
         Raises:
@@ -106,4 +106,4 @@ class Objective(nn.Module, ABC):
             kl = (log_q - log_p).mean(0)
         else:
             kl = kl_divergence(q_z, p_z)
-        return Draw(q_z, p_z, z, log_q, log_p, vae.decode(z, y).log_prob(x), kl)
+        return Trace(q_z, p_z, z, log_q, log_p, vae.decode(z, y).log_prob(x), kl)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from vaelab.models.vae import VAE
 from vaelab.objectives.base import Objective
-from vaelab.vae import VAE
 
 
 class ELBO(Objective):

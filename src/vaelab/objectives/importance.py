@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor
 
-from vaelab.distributions import Latent
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.vae import VAE
 from vaelab.objectives.base import Objective
-from vaelab.vae import VAE
 
 
 def _bound(log_weights: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class DReG(Objective):
     :math:`z_k`, and their sum is an unbiased gradient of the bound.
 
     Raises:
-        NotImplementedError: the posterior has no :meth:`~vaelab.distributions.Latent.detach`.
+        NotImplementedError: the posterior has no :meth:`~vaelab.models.distributions.latents.Latent.detach`.
     """
 
     needs_densities = True

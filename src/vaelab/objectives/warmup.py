@@ -51,7 +51,7 @@ class Warmup:
         return torch.where(step < self.steps, rising.clamp(max=1), full)
 
 
-class WarmedUp(Objective):
+class AnnealedObjective(Objective):
     """Base class of objectives that keep the latents near the prior, and need not do so from the beginning on.
 
     Args:

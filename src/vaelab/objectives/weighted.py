@@ -5,14 +5,14 @@ from typing import Literal
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from vaelab.distributions import DiagonalGaussian
-from vaelab.objectives.base import Draw, check_number
-from vaelab.objectives.warmup import WarmedUp, Warmup
-from vaelab.sharing import average
-from vaelab.vae import VAE
+from vaelab.models.distributions.latents import DiagonalGaussian
+from vaelab.models.vae import VAE
+from vaelab.objectives.base import Trace, check_number
+from vaelab.objectives.warmup import AnnealedObjective, Warmup
+from vaelab.runtime.data_parallel import average
 
 
-class BetaVAE(WarmedUp):
+class BetaVAE(AnnealedObjective):
     r"""The beta-VAE (Higgins et al. 2017, ICLR, openreview Sy2fzU9gl): the bound with a weighted divergence.
 
     .. math:: \mathbb{E}_q[\log p(x|z)] - \beta\, \mathrm{KL}(q(z|x) \| p(z))
@@ -40,7 +40,7 @@ class BetaVAE(WarmedUp):
         return draw.terms(loss=(draw.reconstruction + self.beta * self.warmth() * draw.kl).mean())
 
 
-class FreeBits(WarmedUp):
+class FreeBits(AnnealedObjective):
     r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): what the latents may say without being charged.
 
     .. math::
@@ -81,7 +81,7 @@ class FreeBits(WarmedUp):
         return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged)
 
     @staticmethod
-    def _kl_per_dimension(draw: Draw) -> Tensor:
+    def _kl_per_dimension(draw: Trace) -> Tensor:
         """KL(q(z_j|x) || p(z_j)), (B, latent_dim)."""
         if not (isinstance(draw.q_z, DiagonalGaussian) and isinstance(draw.p_z, DiagonalGaussian)):
             raise NotImplementedError(
@@ -91,7 +91,7 @@ class FreeBits(WarmedUp):
         return kl_divergence(draw.q_z.marginals(), draw.p_z.marginals())
 
 
-class Capacity(WarmedUp):
+class Capacity(AnnealedObjective):
     r"""The capacity-controlled beta-VAE (Burgess et al. 2018, arXiv 1804.03599): the divergence is held at a value.
 
     .. math:: \mathbb{E}_q[\log p(x|z)] - \gamma\, \bigl|\mathrm{KL}(q(z|x) \| p(z)) - C\bigr|

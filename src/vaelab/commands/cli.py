@@ -1,0 +1,370 @@
+"""The command line of the scripts in ``src/``: Hydra, with one readable line for every mistake.
+
+A mistake a user can make ends in one line on stderr (what was wrong, where, what to type instead) and exit code 1; a
+bug keeps its traceback; Ctrl-C is one line and 130. ``HYDRA_FULL_ERROR=1`` gives tracebacks for everything. In a sweep
+(``-m``) a failing job prints its line and the others go on; the last line counts the failures.
+
+Imports stay light: ``--help`` and a mistyped option answer before torch could have been loaded.
+"""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import re
+import sys
+import textwrap
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+try:
+    import hydra
+    from dotenv import load_dotenv
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ValueType
+    from hydra.core.utils import JobReturn, JobStatus
+    from hydra.errors import HydraException
+    from hydra.experimental.callback import Callback
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
+    ) from None
+
+from vaelab.commands import launchers
+from vaelab.commands.error_messages import (
+    cause_of,
+    explain,
+    explain_override,
+    last_part,
+    nearest,
+    no_such_option,
+)
+from vaelab.runtime import distributed
+from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.paths import CONFIGS, FAILURE, ROOT, options_of
+
+WIDTH = 99  # of --help
+
+# What to type for a setting that the configs leave open (`???`).
+MANDATORY = {"run": "run=latest or run=<a run folder or checkpoint>"}
+
+Task = Callable[[DictConfig], Any]
+
+
+def _options(*groups: str) -> str:
+    """The help's table of config groups: one group a line, its options after it."""
+    indent = max(map(len, groups)) + 4
+    lines = []
+    for group in groups:
+        first = f"  {group}".ljust(indent)
+        options = ", ".join(options_of(group))
+        lines.append(textwrap.fill(options, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
+OmegaConf.register_new_resolver("options", _options, replace=True)
+# The cache goes where the config goes: a launcher's workers, too, have the folder of the sweep.
+OmegaConf.register_new_resolver(
+    "started", lambda pattern: distributed.start_time().strftime(pattern), use_cache=True, replace=True
+)
+
+
+def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
+    """Makes ``main(cfg)`` a command that composes ``configs/<config_name>.yaml`` with what was typed.
+
+    The variables of ``.env`` in the project root are set first, but for those that are set already.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def main() -> None:
+            load_dotenv(ROOT / ".env")
+            _Command(config_name, task).run()
+
+        return main
+
+    return decorate
+
+
+class SweepWatcher(Callback):
+    """Notes where Hydra puts a sweep, whatever launches its jobs, and what it is told there of those that fail."""
+
+    path: Path | None = None
+    earlier: ClassVar[dict[Path, int]] = {}  # failures of another attempt at the same sweep, and when they were
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepWatcher.path = Path(config.hydra.sweep.dir).absolute()
+        SweepWatcher.earlier = {path: path.stat().st_mtime_ns for path in SweepWatcher.path.glob(f"*/{FAILURE}")}
+        launchers.prepare(config.hydra)
+
+    @classmethod
+    def failures(cls) -> str | None:
+        """How many jobs failed, which and why, from the files that they left; None for no job."""
+        if cls.path is None:
+            return None
+        failed = [path for path in cls.path.glob(f"*/{FAILURE}") if path.stat().st_mtime_ns != cls.earlier.get(path)]
+        failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
+        jobs = len(list(cls.path.glob("*/.hydra")))
+        return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
+
+
+def _failure(path: Path) -> str:
+    overrides = path.parent / ".hydra" / "overrides.yaml"
+    typed = " ".join(OmegaConf.load(overrides)) if overrides.is_file() else ""
+    return f"{path.parent.name} ({typed}): {path.read_text().strip()}"
+
+
+class _Jobs:
+    """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail.
+
+    Launchers send it to other processes: the class is importable there, whatever holds the task.
+    """
+
+    def __init__(self, task: Task) -> None:
+        functools.update_wrapper(self, task)  # Hydra looks for the script there
+        self.task = task
+        self.started = False
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        self.started = True
+        logging.captureWarnings(True)  # in the log file too
+        try:
+            with launchers.job():
+                return self.task(cfg)
+        except launchers.Interrupted:
+            raise
+        except Exception as error:
+            self._report(error)
+            raise
+
+    def _report(self, error: Exception) -> None:
+        line = explain(error)
+        _log_to_file(line or "".join(traceback.format_exception(error)))
+        config = HydraConfig.get()
+        if config.mode != RunMode.MULTIRUN:
+            return  # _Command does, for nothing comes after it
+        if line is None or _full_error():
+            traceback.print_exception(error)
+        job = f"{config.job.num} ({' '.join(config.overrides.task)})"
+        line = line or f"{type(error).__name__}: {first_line(error)}"
+        if distributed.is_first():
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
+            print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
+
+
+class _Command:
+    """One call of an entry point: checks what was typed, hands it to Hydra, and tells what went wrong."""
+
+    def __init__(self, config_name: str, task: Task) -> None:
+        self.config_name = config_name
+        self.jobs = _Jobs(task)
+        self.overrides: list[str] = []
+
+    def run(self) -> None:
+        if _full_error():
+            self._run()
+            return
+        # Hydra then raises what it would otherwise print and turn into an exit code. The second variable tells a
+        # child process (DDP, a launcher's worker), which inherits both, that it was not the user who asked.
+        os.environ.update(HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")
+        try:
+            try:
+                self._run()
+            finally:
+                sys.stdout.flush()  # a closed pipe is noticed here rather than while Python shuts down
+        except BrokenPipeError:
+            try:
+                print(flush=True)
+            except BrokenPipeError:  # `| head` has read enough; Python's flush on its way out must not fail again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            raise  # another pipe: a bug
+        except KeyboardInterrupt:
+            _quit("interrupted", code=130)
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's way of ending a fit
+                _quit("interrupted", code=130)
+            raise
+        except Exception as error:
+            if launchers.asked:
+                _quit("interrupted", code=128 + launchers.asked)
+            failures = SweepWatcher.failures()
+            if failures and not distributed.is_first():
+                raise SystemExit(0) from None  # of the sweep's end the first process tells, if nothing ends it before
+            if failures:
+                _quit(failures)
+            line = self._explain(error) or launchers.explain(error)
+            if line is None:
+                raise
+            if distributed.has_parent():  # which met the same, or will find this one gone
+                raise SystemExit(1) from None
+            _quit(f"error: {line}" if distributed.is_first() else f"error: process {distributed.rank()}: {line}")
+
+    def _run(self) -> None:
+        launchers.quieten()
+        distributed.stay_with_parent()
+        sys.argv += distributed.rank_overrides()
+        args = _parse_args()
+        self.overrides = args.overrides
+        self.config_name = args.config_name or self.config_name
+        if args.help:  # as Hydra does it, less its catalogue of all groups, which takes longer than all the rest
+            print(self._compose(self.overrides).hydra.help.template)
+            return
+        if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
+            self._check(args)
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
+        finally:
+            is_there = SweepWatcher.path is not None and SweepWatcher.path.is_dir()
+            if SweepWatcher.path is not None and is_there and self.config_name == "train" and distributed.is_first():
+                from vaelab.commands.sweep import write_results
+
+                write_results(SweepWatcher.path)
+
+    def _check(self, args: Namespace) -> None:
+        """Refuses, before a folder is made, what Hydra lets pass: settings left open, and settings nobody reads."""
+        if args.config_dir or args.config_path or args.experimental_rerun:
+            return  # not composed from configs/ alone
+        sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
+        cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
+        launchers.check(cfg.hydra, sweep)
+        values = _plain(cfg)
+        declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
+        for key, value in values.items():
+            if key not in declared and key not in cfg.hydra.runtime.choices:
+                typed = next((text for text in self.overrides if _key(text).split(".")[0] == key), key)
+                raise UserError(f"nothing reads {_key(typed)}; {self._hint(typed)}")
+            if isinstance(declared.get(key), dict) and not isinstance(value, dict):
+                raise UserError(f"{key}={value}: {key} is a group of settings; --cfg job -p {key} prints them")
+        for key, value in _settings(values):
+            if value == "???":
+                raise UserError(f"{key} is missing; type {MANDATORY.get(key, f'{key}=...')}")
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=self.config_name):
+            return hydra.compose(self.config_name, list(overrides), return_hydra_config=True)
+
+    def _explain(self, error: Exception) -> str | None:
+        text = str(error)
+        unknown = re.match(
+            r"Could not (?:override|delete from config\.) '(.+?)'(?:\.\n|\. No match| does not exist)", text
+        )
+        if isinstance(error, HydraException) and unknown:
+            typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
+            return f"there is no setting {unknown[1]}; {self._hint(typed)}"
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(cause_of(error)))
+        for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, and whatever is built does not know it
+            if refused and typed.startswith("+") and last_part(_key(typed)) == refused[1]:
+                return f"nothing reads {_key(typed)}; {self._hint(typed)}"
+        line = explain(error)
+        if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
+            for typed in self.overrides:  # model=3 and model=null, of which Hydra tells only the type
+                group, _, name = typed.partition("=")
+                if (CONFIGS / group).is_dir() and name not in options_of(group):
+                    return no_such_option(group, name, options_of(group))
+            return first_line(error)  # no job has begun: it is what was typed that Hydra refuses
+        return line
+
+    def _hint(self, typed: str) -> str:
+        """What to type instead of a setting that does not exist, from the settings of the same command without it."""
+        try:
+            cfg = self._compose([text for text in self.overrides if text != typed])
+        except Exception:  # another mistake, which can wait for its turn
+            cfg = self._compose([])
+        key, equals, value = _key(typed), *typed.partition("=")[1:]
+        groups = [group for group in cfg.hydra.runtime.choices if not group.startswith("hydra")]
+        settings = [setting for setting, _ in _settings(_plain(cfg))]
+        near = nearest(key, [*groups, *settings])
+        if near:
+            return f"did you mean {' or '.join(setting + equals + value for setting in near)}?"
+        parent = key.rpartition(".")[0]
+        siblings = [setting for setting in settings if parent and setting.startswith(f"{parent}.")]
+        return f"--cfg job{f' -p {parent}' if siblings else ''} prints all there are"
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    """A config as a dict, its interpolations as they are written, without Hydra's part."""
+    values: Any = OmegaConf.to_container(cfg)
+    values.pop("hydra", None)
+    return values
+
+
+def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The full keys of a nested dict and their values, without what is instantiate's (``_target_``)."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}", value
+
+
+def _first_job(overrides: list[str]) -> Iterator[str]:
+    """The overrides of a sweep's first job, as far as they can be told without the sweeper."""
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if not override.is_sweep_override():
+            yield str(override.input_line)
+        elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
+            value = next(override.sweep_string_iterator(), None)
+            if value is None:
+                raise UserError(f"{override.input_line}: there is nothing to choose from")
+            yield f"{override.get_key_element()}={value}"
+
+
+def _parse_args() -> Namespace:
+    """The command line as Hydra will parse it; argparse's two lines about a mistake become one."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            args = get_args_parser().parse_args()
+    except SystemExit as end:
+        if not end.code:
+            raise
+        line = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        hint = "type -m before all settings" if re.search(r"unrecognized.*\w=", line) else "--hydra-help lists them"
+        raise UserError(f"{line}; {hint}") from None
+    for override in args.overrides:
+        if override.startswith("="):  # to Hydra, the option of a group without a name
+            raise UserError(explain_override(override))
+    return args
+
+
+def _log_to_file(message: str) -> None:
+    """Puts an error into the log file alone, for the terminal shows it on stderr."""
+    record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _full_error() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and "VAELAB_ONE_LINE_ERRORS" not in os.environ
+
+
+def _quit(line: str, code: int = 1) -> NoReturn:
+    print(line, file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+def _raise_quietly(job: JobReturn) -> Any:
+    if job.status is JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+# As in Hydra, less the line "Error executing job with overrides: ...", a second one about the same error.
+JobReturn.return_value = JobReturn.return_value.getter(_raise_quietly)  # type: ignore[method-assign, attr-defined]

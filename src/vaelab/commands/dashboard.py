@@ -1,0 +1,220 @@
+"""A W&B workspace and a report that show what the runs log: curves, pictures, and how choices compare.
+
+They are built here, without a network, and saved where there is a key.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vaelab.runs import sweep_folder
+from vaelab.runtime import console, files
+from vaelab.runtime.errors import UserError
+from vaelab.training.loggers import has_key
+
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what they use of pydantic
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+except ImportError as missing:
+    raise UserError(f'{missing.name} is not installed: type pip install -e ".[dashboard]"') from missing
+
+CURVES = (
+    ("loss", ["train/loss", "val/loss"]),
+    ("evidence lower bound", ["train/elbo", "val/elbo"]),
+    ("reconstruction", ["train/reconstruction", "val/reconstruction"]),
+    ("KL divergence", ["train/kl", "val/kl"]),
+    ("learning rate", ["lr"]),
+)
+PICTURES = (
+    ("reconstructions", ["val/reconstructions", "test/reconstructions"]),
+    ("samples", ["val/samples", "test/samples"]),
+    ("latent space", ["test/latents", "test/manifold"]),
+    ("classes, errors, paths", ["test/class_reconstructions", "test/errors", "test/path"]),
+)
+TEST = ("test/elbo", "test/reconstruction", "test/kl", "images_per_second")
+RESULTS = "sweep/results"  # the table of a sweep
+
+
+def curves() -> list[Any]:
+    """Training and validation over the steps."""
+    return [
+        wr.LinePlot(title=title, x="Step", y=list(names), layout=_place(i, 3))
+        for i, (title, names) in enumerate(CURVES)
+    ]
+
+
+def pictures() -> list[Any]:
+    """What was drawn, to be leafed through step by step."""
+    return [
+        wr.MediaBrowser(title=title, media_keys=list(keys), mode="gallery", layout=_place(i, 2, 10))
+        for i, (title, keys) in enumerate(PICTURES)
+    ]
+
+
+def comparisons(columns: Sequence[str]) -> list[Any]:
+    """How the choices compare: parallel coordinates, rate against distortion, test figures.
+
+    Args:
+        columns: keys of the runs' configuration.
+    """
+    axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(name), display_name=_short(name)) for name in columns]
+    ends = [wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(name)) for name in ("test/kl", "val/elbo")]
+    distortion = wr.ScatterPlot(
+        title="rate and distortion",
+        x=wr.SummaryMetric("test/kl"),
+        y=wr.SummaryMetric("test/reconstruction"),
+        z=wr.SummaryMetric("val/elbo"),
+        layout=_place(0, 2, 12, 12),
+    )
+    importance = wr.ParameterImportancePlot(with_respect_to="val/elbo", layout=_place(1, 2, 12, 12))
+    bars = [
+        wr.BarPlot(title=name, metrics=[wr.SummaryMetric(name)], orientation="h", layout=_place(i, 4, 8, 24))
+        for i, name in enumerate(TEST)
+    ]
+    return [wr.ParallelCoordinatesPlot(columns=[*axes, *ends], layout=_place(0, 1, 12)), distortion, importance, *bars]
+
+
+def _place(number: int, beside: int, height: int = 8, top: int = 0) -> Any:
+    """The place of a panel among those of its kind, so many of which are beside each other."""
+    width = 24 // beside
+    return wr.Layout(x=number % beside * width, y=top + number // beside * height, w=width, h=height)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("config.")
+
+
+def _of_group(group: str | None) -> str:
+    return f'Metric("Group") == {json.dumps(group)}' if group else ""
+
+
+def build_workspace(entity: str, project: str, columns: Sequence[str], group: str | None = None) -> Any:
+    """The project's page: curves, pictures and comparisons, the best runs first, those of a sweep together.
+
+    Args:
+        entity, project: W&B's.
+        columns: keys of the configuration to compare runs by.
+        group: a sweep's name, to show its runs alone.
+    """
+    name = f"vaelab: {group}" if group else "vaelab"
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=[
+            ws.Section(name="Curves", panels=curves(), is_open=True),
+            ws.Section(name="Pictures", panels=pictures(), is_open=True),
+            ws.Section(name="Comparison", panels=comparisons(columns), is_open=True),
+        ],
+        runset_settings=ws.RunsetSettings(
+            filters=_of_group(group),
+            groupby=[] if group else [ws.Metric("Group")],
+            order=[ws.Ordering(ws.Summary("val/elbo"), ascending=False)],
+        ),
+        auto_generate_panels=False,
+    )
+
+
+def build_report(entity: str, project: str, columns: Sequence[str], group: str | None = None) -> Any:
+    """The same as a page to read: what is compared first, then curves and pictures.
+
+    Args:
+        entity, project, columns, group: as of :func:`build_workspace`.
+    """
+
+    def grid(panels: list[Any]) -> Any:
+        runs = wr.Runset(  # of the report's own project, which need not be looked up
+            name=group or "all runs",
+            filters=_of_group(group),
+            order=[wr.OrderBy(wr.SummaryMetric("val/elbo"), ascending=False)],
+        )
+        return wr.PanelGrid(runsets=[runs], panels=panels)
+
+    about = (
+        "Terms are summed over pixels and latent dimensions and averaged over images; runs of different data or losses "
+        "cannot be compared with each other. The best epoch is chosen on validation images."
+    )
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"vaelab: {group or 'all runs'}",
+        description="Variational autoencoders, their curves, pictures and figures.",
+        blocks=[
+            wr.P(about),
+            wr.H1("Comparison"),
+            grid(comparisons(columns)),
+            wr.H1("Curves"),
+            grid(curves()),
+            wr.H1("Pictures"),
+            grid(pictures()),
+        ],
+    )
+
+
+def columns_of(sweep: Path) -> list[str]:
+    """The keys, in the runs' W&B configuration, of what a sweep varies.
+
+    Raises:
+        UserError: it is no sweep's folder, or nothing differs between its jobs.
+    """
+    jobs = sweep_folder.read(sweep) if sweep.is_dir() else []
+    names = sweep_folder.swept(jobs)
+    if not names:
+        raise UserError(f"{sweep} holds no sweep of anything: type sweep=logs/train/multiruns/<time>")
+    # Choices, the number of latent dimensions and the seed are at the top, the rest is in the whole configuration.
+    return [name if "." not in name else f"config.{name}" for name in names]
+
+
+def _own_entity() -> str:
+    import wandb
+
+    try:
+        return str(wandb.Api().default_entity)
+    except Exception as error:
+        raise UserError(f"W&B cannot be asked whose the key is ({_reason(error)}): type entity=...") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def dashboard(cfg: DictConfig) -> None:
+    """Builds workspace and report, leaves both in the run folder, and saves them where there is a key.
+
+    Args:
+        cfg: what ``configs/dashboard.yaml`` composes.
+
+    Raises:
+        UserError: there is no such sweep, or W&B refuses.
+    """
+    sweep = None if cfg.sweep is None else Path(cfg.sweep)
+    columns = list(cfg.columns) if sweep is None else columns_of(sweep)
+    saved = has_key()
+    entity = cfg.entity or (_own_entity() if saved else "entity")
+    group = None if sweep is None else sweep.resolve().name
+    built = {
+        "workspace": build_workspace(entity, cfg.project, columns, group),
+        "report": build_report(entity, cfg.project, columns, group),
+    }
+    run_dir = Path(cfg.run_dir)
+    for name, thing in built.items():
+        files.write_json(json.loads(thing._to_model().model_dump_json(by_alias=True)), run_dir / f"{name}.json")
+    console.print_line(f"built: {', '.join(f'{name}.json' for name in built)} in {console.short_path(run_dir)}")
+    if not saved:
+        console.print_line(
+            "not saved, for there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync`, and type "
+            "this again"
+        )
+        return
+    for name, thing in built.items():
+        try:
+            thing.save()
+        except Exception as error:
+            raise UserError(f"W&B refuses the {name}: {_reason(error)}") from error
+        console.print_line(f"{name}: {thing.url}")

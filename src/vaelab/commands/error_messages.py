@@ -1,0 +1,117 @@
+"""What a mistake is called: errors of Hydra, OmegaConf and Lightning in one line that says what to type instead."""
+
+import difflib
+import errno
+import re
+from collections.abc import Sequence
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf.errors import GrammarParseError, InterpolationResolutionError, MissingMandatoryValue
+
+from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.paths import options_of
+
+# What is wrong with a disk rather than with us.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def explain(error: BaseException) -> str | None:
+    """The line that tells a user their mistake, or None where the mistake is ours."""
+    match error:
+        case UserError():
+            return " ".join(str(error).split())
+        case InstantiationException():
+            return _explain_instantiation(error)
+        case OSError() if error.errno in _DISK:
+            where = f" ({error.filename})" if error.filename else ""
+            return (
+                f"{error.strerror}{where}: make room or choose another folder; ckpt_path=<run folder> goes on "
+                "with a training from its last checkpoint"
+            )
+        case OverrideParseException():
+            return explain_override(error.override)
+        case MissingConfigException() if "/" in str(error.missing_cfg_file):
+            return _explain_option(error)
+        case HydraException():
+            return _explain_composition(error)
+        case InterpolationResolutionError() | MissingMandatoryValue() | GrammarParseError():
+            key = re.search(r"full_key: (\S+)", str(error))
+            return f"{key[1]}: {first_line(error)}" if key else first_line(error)
+    if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
+        hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
+        hint = "; type accelerator=auto for what this machine has" if hardware else ""
+        return first_line(error).rstrip(".") + hint
+    return None
+
+
+def _explain_instantiation(error: InstantiationException) -> str | None:
+    cause = cause_of(error)
+    line = first_line(cause) if isinstance(cause, InstantiationException) else explain(cause)
+    if line is None and isinstance(cause, ValueError | TypeError | ImportError):
+        line = first_line(cause)
+    key = re.search(r"full_key: (\S+)", str(error))
+    return f"{key[1]}: {line}" if line and key else line
+
+
+def explain_override(text: str) -> str:
+    """Why what was typed is no ``key=value``."""
+    key, equals, value = text.partition("=")
+    if not re.fullmatch(r"[\w.+~/@:-]+", key) or not equals or value.startswith("="):
+        return f"cannot read {text}; type key=value without blanks around =, as in latent_dim=20"
+    if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}", "()")):
+        return f"cannot read {text}; a bracket is not closed"
+    return f"cannot read {text}; quote the value: '{key}=\"{value}\"'"
+
+
+def _explain_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    line = no_such_option(group, name, list(error.options or options_of(group)))
+    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group asks for it, which is no override
+    return f"{source[1]}.yaml: {line}" if source and not group.startswith("hydra/") else line
+
+
+def no_such_option(group: str, name: str, options: list[str]) -> str:
+    """That a group has no such option, and which it has."""
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f"did you mean {group}={near[0]}? " if near else ""
+    return f"there is no {group}={name}; {hint}{group} is one of {', '.join(options)}"
+
+
+def _explain_composition(error: HydraException) -> str:
+    text = str(error)
+    if typed := re.match(r"Ambiguous value for argument '((.+?)=(.+))'", text):
+        return f"{typed[1]} is several values; type -m to run each of them, or {typed[2]}=[{typed[3]}] for a list"
+    if typed := re.match(r"Sweep parameters '(.+)' requires", text):
+        return f"{typed[1]} is several values; type -m to run each of them"
+    if typed := re.match(r"Could not append to config. An item is already at '(.+)'", text):
+        return f"there is a setting {typed[1]} already; leave out the +"
+    if "does not support sweep type" in text:
+        return "a sweep takes values, as in latent_dim=2,8,20: for ranges type hydra/sweeper=search"
+    line = first_line(error).rstrip(".")
+    cause = error.__cause__
+    return f"{line}: {first_line(cause)}" if cause is not None and str(cause) else line
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong in the constructor that `instantiate` called; the error itself where it was not that."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def last_part(key: str) -> str:
+    """A setting's name without where it is."""
+    return key.rpartition(".")[2]
+
+
+def nearest(key: str, known: Sequence[str]) -> list[str]:
+    """The known keys that a mistyped one may have meant: of the same name elsewhere, or spelt alike."""
+    name = last_part(key)
+    initials = "".join(word[:1] for word in name.split("_"))  # learning_rate is lr
+    for wanted in (name, initials):
+        same = [other for other in known if last_part(other) == wanted]
+        if same:
+            return difflib.get_close_matches(key, same, n=2, cutoff=0)
+    alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    alike_names = difflib.get_close_matches(name, map(last_part, known), n=1, cutoff=0.75)
+    return alike or [other for other in known if last_part(other) in alike_names][:2]

@@ -1,0 +1,108 @@
+"""Move through a model's latent space in a browser: what ``explore.py`` runs."""
+
+import contextlib
+import math
+import os
+import sys
+import webbrowser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from omegaconf import DictConfig
+
+from vaelab.runs import checkpoint
+from vaelab.runtime import console
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.files import write_text
+from vaelab.runtime.random import evaluation_seed
+from vaelab.runtime.workarounds.warning_filters import filter_warnings
+from vaelab.visualization.explorer.page import contents, render
+
+
+def explore(cfg: DictConfig) -> Path:
+    """Writes the page, then opens or serves it.
+
+    Args:
+        cfg: what ``configs/explore.yaml`` composes.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: there is no such checkpoint, its data set is not found, its decoder cannot be translated, or a
+            setting is impossible.
+    """
+    filter_warnings()
+    _check(cfg)
+    path = checkpoint.find(cfg.run)
+    with evaluation_seed(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
+        page = contents(path, cfg.images, cfg.draws, cfg.seed, cfg.data_dir)
+    file = Path(cfg.run_dir) / "explorer.html"
+    write_text(render(page), file)
+    console.print_line(f"{console.short_path(file)}: {file.stat().st_size / 1e6:.1f} MB, for any browser")
+    if cfg.serve:
+        _serve(file.read_bytes(), cfg.port, cfg.open)
+    elif cfg.open and _has_browser():
+        webbrowser.open(file.resolve().as_uri())
+    return file
+
+
+def _check(cfg: DictConfig) -> None:
+    for name, least, most in (("images", 0, math.inf), ("draws", 1, math.inf), ("port", 0, 65535)):
+        value = cfg[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            limit = "" if most == math.inf else f" and at most {most}"
+            raise UserError(f"{name}={value}: it must be an integer of at least {least}{limit}")
+    if cfg.images == 1:
+        raise UserError("images=1: a map needs two images; type images=2000, or images=0 for none")
+    for name in ("open", "serve"):
+        if not isinstance(cfg[name], bool):
+            raise UserError(f"{name}={cfg[name]}: it must be true or false")
+    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32) or isinstance(cfg.seed, bool):
+        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to {2**32 - 1}")
+
+
+def _has_browser() -> bool:
+    """Whether there is a browser with windows: one in the terminal would not run the page."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def _serve(page: bytes, port: int, is_opened: bool) -> None:
+    """Answers requests from this machine with the page, until Ctrl-C."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # A name that somebody else has made to mean this machine is not answered.
+            host = urlsplit(f"//{self.headers.get('Host')}").hostname
+            if self.path != "/" or host not in ("localhost", "127.0.0.1"):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise UserError(f"port={port} cannot be had ({error.strerror}): type port=0 for any that is free") from error
+    with server:
+        address = f"http://localhost:{server.server_port}/"
+        console.print_line(f"{address} until Ctrl-C")
+        if is_opened and _has_browser():
+            webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

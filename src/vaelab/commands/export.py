@@ -1,0 +1,197 @@
+"""A trained model as files for elsewhere, each compared with it on the spot: what ``export.py`` runs."""
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.markup import escape
+from torch import Tensor
+
+from vaelab.commands.config_validation import check_export
+from vaelab.commands.model_card import write_card
+from vaelab.models.traceable import Decoder, Encoder, Outputs
+from vaelab.models.vae import VAE
+from vaelab.runs import checkpoint
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime import console
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.files import atomic_write, write_text
+from vaelab.runtime.random import evaluation_seed
+from vaelab.runtime.version import __version__
+
+# Of a checkpoint's configuration: what rebuilds the model and its data. The rest is about the training's machine.
+_KEPT = ("choices", "latent_dim", "conditional", "seed", "data", "module", "trainer")
+_TRAINER_KEPT = ("precision", "max_epochs", "max_steps")
+_BATCHES = (1, 7)  # that files are tried with; they are traced with neither
+
+
+def export(cfg: DictConfig) -> list[Path]:
+    """Writes a model in the formats asked for, loads each file again and compares what it puts out.
+
+    Args:
+        cfg: what ``configs/export.yaml`` composes.
+
+    Returns:
+        The files; of ``hub`` its folder.
+
+    Raises:
+        UserError: there is no such checkpoint or format, a package is missing, or a file puts out something else.
+    """
+    wanted = check_export(cfg)
+    for name in wanted:
+        _need(name)
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = checkpoint.find(cfg.run)
+    files: list[Path] = []
+    with evaluation_seed(torch.device("cpu")), torch.no_grad():
+        subject = TrainedModel.load(path)
+        vae = subject.vae
+        for name in wanted:
+            if name in ("onnx", "torch_export"):
+                files += [_traced(vae, part, name, folder, cfg.tolerance) for part in (Encoder, Decoder)]
+            else:
+                target = folder / "hub" if name == "hub" else folder
+                files += _weights(path, vae, target, cfg.tolerance)
+            if name == "hub":
+                files.append(write_card(subject, path, folder / "hub", cfg.license))
+                console.print_line(f"hub: {console.short_path(folder / 'hub')}")
+    return files
+
+
+def _need(name: str) -> None:
+    """Refuses a format whose packages are not installed."""
+    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",), "hub": ("safetensors",)}
+    for package in packages.get(name, ()):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(f'format={name} needs {package}: type pip install -e ".[export]"') from error
+
+
+def _traced(vae: VAE, part: type[Encoder | Decoder], name: str, folder: Path, tolerance: float) -> Path:
+    """The file of the encoder or the decoder."""
+    path = folder / f"{part.__name__.lower()}{'.onnx' if name == 'onnx' else '.pt2'}"
+    with _quiet():
+        program = trace(vae, part)
+        run = _onnx(program, path) if name == "onnx" else _torch_export(program, path)
+    difference = 0.0
+    for count in _BATCHES:
+        inputs = example(vae, part, count)
+        expected, found = part(vae)(**inputs), run(inputs)
+        difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
+    _judge(path, difference, tolerance)
+    takes, puts = (", ".join(f"{key} {list(value.shape[1:])}" for key, value in x.items()) for x in (inputs, expected))
+    console.print_line(escape(f"{console.short_path(path)}: {takes} to {puts}, within {difference:.1e} of torch"))
+    return path
+
+
+def _judge(path: Path, difference: float, tolerance: float) -> None:
+    """Refuses a file that puts out something else."""
+    if not difference <= tolerance:  # or no number at all
+        path.unlink()
+        raise UserError(
+            f"{path.name} differs from the checkpoint's model by {difference:.1e}, more than tolerance={tolerance}: "
+            "it was not kept"
+        )
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    if expected.shape != found.shape:
+        return float("inf")
+    return float((expected.double() - found.double()).abs().max())
+
+
+def example(vae: VAE, part: type[Encoder | Decoder], count: int) -> dict[str, Tensor]:
+    """Inputs of the encoder, which are samples, or of the decoder, which are latents from the prior, by name."""
+    labels = vae.classes_in_turn(count)
+    torch.manual_seed(count)
+    z = vae.draw(count)
+    values = {"latents": z} if part is Decoder else {"images": vae.decode(z, labels).mean}
+    return values if labels is None else {**values, "labels": labels}
+
+
+def trace(vae: VAE, part: type[Encoder | Decoder]) -> torch.export.ExportedProgram:
+    """The graph of the encoder or the decoder, for batches of any size."""
+    inputs, batch = example(vae, part, 3), torch.export.Dim("batch")
+    shapes = {key: {0: batch} for key in inputs}
+    return torch.export.export(part(vae).eval(), (), inputs, dynamic_shapes=shapes, strict=False)
+
+
+Run = Callable[[dict[str, Tensor]], Outputs]
+
+
+def _onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
+    import onnxruntime
+
+    inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    outputs = list(program.call_spec.out_spec.context)  # the names of a dictionary, in the order of the graph
+    exported = torch.onnx.export(program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
+    assert exported is not None
+    exported.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def run(values: dict[str, Tensor]) -> Outputs:
+        found = session.run(outputs, {key: value.numpy() for key, value in values.items()})
+        return {key: torch.from_numpy(value) for key, value in zip(outputs, found, strict=True)}
+
+    return run
+
+
+def _torch_export(program: torch.export.ExportedProgram, path: Path) -> Run:
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+    return lambda values: loaded(**values)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to themselves what exporters tell of their own insides."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]:
+    """``model.safetensors`` and ``config.json``, from which :func:`vaelab.load` builds the same model."""
+    from safetensors.torch import save
+
+    stored = checkpoint.read(path)
+    config = portable(stored["vaelab"]["config"])
+    weights, settings = folder / "model.safetensors", folder / "config.json"
+    with atomic_write(weights) as file:
+        file.write(save({name: value.contiguous().clone() for name, value in stored["state_dict"].items()}))
+    written = {"library": "vaelab", "version": __version__, "format": stored["vaelab"]["format"], "config": config}
+    write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", settings)
+    loaded, _ = checkpoint.rebuild(weights)
+    difference = 0.0
+    for part in (Encoder, Decoder):
+        inputs = example(vae, part, max(_BATCHES))
+        expected, found = part(vae)(**inputs), part(loaded.vae)(**inputs)
+        difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
+    _judge(weights, difference, tolerance)
+    console.print_line(f"{console.short_path(weights)} and config.json: within {difference:.1e} of the checkpoint")
+    return [weights, settings]
+
+
+def portable(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration is about the model and its training, without folders of the machine that trained it."""
+    kept = {key: config[key] for key in _KEPT if key in config}
+    source = {key: None if key in checkpoint.DATA_PATHS else value for key, value in config["data"]["source"].items()}
+    kept["data"] = {**config["data"], "source": source}
+    kept["module"] = {key: config["module"][key] for key in ("vae", "objective")}
+    kept["trainer"] = {key: config["trainer"][key] for key in _TRAINER_KEPT if key in config["trainer"]}
+    return kept

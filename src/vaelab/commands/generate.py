@@ -1,0 +1,137 @@
+"""Pictures from a trained model, from its checkpoint alone: what ``generate.py`` runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+from torch import Tensor
+
+from vaelab.commands.config_validation import check_generation, listed
+from vaelab.data.image_files import read_image
+from vaelab.data.source import Images
+from vaelab.runs.trained_model import NamedImages, TrainedModel
+from vaelab.runtime import console
+from vaelab.runtime.errors import NotApplicable, UserError
+from vaelab.runtime.files import write_npz
+from vaelab.runtime.random import evaluation_seed
+from vaelab.visualization.gallery import GalleryImage
+from vaelab.visualization.plots import save_gif, save_png
+
+_LONGEST_NAME = 24  # that fits beside a picture
+# How much nearer to the model's pictures in brightness a negative must be for it to be proposed; black is 0, white 1.
+_MARKEDLY = 0.2
+
+
+def _choose(cfg: DictConfig, subject: TrainedModel) -> NamedImages | None:
+    """The test images and the files that were named, if any were."""
+    numbers, files, labels = listed(cfg.images), listed(cfg.files), listed(cfg.labels)
+    parts = [subject.numbered(numbers)] if numbers else []
+    if files or labels:
+        parts.append(_from_files(files, _labels(labels, len(files), subject), cfg.invert, subject))
+    if not parts:
+        return None
+    images, of = zip(*((part.images.images, part.images.labels) for part in parts), strict=True)
+    return NamedImages(Images(torch.cat(images), torch.cat(of)), [name for part in parts for name in part.names])
+
+
+def _labels(labels: list[Any], count: int, subject: TrainedModel) -> Tensor:
+    """The classes that were typed for files, by number or name."""
+    if subject.vae.classes is None:
+        if labels:
+            raise UserError(f"labels={labels}: this model is told no class")
+        return torch.zeros(count, dtype=torch.int64)
+    if len(labels) != count:
+        raise UserError(
+            f"this model is told the class of each image, and there are {len(labels)} labels for {count} files: "
+            "type e.g. labels=[3,5]"
+        )
+    numbers = []
+    for label in labels:
+        number = label
+        if not isinstance(label, int):
+            number = subject.classes.index(label) if label in subject.classes else -1
+        if not 0 <= number < subject.vae.classes:
+            raise UserError(f"labels={label}: no such class; choose from 0 to {subject.vae.classes - 1}, or by name")
+        numbers.append(number)
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _from_files(files: list[Any], labels: Tensor, invert: bool, subject: TrainedModel) -> NamedImages:
+    """Images of any size and kind, made such as the model knows; what was done to each is said."""
+    channels = subject.vae.image_shape[0]
+    if channels not in (1, 3):
+        raise UserError(f"files=...: the model's images have {channels} channels, and those of files one or three")
+    usual = float(subject.decode(subject.vae.draw(64), subject.vae.classes_in_turn(64)).mean())
+    images, names = [], []
+    for file in files:
+        path = Path(str(file)).expanduser()
+        array, done = read_image(path, subject.vae.image_shape)
+        if invert:
+            array, done = 255 - array, [*done, "inverted"]
+        mean = array.mean() / 255
+        if subject.datamodule.is_binary:
+            array, done = np.where(array > 127, np.uint8(255), np.uint8(0)), [*done, "cut at one half"]
+        console.print_line(f"{escape(str(file))}: {', '.join(done) or 'as it is'}")
+        if abs(mean - usual) - abs(1 - mean - usual) > _MARKEDLY:
+            kind, other = ("light", "dark") if mean > usual else ("dark", "light")
+            hint = "invert=false" if invert else "invert=true"
+            console.print_line(
+                f"[dim]{escape(path.name)} is {kind}, and this model's pictures are {other}: {hint}?[/dim]"
+            )
+        images.append(torch.tensor(array))
+        name = path.name
+        half = _LONGEST_NAME // 2
+        names.append(name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}")
+    return NamedImages(Images(torch.stack(images), labels), names)
+
+
+def _keep(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
+    """The files of one picture."""
+    path, files = Path(cfg.run_dir) / name, []
+    if cfg.format in ("png", "both"):
+        files.append(save_png(drawn.picture, path.with_suffix(".png")))
+        if drawn.frames:
+            files.append(save_gif(drawn.frames, path.with_suffix(".gif"), cfg.frame_ms, cfg.frame_ms))
+    if cfg.format in ("npz", "both"):
+        files.append(path.with_suffix(".npz"))
+        write_npz({**drawn.arrays, "seed": cfg.seed}, files[-1])
+    console.print_line(f"{name}: {', '.join(console.short_path(file) for file in files)}")
+    return files
+
+
+@torch.no_grad()
+def generate(cfg: DictConfig) -> list[Path]:
+    """Draws the pictures asked for and writes them as PNG, as GIF where they move, and their numbers as NPZ.
+
+    Every picture draws from the same seed, so that it comes to the same with and without the others.
+
+    Args:
+        cfg: what ``configs/generate.yaml`` composes.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: there is no such checkpoint, picture, image or file, or a setting is impossible.
+    """
+    wanted = check_generation(cfg)
+    files = []
+    with evaluation_seed(torch.device("cpu")):
+        subject = TrainedModel.load(cfg.run, cfg.data_dir, cfg.limit)
+        subject.chosen = _choose(cfg, subject)
+        for name in wanted:
+            torch.manual_seed(cfg.seed)
+            options = OmegaConf.to_container(cfg.pictures[name], resolve=True)
+            try:
+                drawn = instantiate(options, _convert_="all")(subject)
+            except NotApplicable as reason:
+                if cfg.what != "all":
+                    raise UserError(f"what={name}: {reason}") from reason
+                console.print_line(f"[dim]no {name}: {escape(str(reason))}[/dim]")
+                continue
+            files += _keep(drawn, name, cfg)
+    return files

@@ -1,0 +1,194 @@
+"""The model card of a trained model, and the pictures in it."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vaelab.runs import metrics
+from vaelab.runs.checkpoint import DATA_PATHS
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime import console
+from vaelab.runtime.files import write_text
+from vaelab.visualization.gallery import samples
+from vaelab.visualization.plots import save_png
+
+# Those that say what it can do, in this order; others are left in the run's folder.
+_PICTURES = {
+    "reconstructions": "Test images over their reconstructions",
+    "samples": "Samples from the prior",
+    "path": "On a straight line between two latent codes",
+    "manifold": "A plane of latent space",
+    "latents": "Latent codes of test images",
+}
+_TERMS = {
+    "elbo": "evidence lower bound",
+    "reconstruction": "-E log p(x\\|z)",
+    "kl": "KL(q(z\\|x) \\|\\| p(z))",
+    "bits_per_dim": "bits per pixel and channel",
+}
+_OF_THE_MACHINE = ("run_dir", "hydra", "logger", "callbacks", "ckpt_path", "accelerator")
+_PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior")
+
+
+def write_card(subject: TrainedModel, path: Path, folder: Path, license_id: str | None) -> Path:
+    """Writes ``README.md`` and ``pictures/`` for a model hub.
+
+    Args:
+        subject: the model.
+        path: its checkpoint.
+        folder: that has its weights.
+        license_id: the licence's identifier; ``None`` where none has been given.
+    """
+    config = json.loads((folder / "config.json").read_text())["config"]
+    figures = _tested(subject, path)
+    if license_id is None:
+        console.print_line("[dim]the model card names no licence: license=mit, or another[/dim]")
+    sections = [
+        _header(license_id),
+        f"# {_title(subject, config)}",
+        _what(subject, config),
+        _pictures(subject, figures, folder),
+        _figures(subject, figures),
+        _use(subject),
+        _training(subject, config),
+    ]
+    if license_id is None:
+        sections.append("## Licence\n\nNone has been given: whoever publishes these weights has to.")
+    card = folder / "README.md"
+    write_text("\n\n".join(sections) + "\n", card)
+    return card
+
+
+def _header(license_id: str | None) -> str:
+    """What model hubs sort by."""
+    lines = [
+        "---",
+        "library_name: vaelab",
+        "pipeline_tag: unconditional-image-generation",
+        *([] if license_id is None else [f"license: {json.dumps(license_id)}"]),
+        "tags:",
+        *(f"- {tag}" for tag in ("variational-autoencoder", "vae", "generative-model", "pytorch")),
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _title(subject: TrainedModel, config: dict[str, Any]) -> str:
+    kind = "A conditional variational autoencoder" if subject.vae.classes else "A variational autoencoder"
+    return f"{kind} of {_data(subject, config)}"
+
+
+def _data(subject: TrainedModel, config: dict[str, Any]) -> str:
+    name = config.get("choices", {}).get("data")
+    return "a folder of images" if name in (None, "image_folder") else str(subject.datamodule.source.name)
+
+
+def _what(subject: TrainedModel, config: dict[str, Any]) -> str:
+    vae, data = subject.vae, config["data"]
+    channels, height, width = vae.image_shape
+    count = sum(parameter.numel() for parameter in vae.parameters())
+    parts = {**{name: config["module"]["vae"][name] for name in _PARTS}, "objective": config["module"]["objective"]}
+    validation = data.get("validation")
+    if validation == "test":
+        protocol = "trained on all training images; validated on the test images, as some published protocols do"
+    else:
+        part = f"{validation:,}" if isinstance(validation, int) else f"{validation:.0%}"
+        protocol = f"validated on {part} of the training images; nothing was chosen on the test images"
+    rows = [
+        ("images", f"{channels} x {height} x {width} (channels, height, width), floats from 0 to 1"),
+        ("binarised", "yes, " + data["binarize"] if subject.datamodule.is_binary else "no, grey values"),
+        ("latent dimensions", str(vae.latent_dim)),
+        ("parameters", f"{count:,}"),
+        *((name, f"`{part['_target_']}`") for name, part in parts.items()),
+        ("classes", f"{vae.classes}, of which one is to be given with each image" if vae.classes else "not told"),
+        ("protocol", protocol + ("" if data.get("limit") is None else f"; the first {data['limit']:,} of each split")),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
+
+
+def _tested(subject: TrainedModel, path: Path) -> dict[str, Any]:
+    """The run's final figures, if they are those of this checkpoint, and not of its other one."""
+    found = None if subject.run is None else subject.run / "metrics.json"
+    figures: dict[str, Any] = json.loads(found.read_text()) if found is not None and found.is_file() else {}
+    tested = "best" if "best" in figures.get("tested", "") else "last"
+    return figures if path.stem == tested else {}
+
+
+def _pictures(subject: TrainedModel, figures: dict[str, Any], folder: Path) -> str:
+    """Copies the run's pictures, if its figures are this model's, too; where there are none, samples are drawn."""
+    target = folder / "pictures"
+    target.mkdir(exist_ok=True)
+    there = subject.run / "pictures" if subject.run is not None and figures else None
+    lines = []
+    for name, caption in _PICTURES.items():
+        if there is not None and (there / f"{name}.png").is_file():
+            shutil.copyfile(there / f"{name}.png", target / f"{name}.png")
+        elif name == "samples":
+            save_png(samples(subject).picture, target / "samples.png")
+        else:
+            continue
+        lines.append(f"![{caption}](pictures/{name}.png)")
+    return "\n\n".join(lines)
+
+
+def _figures(subject: TrainedModel, figures: dict[str, Any]) -> str:
+    """The test figures of the run, with their units."""
+    rows = []
+    for term, meaning in _TERMS.items():
+        value = figures.get(f"test/{term}")
+        if isinstance(value, int | float):
+            unit = metrics.term_unit(f"test/{term}", subject.is_normalized)
+            rows.append(f"| {meaning} | {value:,.3f} | {unit} |")
+    if not rows:
+        return "## Figures\n\nNone came with this checkpoint."
+    of = f"of {figures['tested']}, " if "tested" in figures else ""
+    note = "terms summed over pixels and latent dimensions, averaged over the test images"
+    lines = ["## Figures", "", f"On the test images, {of}{note}.", "", "| | | |", "|---|---:|---|", *rows]
+    if not subject.is_normalized:
+        lines += ["", "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."]
+    return "\n".join(lines)
+
+
+def _use(subject: TrainedModel) -> str:
+    labels = ", labels" if subject.vae.classes else ""
+    given = (
+        f"labels = [i % {subject.vae.classes} for i in range(16)]  # of the samples\n" if subject.vae.classes else ""
+    )
+    shape = ", ".join(map(str, subject.vae.image_shape))
+    return f"""## Use
+
+```python
+import vaelab
+
+model = vaelab.from_pretrained(".")  # this folder, or namespace/name on the Hugging Face Hub
+pictures = model.sample(16)  # (16, {shape}), in [0, 1]
+{given}codes = model.encode(pictures{labels})
+again = model.decode(codes{labels})
+```
+
+`vaelab` is the package that has trained it. `model.safetensors` has the weights, `config.json` what they are weights
+of; nothing else is loaded, and no code."""
+
+
+def _names_a_folder(text: str) -> bool:
+    return "/" in text or "\\" in text or text.partition("=")[0].endswith(DATA_PATHS)
+
+
+def _training(subject: TrainedModel, config: dict[str, Any]) -> str:
+    """The command by which it was trained, less what is about that machine."""
+    path = None if subject.run is None else subject.run / "config.yaml"
+    typed = []
+    if path is not None and path.is_file():
+        settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        typed = settings.get("overrides", [])
+    choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
+    if not typed and choices:
+        typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]
+    if not typed:
+        return "## Training\n\nIt was trained from Python, with the settings in `config.json`."
+    typed = [text for text in typed if not text.lstrip("+~").startswith(_OF_THE_MACHINE) and not _names_a_folder(text)]
+    return f"## Training\n\n```\n{shlex.join(['python', 'src/train.py', *typed])}\n```"

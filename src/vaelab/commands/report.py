@@ -1,0 +1,45 @@
+"""Reports made again, from what lies in a folder: ``python -m vaelab.visualization.report <folder> ...``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vaelab.runtime.console import short_path
+from vaelab.visualization.report import sweep_page, write
+
+
+def main() -> None:
+    """Writes ``report.html`` into each folder that is named; of a sweep, also into those of its jobs."""
+    parser = argparse.ArgumentParser("python -m vaelab.visualization.report", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="of a run, an evaluation or a sweep", metavar="folder")
+    for folder in parser.parse_args().folders:
+        holds = folder.is_dir() and any((folder / name).is_file() for name in ("config.yaml", "evaluation.json"))
+        if not holds and not (folder.is_dir() and sweep_page.is_several(folder)):
+            sys.exit(
+                f"error: {folder} holds no run, no evaluation and no sweep: type a folder such as logs/train/latest"
+            )
+        for each in [*sweep_page.parts(folder), folder]:
+            if (each / "checkpoints").is_dir() and not (each / "latents.npz").is_file():
+                _encode(each)
+            print(short_path(write(each)))
+
+
+def _encode(folder: Path) -> None:
+    """Asks the model of a run that has kept no latents, if its images are on this machine; no network is asked."""
+    from vaelab.runs import checkpoint
+    from vaelab.runs.trained_model import TrainedModel
+    from vaelab.runtime.console import best_effort
+    from vaelab.runtime.random import eval_mode
+    from vaelab.visualization.report import latent_space
+
+    with best_effort("latents.npz"):
+        path = checkpoint.find(folder)
+        module, config = checkpoint.rebuild(path)
+        datamodule = checkpoint.rebuild_data(config, path)
+        datamodule.setup()
+        with eval_mode(module):
+            latent_space.keep(TrainedModel.of(module, datamodule), folder / "latents.npz")
+
+
+if __name__ == "__main__":
+    main()

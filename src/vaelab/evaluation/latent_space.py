@@ -1,0 +1,195 @@
+"""How a model uses its latent space, and what can be read from it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+
+from vaelab.data.source import Images
+from vaelab.evaluation.disentanglement import dci, mutual_information_gap
+from vaelab.evaluation.measurement import Measurement, mean_over_images
+from vaelab.models.distributions.latents import Latent, dimension_kls
+from vaelab.runs.metrics import Metric
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import NotApplicable
+from vaelab.visualization.plots import dimension_bars
+
+_ACTIVE = 0.01
+_NEIGHBOURS = 5
+_PAIRS_AT_ONCE = 200_000
+
+
+def active_units(codes: Tensor) -> Tensor:
+    """Which dimensions of codes (N, D) have a variance above 0.01 over images (arXiv 1509.00519).
+
+    The codes are the posteriors' means; of a flow's posterior, which has none in closed form, the image of its base's.
+    """
+    return codes.var(0) > _ACTIVE
+
+
+@torch.no_grad()
+def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tensor]:
+    r"""Samples of what makes up the rate, for N images x_i that stand for the data, with one z_i ~ q(z|x_i) each.
+
+    .. math:: \log \frac{q(z_i|x_i)}{\hat q(z_i)} + \log \frac{\hat q(z_i)}{p(z_i)}, \qquad
+        \hat q(z) = \frac1N \sum_j q(z|x_j)
+
+    The mean of the first is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748): a lower bound on the mutual
+    information of images and latents, which cannot exceed log N. The mean of the second is therefore at least
+    KL(q(z) || p(z)) of the aggregate posterior. Together they are the ELBO's KL term (Hoffman and Johnson 2016).
+
+    Args:
+        q_z: the posteriors of N images.
+        p_z: the prior.
+        description: beside the progress bar.
+
+    Returns:
+        Both, (N,), in nats.
+    """
+    z, log_q = (values[0] for values in q_z.rsample_and_log_prob((1,)))  # (N, D), (N,)
+    count = len(z)
+    at_once = max(1, _PAIRS_AT_ONCE // count)
+    parts = [q_z.log_prob(part.unsqueeze(-2)) for part in track(z.split(at_once), description, transient=True)]
+    log_aggregate = torch.cat(parts).logsumexp(1) - math.log(count)
+    return (log_q - log_aggregate).cpu(), (log_aggregate - p_z.log_prob(z)).cpu()
+
+
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """The accuracy of a logistic regression from codes (N, D) to classes, fitted to one set and tried on another."""
+    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
+    train, test = (train - mean) / std, (test - mean) / std
+    head = torch.nn.Linear(train.shape[1], int(train_labels.max()) + 1)
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    fit = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        fit.zero_grad()
+        # The least penalty that keeps classes which can be told apart without error from infinite weights.
+        loss = F.cross_entropy(head(train), train_labels) + 1e-4 * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        fit.step(closure)
+    return float((head(test).argmax(1) == test_labels).double().mean())
+
+
+def nearest_neighbour_accuracy(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = _NEIGHBOURS
+) -> float:
+    """How often most of the k codes (N, D) nearest to a code, in Euclidean distance, are of its class."""
+    right = 0.0
+    classes = int(train_labels.max()) + 1
+    for codes, labels in zip(test.split(500), test_labels.split(500), strict=True):
+        nearest = torch.cdist(codes, train).topk(min(k, len(train)), largest=False).indices
+        # A tie goes to the class with the nearest one: each rank has a little more than all after it together.
+        weights = 1 + 2.0 ** -torch.arange(1, nearest.shape[1] + 1, dtype=torch.float64) / nearest.shape[1]
+        votes = (F.one_hot(train_labels[nearest], classes) * weights.view(1, -1, 1)).sum(1)
+        right += float((votes.argmax(1) == labels).sum())
+    return right / len(test)
+
+
+def measure(subject: TrainedModel, limit: int | None, pairs: int) -> Measurement:
+    """Active units, the parts of the KL divergence, and how well classes and factors can be read from the codes.
+
+    Args:
+        subject: what is evaluated.
+        limit: how many training and how many test images, evenly spaced; ``None`` for all of them.
+        pairs: how many test images are compared with each other for the aggregate posterior.
+
+    Raises:
+        NotMeasured: there is a single test image, over which nothing varies.
+    """
+    train, test = subject.images("train", limit), subject.images("test", limit)
+    if len(test.images) < 2:
+        raise NotApplicable(f"{subject.datamodule.source.name} has a single test image, over which nothing varies")
+    means, parts = [], []
+    with torch.no_grad():
+        p_z = subject.vae.p_z()
+        for x, y in subject.batches(test):
+            q_z = subject.vae.encode(x, y)
+            means.append(q_z.centre.float().cpu())
+            parts.append(dimension_kls(q_z, p_z))
+    codes, kls = torch.cat(means), [part for part in parts if part is not None]
+    of = subject.protocol("test", len(codes))
+    active = active_units(codes)
+    figures = {
+        "active_units": Metric(int(active.sum()), f"of {len(active)}", note=f"variance of the codes > {_ACTIVE}; {of}")
+    }
+    measured = Measurement(figures, arrays={"mean_variances": codes.var(0).tolist()})
+    if not kls:
+        prior, posterior = (type(part).__name__ for part in (subject.vae.prior, subject.vae.posterior))
+        measured.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
+    else:
+        each = torch.cat(kls).mean(0).cpu()
+        measured.arrays["dimension_kls"] = each.tolist()
+        measured.pictures["dimensions"] = dimension_bars(each, active)
+    q_z = subject.posterior(subject.images("test", pairs))
+    information, divergence = aggregate(q_z, p_z, "comparing posteriors")
+    count = len(information)
+    of = f"± as if its terms were independent; {subject.protocol('test', count)}"
+    figures |= {
+        "mutual_information_lower_bound": mean_over_images(
+            information, "nats", f"InfoNCE, at most log {count} = {math.log(count):.2f}; {of}"
+        ),
+        "aggregate_kl_upper_bound": mean_over_images(
+            divergence, "nats", f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}"
+        ),
+    }
+    if not subject.has_variance:
+        measured.remarks.append(
+            "the training knew no variance of the posterior: KL divergences and mutual information are of one that is "
+            "as the weights began"
+        )
+    if float(information.mean()) > 0.9 * math.log(count):
+        measured.remarks.append(
+            f"the mutual information is more than {count} images can show (log {count} nats), and the aggregate "
+            "posterior's KL less than its bound: latents.pairs=..."
+        )
+    if subject.vae.classes is not None:
+        measured.remarks.append("no class is read from the codes of a model that is told it")
+    elif len(subject.datamodule.source.classes) > 1:
+        figures |= _readable(subject, train, test, codes)
+    if test.factors is not None:
+        names = subject.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
+        figures |= _disentangled(subject, train, test, codes, names)
+    return measured
+
+
+def _readable(subject: TrainedModel, train: Images, test: Images, codes: Tensor) -> dict[str, Metric]:
+    """How well classes can be read from codes."""
+    train_codes = subject.codes(train)
+    of = f"of {len(codes):,} test images, from the codes of {len(train_codes):,} training images"
+    figures = {}
+    for name, accuracy, how in (
+        ("linear_probe", linear_probe, "logistic regression"),
+        ("nearest_neighbours", nearest_neighbour_accuracy, f"{_NEIGHBOURS} nearest, Euclidean"),
+    ):
+        value = accuracy(train_codes, train.labels, codes, test.labels)
+        figures[f"{name}_accuracy"] = Metric(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{how}, {of}")
+    return figures
+
+
+def _disentangled(
+    subject: TrainedModel, train: Images, test: Images, codes: Tensor, names: Sequence[str]
+) -> dict[str, Metric]:
+    """How far single dimensions follow single factors."""
+    assert train.factors is not None
+    assert test.factors is not None
+    of = f"of {len(codes):,} test images; factors {', '.join(names)}"
+    figures = {}
+    if codes.shape[1] > 1:
+        known = test.factors
+        if subject.vae.classes is None:
+            known, names = torch.cat([test.labels[:, None].float(), known], 1), ("class", *names)
+        gaps = mutual_information_gap(codes, known)
+        each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(names, gaps.tolist(), strict=True))
+        figures["mig"] = Metric(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
+        several = train.factors.shape[1] > 1
+        for name, value in dci(subject.codes(train), train.factors, codes, test.factors).items() if several else ():
+            figures[f"dci_{name}"] = Metric(value, "", None, f"DCI by lasso, {of}")
+    return figures

@@ -1,0 +1,52 @@
+"""How close reconstructions of test images are to the images: MSE, PSNR and SSIM."""
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from vaelab.evaluation.measurement import Measurement, mean_over_images
+from vaelab.runs.trained_model import TrainedModel
+
+_SSIM_WINDOW = 11  # pixels; the standard deviation of the Gaussian is 1.5
+
+
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of images (B, C, H, W) in [0, 1], at least 11 pixels to a side, shape (B,).
+
+    Wang et al. (2004): the mean over all windows that lie wholly inside the image. torchmetrics' own mean takes in the
+    border, which it makes up, and is larger where that is black.
+    """
+    _, everywhere = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none", return_full_image=True)
+    edge = _SSIM_WINDOW // 2
+    return everywhere[..., edge:-edge, edge:-edge].flatten(1).mean(1)
+
+
+@torch.no_grad()
+def measure(subject: TrainedModel, limit: int | None) -> Measurement:
+    """How near the pictures of test images come to them.
+
+    Args:
+        subject: what is evaluated.
+        limit: how many test images, evenly spaced; ``None`` for all of them.
+    """
+    images = subject.images("test", limit)
+    errors, similarities = [], []
+    for x, y in subject.batches(images):
+        picture = subject.vae.reconstruct(x, y).float()
+        errors.append((picture - x).square().flatten(1).mean(1).cpu())
+        if min(x.shape[-2:]) >= _SSIM_WINDOW:
+            similarities.append(structural_similarity(picture, x).cpu())
+    mse = torch.cat(errors).double()
+    psnr = -10 * mse.clamp(min=1e-10).log10()
+    of = subject.protocol("test", len(mse))
+    rows = [("mse", mse, "", "per pixel, black 0 and white 1"), ("psnr", psnr, "dB", "mean over images")]
+    if similarities:
+        rows.append(
+            (
+                "ssim",
+                torch.cat(similarities).double(),
+                "",
+                "Wang et al. 2004, all whole windows of 11 pixels",
+            )
+        )
+    return Measurement({name: mean_over_images(values, unit, f"{note}; {of}") for name, values, unit, note in rows})

@@ -1,0 +1,243 @@
+"""The distributions that :mod:`torch.distributions` lacks, with the closed forms between them.
+
+All are distributions over one image or one latent vector: their densities are summed over the event (pixels, latent
+dimensions), in nats, and what is left are the batch dimensions. Arguments are not validated, because that would make
+every training step wait for the device.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    MultivariateNormal,
+    constraints,
+    kl_divergence,
+    register_kl,
+)
+
+from vaelab.models.distributions.flows import Composition
+from vaelab.runtime.data_parallel import standard_normal
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Latent(Distribution):
+    """What the VAE asks of its distributions over latent vectors, posteriors and priors alike."""
+
+    has_rsample = True
+
+    @property
+    def centre(self) -> Tensor:
+        """One latent vector (..., D) to stand for all of them in pictures and measures: the mean, if it is known."""
+        return self.mean
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), which flows get for nothing."""
+        z = self.rsample(torch.Size(sample_shape))
+        return z, self.log_prob(z)
+
+    def detach(self) -> "Latent":
+        """The same distribution, through whose parameters no gradient flows.
+
+        Raises:
+            NotImplementedError: its parameters are weights of a network.
+        """
+        raise NotImplementedError
+
+
+class DiagonalGaussian(Latent):
+    r"""Gaussian with a diagonal covariance, :math:`N(\mu, \mathrm{diag}(\sigma^2))`, over the last dimension.
+
+    Parametrised by the logarithm of the standard deviation, which is what networks put out, so that nothing is lost in
+    taking an exponential and its logarithm.
+
+    Args:
+        mean: :math:`\mu`, shape (..., D).
+        log_std: :math:`\log \sigma`, shape (..., D).
+    """
+
+    arg_constraints = {"mean": constraints.real_vector, "log_std": constraints.real_vector}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self._mean, self.log_std = mean, log_std
+        super().__init__(mean.shape[:-1], mean.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def mode(self) -> Tensor:
+        return self._mean
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.log_std.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        return (2 * self.log_std).exp()
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        return self._mean + self.log_std.exp() * self._noise(sample_shape)
+
+    def _noise(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
+        return standard_normal(torch.Size(sample_shape) + self._mean.shape, self._mean)
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        # By the noise itself: from a sample of a narrow Gaussian it cannot be had again, nor could its gradient.
+        noise = self._noise(sample_shape)
+        return self._mean + self.log_std.exp() * noise, self._log_prob_of_noise(noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._log_prob_of_noise((value - self._mean) * (-self.log_std).exp())
+
+    def _log_prob_of_noise(self, noise: Tensor) -> Tensor:
+        return -(0.5 * (noise.square() + _LOG_2PI) + self.log_std).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (0.5 * (1 + _LOG_2PI) + self.log_std).sum(-1)
+
+    def marginals(self) -> "DiagonalGaussian":
+        """The distributions of the single dimensions: batch shape (..., D), event shape (1,)."""
+        return DiagonalGaussian(self._mean.unsqueeze(-1), self.log_std.unsqueeze(-1))
+
+    def detach(self) -> "DiagonalGaussian":
+        return DiagonalGaussian(self._mean.detach(), self.log_std.detach())
+
+
+class StandardNormal(DiagonalGaussian):
+    """``N(0, I)``, kept apart from other diagonal Gaussians because its divergences are cheaper.
+
+    Args:
+        zero: a vector of zeros, shape (D,), on the device and in the precision of the samples.
+    """
+
+    def __init__(self, zero: Tensor) -> None:
+        super().__init__(zero, zero)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -0.5 * (value.square() + _LOG_2PI).sum(-1)
+
+
+class FullGaussian(MultivariateNormal, Latent):
+    r"""Gaussian with any covariance, :math:`N(\mu, L L^\top)`, over the last dimension.
+
+    Args:
+        mean: :math:`\mu`, shape (..., D).
+        scale_tril: L, lower triangular with a positive diagonal, shape (..., D, D).
+    """
+
+    def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
+        super().__init__(mean, scale_tril=scale_tril, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        # Mixed precision is for the products of networks: here it would round the samples.
+        noise = standard_normal(torch.Size(sample_shape) + self.loc.shape, self.loc)
+        with torch.autocast(self.loc.device.type, enabled=False):
+            return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def detach(self) -> "FullGaussian":
+        return FullGaussian(self.loc.detach(), self.scale_tril.detach())
+
+
+class Mixture(Latent):
+    r"""One of several distributions, chosen at random: :math:`p(z) = \sum_k \pi_k\, p_k(z)`.
+
+    Gradients reach the components through samples, the weights through densities alone.
+
+    Args:
+        logits: :math:`\log \pi_k` up to a constant, shape (N,).
+        components: :math:`p_k`, batch shape (N,).
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012
+    support = constraints.real_vector
+    has_rsample = False  # not with respect to the weights
+
+    def __init__(self, logits: Tensor, components: Latent) -> None:
+        self.logits, self.components = logits, components
+        super().__init__(components.batch_shape[:-1], components.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        chosen = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))  # (...)
+        z = self.components.rsample(torch.Size(sample_shape))  # (..., N, D)
+        return torch.take_along_dim(z, chosen[..., None, None], -2).squeeze(-2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        terms = self.logits.log_softmax(-1) + self.components.log_prob(value.unsqueeze(-2))  # (..., N)
+        return terms.logsumexp(-1)
+
+
+class Flow(Latent):
+    r"""What an invertible map f makes of a distribution: z = f(u), u ~ p(u).
+
+    .. math:: \log p(z) = \log p(u) - \log |\det \partial f / \partial u|, \qquad u = f^{-1}(z)
+
+    Its ``centre`` is the image of p(u)'s centre, which is not the mean: that and the variance have no closed form.
+
+    Args:
+        base: p(u).
+        transform: f, see :mod:`vaelab.models.distributions.flows`.
+        context: what f is told besides.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(self, base: Latent, transform: Composition, *context: Tensor) -> None:
+        self.base, self.transform, self.context = base, transform, context
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def centre(self) -> Tensor:
+        return self.transform(self.base.centre, *self.context)[0]
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        return self.transform(self.base.rsample(torch.Size(sample_shape)), *self.context)[0]
+
+    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        u, log_prob = self.base.rsample_and_log_prob(sample_shape)
+        z, log_det = self.transform(u, *self.context)
+        return z, log_prob - log_det
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        u, log_det = self.transform.inverse(value, *self.context)
+        return self.base.log_prob(u) - log_det
+
+
+@register_kl(DiagonalGaussian, DiagonalGaussian)
+def _kl_diagonal_diagonal(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
+    log_ratio = q.log_std - p.log_std
+    distance = (q.mean - p.mean) * (-p.log_std).exp()
+    return 0.5 * ((2 * log_ratio).exp() + distance.square() - 1 - 2 * log_ratio).sum(-1)
+
+
+@register_kl(DiagonalGaussian, StandardNormal)
+def _kl_diagonal_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
+    # Kingma and Welling (2014), appendix B: arXiv 1312.6114.
+    return 0.5 * (q.variance + q.mean.square() - 1 - 2 * q.log_std).sum(-1)
+
+
+@register_kl(FullGaussian, DiagonalGaussian)
+def _kl_full_diagonal(q: FullGaussian, p: DiagonalGaussian) -> Tensor:
+    inverse_std = (-p.log_std).exp()
+    spread = (q.scale_tril * inverse_std[..., None]).square().sum((-2, -1))
+    distance = ((q.mean - p.mean) * inverse_std).square()
+    log_ratio = q.scale_tril.diagonal(dim1=-2, dim2=-1).log() - p.log_std
+    return 0.5 * (spread + (distance - 1 - 2 * log_ratio).sum(-1))
+
+
+def dimension_kls(q_z: Latent, p_z: Latent) -> Tensor | None:
+    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` where its closed form does not exist.
+
+    For a diagonal Gaussian these add up to the KL divergence; for one with a full covariance, to less.
+    """
+    if not isinstance(q_z, DiagonalGaussian | FullGaussian) or not isinstance(p_z, DiagonalGaussian):
+        return None
+    marginals = DiagonalGaussian(q_z.mean, 0.5 * q_z.variance.log()).marginals()
+    return kl_divergence(marginals, p_z.marginals())

@@ -1,0 +1,244 @@
+"""Convolutional networks: strided convolutions down, transposed convolutions up.
+
+Two classes cover the plain convolutional VAEs of the tutorials: channels, kernels, strides, padding and the way from
+the latent vector to the first feature map are parameters, so that a document's network is a YAML file.
+
+Padding, for an image side n, a kernel k and a stride s:
+
+- ``half``: k // 2 pixels on both sides, as usual in torch; the output has ceil(n / s) pixels (odd kernels);
+- ``same``: the output has ceil(n / s) pixels, padded as little as needed and more at the end than at the beginning, as
+  in TensorFlow, Keras and MATLAB; a transposed convolution has exactly n * s;
+- ``valid``: none; the output has floor((n - k) / s) + 1 pixels, that of a transposed convolution (n - 1) * s + k.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.models.networks.layers import activation as make_activation
+from vaelab.models.networks.layers import dense, positive
+
+Padding = Literal["half", "same", "valid"]
+
+
+def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]:
+    """One value per layer, from one for all or a list of them."""
+    spread = [values] * layers if isinstance(values, int) else list(values)
+    if len(spread) != layers:
+        raise ValueError(f"{what} has {len(spread)} values for {layers} layers: {spread}")
+    positive(spread, what)
+    return spread
+
+
+def _check_padding(padding: str) -> None:
+    if padding not in ("half", "same", "valid"):
+        raise ValueError(f"padding is half, same or valid, not {padding!r}")
+
+
+class SamePad2d(nn.Module):
+    """Zeros around images (B, C, H, W) as TensorFlow's "same" puts them, for one kernel and stride."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int) -> None:
+        super().__init__()
+        self.padding: list[int] = []
+        for side in reversed(size):  # F.pad begins with the last dimension
+            total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+            self.padding += [total // 2, total - total // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding)
+
+
+class TransposedConv2d(nn.ConvTranspose2d):
+    """A transposed convolution that adds its bias afterwards, to what is left when it has been cropped.
+
+    With a bias of its own, oneDNN has no fast kernel for most of them: a forward pass takes three times as long in 32
+    bits on a CPU, and up to twenty times as long in bfloat16.
+    """
+
+    out_size: tuple[int, int] | None = None  # (H, W), cropped at the end
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        how: tuple[Any, ...] = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        x = F.conv_transpose2d(x, self.weight, None, *how)
+        if self.out_size is not None:
+            x = x[..., : self.out_size[0], : self.out_size[1]]
+        return x if self.bias is None else x + self.bias.to(x.dtype).view(-1, 1, 1)
+
+
+class Upsample2d(nn.Module):
+    """A transposed convolution from feature maps of one size to another, exactly.
+
+    Args:
+        in_channels, out_channels, kernel, stride: of the convolution.
+        in_size, out_size: (H, W) before and after; the convolution must reach at least ``out_size``.
+        padding: which edge the surplus is cropped from: the beginning first (``half``), the end first (``same``), or
+            the end alone (``valid``).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+        padding: Padding,
+    ) -> None:
+        super().__init__()
+        surplus = [(i - 1) * stride + kernel - o for i, o in zip(in_size, out_size, strict=True)]
+        if min(surplus) < 0:
+            raise ValueError(
+                f"a transposed convolution with kernel {kernel} and stride {stride} leaves gaps between {in_size} and "
+                f"{out_size}: use a kernel of at least {stride}"
+            )
+        # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
+        # more at the end than at the beginning, is cropped afterwards.
+        share = {"half": lambda s: math.ceil(s / 2), "same": lambda s: s // 2, "valid": lambda s: 0}[padding]
+        first = [share(s) for s in surplus]
+        back = [max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True)]
+        for i in (0, 1):
+            if back[i] >= stride:  # torch refuses
+                first[i], back[i] = first[i] - 1, 0
+        self.convolution = TransposedConv2d(
+            in_channels, out_channels, kernel, stride, padding=(first[0], first[1]), output_padding=(back[0], back[1])
+        )
+        self.convolution.out_size = out_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x)
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions, then dense layers.
+
+    Args:
+        image_shape: (C, H, W).
+        channels: output channels of each convolution.
+        kernel_sizes: of each convolution, or one for all.
+        strides: of each convolution, or one for all.
+        padding: ``half``, ``same`` or ``valid``, see the module's description.
+        hidden_sizes: widths of dense layers after the convolutions; may be empty.
+        activation: a class of :mod:`torch.nn`, after every layer.
+
+    Raises:
+        ValueError: the image is too small for these convolutions, or the lists do not fit together.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        kernel_sizes: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 2,
+        padding: Padding = "half",
+        hidden_sizes: Sequence[int] = (),
+        activation: str = "ReLU",
+    ) -> None:
+        super().__init__()
+        _check_padding(padding)
+        channels = _per_layer(channels, len(channels), "channels")
+        kernels = _per_layer(kernel_sizes, len(channels), "kernel_sizes")
+        steps = _per_layer(strides, len(channels), "strides")
+        inputs, *size = image_shape
+        layers: list[nn.Module] = []
+        for outputs, kernel, stride in zip(channels, kernels, steps, strict=True):
+            if padding == "same":
+                layers.append(SamePad2d((size[0], size[1]), kernel, stride))
+                size = [math.ceil(side / stride) for side in size]
+            else:
+                margin = kernel // 2 if padding == "half" else 0
+                size = [(side + 2 * margin - kernel) // stride + 1 for side in size]
+            if min(size) < 1:
+                raise ValueError(
+                    f"images of {image_shape[1]}x{image_shape[2]} are too small for {len(channels)} convolutions with "
+                    f"kernels {kernels}, strides {steps} and {padding} padding"
+                )
+            layers.append(nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2 if padding == "half" else 0))
+            layers.append(make_activation(activation))
+            inputs = outputs
+        sizes = [inputs * size[0] * size[1], *hidden_sizes]
+        self.out_features = sizes[-1]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = dense(sizes, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.convolutions(x).flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """From the latent vector to a first feature map (the stem), then transposed convolutions up to the image.
+
+    Sizes are worked out from the image backwards, so that every layer ends at exactly the size it should, whatever the
+    image's: with ``half`` or ``same`` padding the stem's map has ceil(side / product of strides) pixels a side.
+
+    Args:
+        in_features: the size of a latent vector.
+        image_shape: (C, H, W) of the outputs.
+        hidden_sizes: widths of dense layers before the stem; may be empty.
+        stem: how the first map is made: ``dense``, a linear layer; ``transposed``, a transposed convolution from a
+            1x1 map, which is the same but for its bias, one per channel.
+        stem_channels: the first map's channels.
+        stem_activation: after the stem, a class of :mod:`torch.nn`; ``Identity`` for none.
+        channels: output channels of each transposed convolution but the last, whose are the image's.
+        kernel_sizes: of each transposed convolution, the last one's included, or one for all.
+        strides: likewise.
+        padding: ``half``, ``same`` or ``valid``, see the module's description.
+        activation: after every layer but the last.
+
+    Raises:
+        ValueError: the lists do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: Sequence[int],
+        hidden_sizes: Sequence[int] = (),
+        stem: Literal["dense", "transposed"] = "dense",
+        stem_channels: int = 64,
+        stem_activation: str = "ReLU",
+        channels: Sequence[int] = (64, 32),
+        kernel_sizes: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = (2, 2, 1),
+        padding: Padding = "half",
+        activation: str = "ReLU",
+    ) -> None:
+        super().__init__()
+        if stem not in ("dense", "transposed"):
+            raise ValueError(f"stem is dense or transposed, not {stem!r}")
+        _check_padding(padding)
+        outputs = [*_per_layer(channels, len(channels), "channels"), image_shape[0]]
+        kernels = _per_layer(kernel_sizes, len(outputs), "kernel_sizes (one more than channels)")
+        steps = _per_layer(strides, len(outputs), "strides (one more than channels)")
+        sizes = [(image_shape[1], image_shape[2])]
+        for kernel, stride in zip(reversed(kernels), reversed(steps), strict=True):
+            covered = kernel if padding == "valid" else stride  # what one pixel of the map before makes of itself
+            height, width = (max(math.ceil((side - covered) / stride), 0) + 1 for side in sizes[0])
+            sizes.insert(0, (height, width))
+
+        self.dense = dense([in_features, *hidden_sizes], activation)
+        features = hidden_sizes[-1] if hidden_sizes else in_features
+        self.stem: nn.Module = (
+            nn.Sequential(
+                nn.Linear(features, stem_channels * sizes[0][0] * sizes[0][1]),
+                nn.Unflatten(1, (stem_channels, *sizes[0])),
+            )
+            if stem == "dense"
+            else nn.Sequential(nn.Unflatten(1, (features, 1, 1)), TransposedConv2d(features, stem_channels, sizes[0]))
+        )
+        layers: list[nn.Module] = [make_activation(stem_activation)]
+        inputs = stem_channels
+        for i, (out, kernel, stride) in enumerate(zip(outputs, kernels, steps, strict=True)):
+            if i:
+                layers.append(make_activation(activation))
+            layers.append(Upsample2d(inputs, out, kernel, stride, sizes[i], sizes[i + 1], padding))
+            inputs = out
+        self.convolutions = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.convolutions(self.stem(self.dense(z)))

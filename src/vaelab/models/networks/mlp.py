@@ -1,0 +1,58 @@
+"""Multilayer perceptrons, the networks of the original paper (arXiv 1312.6114, appendix C)."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vaelab.models.networks.layers import dense, positive
+
+
+class MLPEncoder(nn.Module):
+    """Pixels through dense layers.
+
+    Args:
+        image_shape: (C, H, W).
+        hidden_sizes: the layers' widths; the last one is ``out_features``.
+        activation: a class of :mod:`torch.nn`.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], hidden_sizes: Sequence[int] = (400,), activation: str = "ReLU"
+    ) -> None:
+        super().__init__()
+        positive(hidden_sizes, "the encoder's hidden_sizes")
+        sizes = [math.prod(image_shape), *hidden_sizes]
+        self.out_features = sizes[-1]
+        self.layers = dense(sizes, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1))
+
+
+class MLPDecoder(nn.Module):
+    """Latents through dense layers to one output per pixel.
+
+    Args:
+        in_features: the size of a latent vector.
+        image_shape: (C, H, W) of the outputs.
+        hidden_sizes: the layers' widths, from the latents on.
+        activation: a class of :mod:`torch.nn`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: Sequence[int],
+        hidden_sizes: Sequence[int] = (400,),
+        activation: str = "ReLU",
+    ) -> None:
+        super().__init__()
+        positive(hidden_sizes, "the decoder's hidden_sizes")
+        sizes = [in_features, *hidden_sizes]
+        self.image_shape = tuple(image_shape)
+        self.layers = dense(sizes, activation)
+        self.outputs = nn.Linear(sizes[-1], math.prod(image_shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.outputs(self.layers(z)).unflatten(1, self.image_shape)

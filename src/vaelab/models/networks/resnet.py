@@ -1,0 +1,156 @@
+"""Residual networks: for a better bound at several times the cost of plain convolutions.
+
+Blocks are those of He et al. (2016, arXiv 1603.05027), normalised and activated before each convolution, with group
+normalisation (Wu and He 2018, arXiv 1803.08494), which does not make an image's code depend on its batch. Each block
+begins near the identity. Sizes are halved by strided convolutions and doubled by repeating pixels before a convolution,
+which leaves no checkerboard (Odena, Dumoulin and Olah 2016).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.models.networks.layers import activation as make_activation
+from vaelab.models.networks.layers import positive
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Groups of eight channels, or as near to it as divides them."""
+    groups = next(groups for groups in range(max(channels // 8, 1), 0, -1) if channels % groups == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class ResidualBlock(nn.Module):
+    """Maps (B, C, H, W) to the same shape: nearly the identity at first.
+
+    Args:
+        channels: C.
+        activation: a class of :mod:`torch.nn`.
+        dropout: the fraction of feature maps left out in training.
+    """
+
+    def __init__(self, channels: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        self.layers = nn.Sequential(
+            *(_norm(channels), make_activation(activation), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(_norm(channels), make_activation(activation), nn.Dropout2d(dropout), last),
+        )
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class _Upsample(nn.Module):
+    """Nearest pixels up to exactly one size, then a convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(F.interpolate(x, size=self.size, mode="nearest"))
+
+
+def _sizes(image_shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
+    """(H, W) of the image and after each stage, which halves them and rounds up."""
+    sizes = [(image_shape[1], image_shape[2])]
+    for _ in range(stages):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def _check(channels: Sequence[int], blocks: int, dropout: float) -> None:
+    positive(channels, "channels")
+    if not channels:
+        raise ValueError("a residual network needs at least one stage: channels=[32]")
+    if not isinstance(blocks, int) or blocks < 0:
+        raise ValueError(f"blocks is a number of residual blocks per stage, 0 or more, not {blocks!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a fraction in [0, 1), not {dropout}")
+
+
+class ResNetEncoder(nn.Module):
+    """Stages of a strided convolution and residual blocks; each halves the size.
+
+    Args:
+        image_shape: (C, H, W).
+        channels: of each stage.
+        blocks: residual blocks per stage.
+        activation: a class of :mod:`torch.nn`.
+        dropout: see :class:`ResidualBlock`.
+
+    Raises:
+        ValueError: a value is impossible.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 2,
+        activation: str = "SiLU",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check(channels, blocks, dropout)
+        inputs = image_shape[0]
+        layers: list[nn.Module] = []
+        for outputs in channels:
+            layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1))
+            layers += [ResidualBlock(outputs, activation, dropout) for _ in range(blocks)]
+            inputs = outputs
+        self.layers = nn.Sequential(*layers, _norm(inputs), make_activation(activation))
+        height, width = _sizes(image_shape, len(channels))[-1]
+        self.out_features = inputs * height * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).flatten(1)
+
+
+class ResNetDecoder(nn.Module):
+    """The encoder's stages in reverse, from a linear layer up to the image's size.
+
+    Args:
+        in_features: the size of a latent vector.
+        image_shape: (C, H, W) of the outputs.
+        channels: of each stage, as the encoder's: from the image on.
+        blocks: residual blocks per stage.
+        activation: a class of :mod:`torch.nn`.
+        dropout: see :class:`ResidualBlock`.
+
+    Raises:
+        ValueError: a value is impossible.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 2,
+        activation: str = "SiLU",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check(channels, blocks, dropout)
+        sizes = _sizes(image_shape, len(channels))
+        self.first = (channels[-1], *sizes[-1])
+        self.stem = nn.Linear(in_features, channels[-1] * sizes[-1][0] * sizes[-1][1])
+        inputs = channels[-1]
+        layers: list[nn.Module] = []
+        for outputs, size in zip([*reversed(channels[:-1]), channels[0]], reversed(sizes[:-1]), strict=True):
+            layers += [ResidualBlock(inputs, activation, dropout) for _ in range(blocks)]
+            layers.append(_Upsample(inputs, outputs, size))
+            inputs = outputs
+        last = nn.Conv2d(inputs, image_shape[0], 3, padding=1)
+        self.layers = nn.Sequential(*layers, _norm(inputs), make_activation(activation), last)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(self.stem(z).unflatten(1, self.first))

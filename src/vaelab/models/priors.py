@@ -1,0 +1,169 @@
+"""Priors p(z): what latent vectors look like before an image is seen.
+
+A prior is a module whose forward returns a :class:`vaelab.models.distributions.latents.Latent` with empty batch shape and event shape
+(latent_dim,). It is given the VAE's encoder, from images (B, C, H, W) to q(z|x), which most priors do not look at.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.models.distributions import latents
+from vaelab.models.distributions.flows import AffineCoupling, Composition
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.networks.layers import positive
+
+Encode = Callable[[Tensor], Latent]
+
+
+class StandardNormal(nn.Module):
+    """``N(0, I)``, without parameters (Kingma and Welling 2014, arXiv 1312.6114).
+
+    Args:
+        latent_dim: the number of latent dimensions.
+    """
+
+    zero: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self, encode: Encode) -> Latent:
+        """p(z), event shape (latent_dim,)."""
+        return latents.StandardNormal(self.zero)
+
+
+class GaussianMixture(nn.Module):
+    r"""Mixture of Gaussians with diagonal covariances whose weights, means and scales are learned.
+
+    .. math:: p(z) = \sum_{k=1}^K \pi_k\, N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
+
+    At first all weights are equal, the means are drawn from :math:`N(0, a^2 I)` and all variances are
+    :math:`1 - a^2`: on average over such means this is N(0, I).
+
+    Args:
+        latent_dim: the number of latent dimensions.
+        components: K.
+        spread: a, between 0 and 1: how far apart the components begin.
+
+    Raises:
+        ValueError: ``components`` or ``spread`` is impossible.
+    """
+
+    def __init__(self, latent_dim: int, components: int = 10, spread: float = 0.5) -> None:
+        super().__init__()
+        positive([components], "the mixture's components")
+        if not (isinstance(spread, float) and 0 < spread < 1):
+            raise ValueError(f"the mixture's spread must lie between 0 and 1, both excluded, not {spread!r}")
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(spread * torch.randn(components, latent_dim))
+        self.log_stds = nn.Parameter(torch.full((components, latent_dim), 0.5 * math.log(1 - spread**2)))
+
+    def forward(self, encode: Encode) -> Latent:
+        """p(z), event shape (latent_dim,)."""
+        return latents.Mixture(self.logits, latents.DiagonalGaussian(self.means, self.log_stds))
+
+
+class VampPrior(nn.Module):
+    r"""Mixture of the posteriors of images that do not exist but are learned, the pseudo-inputs.
+
+    .. math:: p(z) = \sum_{k=1}^K \pi_k\, q(z|u_k), \qquad u_k \in [0, 1]^{C \times H \times W}
+
+    Tomczak and Welling (2018), arXiv 1705.07120: of all priors the aggregated posterior would be best, and this is as
+    near to it as K images allow. In a conditional VAE the pseudo-inputs take the classes in turn.
+
+    Every use of the prior encodes all K of them. Posteriors whose density takes long to evaluate at given latents, such
+    as an inverse autoregressive flow's, make it slow.
+
+    Args:
+        latent_dim: the number of latent dimensions, which the posterior knows already.
+        image_shape: (C, H, W).
+        components: K.
+        weights: :math:`\pi_k`: ``uniform``, 1/K as in the paper, or ``learned``.
+        initial_mean: of the pseudo-inputs' pixels, between 0, black, and 1.
+        initial_std: of the noise by which they differ, cut off at the borders of [0, 1].
+
+    Raises:
+        ValueError: an argument is impossible.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_shape: Sequence[int],
+        components: int = 100,
+        weights: Literal["uniform", "learned"] = "uniform",
+        initial_mean: float = 0.5,
+        initial_std: float = 0.25,
+    ) -> None:
+        super().__init__()
+        positive([components], "the VampPrior's components")
+        positive(image_shape, "the VampPrior's image_shape")
+        if weights not in ("uniform", "learned"):
+            raise ValueError(f"the VampPrior's weights are uniform or learned, not {weights!r}")
+        if not (isinstance(initial_mean, float) and 0 < initial_mean < 1):
+            raise ValueError(f"the VampPrior's initial_mean must lie between 0 and 1, not {initial_mean!r}")
+        if not (isinstance(initial_std, int | float) and 0 < initial_std < math.inf):  # equal pseudo-inputs stay equal
+            raise ValueError(f"the VampPrior's initial_std must be positive, not {initial_std!r}")
+        pixels = initial_mean + initial_std * torch.randn(components, *image_shape)
+        # A clipped pixel gets no gradient: one that began at a border would stay there.
+        self.pixels = nn.Parameter(pixels.clamp(0.01, 0.99))
+        self.logits: Tensor
+        if weights == "learned":
+            self.logits = nn.Parameter(torch.zeros(components))
+        else:
+            self.register_buffer("logits", torch.zeros(components), persistent=False)
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """The images u, (K, C, H, W), in [0, 1]."""
+        return F.hardtanh(self.pixels, 0.0, 1.0)
+
+    def forward(self, encode: Encode) -> Latent:
+        """p(z), event shape (latent_dim,)."""
+        return latents.Mixture(self.logits, encode(self.pseudo_inputs))
+
+
+class RealNVP(nn.Module):
+    r"""A standard normal vector sent through affine couplings, each of which changes the half that the last one kept.
+
+    .. math:: z = f_T \circ \dots \circ f_1(u), \qquad u \sim N(0, I)
+
+    Dinh, Sohl-Dickstein and Bengio (2017), arXiv 1605.08803. Sampling and the density are both exact and take one pass.
+    It is N(0, I) at first.
+
+    Args:
+        latent_dim: the number of latent dimensions, at least two.
+        couplings: T, see :class:`vaelab.models.distributions.flows.AffineCoupling`.
+        hidden_sizes: widths of each coupling's network.
+        activation: of these networks, a class of :mod:`torch.nn`.
+
+    Raises:
+        ValueError: there is one latent dimension, or another argument is impossible.
+    """
+
+    zero: Tensor
+
+    def __init__(
+        self, latent_dim: int, couplings: int = 6, hidden_sizes: Sequence[int] = (64, 64), activation: str = "SiLU"
+    ) -> None:
+        super().__init__()
+        if latent_dim < 2:
+            raise ValueError(
+                f"RealNVP has no halves of {latent_dim} latent dimension: type latent_dim=2 or more, or "
+                "prior=gaussian_mixture"
+            )
+        positive([couplings], "RealNVP's couplings")
+        self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
+        self.transform = Composition(
+            AffineCoupling(latent_dim, hidden_sizes, activation, swap=i % 2 == 1) for i in range(couplings)
+        )
+
+    def forward(self, encode: Encode) -> Latent:
+        """p(z), event shape (latent_dim,)."""
+        return latents.Flow(latents.StandardNormal(self.zero), self.transform)

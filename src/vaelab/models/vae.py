@@ -1,0 +1,167 @@
+"""The variational autoencoder as mathematics: five choices put together, and what can be asked of them.
+
+.. math:: p(x) = \\int p(x|z)\\, p(z)\\, dz, \\qquad q(z|x) \\approx p(z|x)
+
+Kingma and Welling (2014), arXiv 1312.6114; Rezende, Mohamed and Wierstra (2014), arXiv 1401.4082.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaelab.models.distributions.latents import Latent
+from vaelab.models.likelihoods import Likelihood
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.workarounds import mkl
+
+mkl.initialize_vector_functions()  # every model is built from here, before anything is computed
+
+
+class VAE(nn.Module):
+    """A decoder p(x|z), a prior p(z) and an encoder q(z|x), each of them any that fits.
+
+    The parts come as factories (a class, a ``functools.partial``, in YAML ``_partial_: true``), because their sizes
+    depend on each other: the posterior's on the encoder's features, the decoder's outputs on the likelihood's
+    parameters.
+
+    Given ``classes``, everything is conditional on the image's class y: p(x|z, y), q(z|x, y) and p(z) (Sohn, Lee and
+    Yan 2015, without a prior of its own for each class). The encoder sees a further channel that is learned for each
+    class, the decoder a further input for each; so that any network will do. Labels y are then integers (B,), or
+    weights of the classes (B, classes); without ``classes`` they are not looked at.
+
+    Args:
+        image_shape: (C, H, W).
+        latent_dim: the number of latent dimensions.
+        encoder: ``encoder(image_shape=...)``, a module from (B, C, H, W) to (B, ``encoder.out_features``).
+        decoder: ``decoder(in_features=..., image_shape=...)``, a module from (B, in_features) to (B, *image_shape).
+        likelihood: a :class:`~vaelab.models.likelihoods.Likelihood`.
+        prior: ``prior(latent_dim=...)``, see :mod:`vaelab.models.priors`.
+        posterior: ``posterior(in_features=..., latent_dim=...)``, see :mod:`vaelab.models.posteriors`.
+        classes: how many classes there are to be conditional on; ``None`` for a VAE that is told no class.
+        initialize: called with every module once but for the prior's, to set its first weights; ``None`` for torch's.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        encoder: Callable[..., nn.Module],
+        decoder: Callable[..., nn.Module],
+        likelihood: Likelihood,
+        prior: Callable[..., nn.Module],
+        posterior: Callable[..., nn.Module],
+        classes: int | None = None,
+        initialize: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(latent_dim, int) or latent_dim < 1:
+            raise ValueError(f"latent_dim must be a positive integer, not {latent_dim!r}")
+        if len(image_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in image_shape):
+            raise ValueError(f"image_shape must be three positive integers (C, H, W), not {list(image_shape)}")
+        if classes is not None and classes < 2:
+            raise ValueError(f"a conditional VAE needs at least two classes, not {classes}")
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
+        self.latent_dim = latent_dim
+        self.classes = classes
+        self.likelihood = likelihood
+        self.encoder = encoder(image_shape=(channels + (classes is not None), height, width))
+        self.posterior = posterior(in_features=self.encoder.out_features, latent_dim=latent_dim)
+        self.prior = prior(latent_dim=latent_dim)
+        self.decoder = decoder(
+            in_features=latent_dim + (classes or 0),
+            image_shape=(channels * likelihood.parameters_per_channel, height, width),
+        )
+        self.class_channel = None if classes is None else nn.Linear(classes, height * width, bias=False)
+        if initialize is not None:
+            for part in (self.encoder, self.posterior, self.decoder, self.class_channel):
+                if part is not None:
+                    part.apply(initialize)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Latent:
+        """q(z|x), or q(z|x, y), of images (B, C, H, W): batch shape (B,), event shape (latent_dim,)."""
+        if self.class_channel is not None:
+            channel = self.class_channel(self._weights(y, x)).view(-1, 1, *self.image_shape[1:])
+            x = torch.cat([x, channel.to(x.dtype)], 1)
+        return self.posterior(self.encoder(x))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        """p(x|z), or p(x|z, y), of latents (..., B, latent_dim): batch shape (..., B), event shape (C, H, W)."""
+        inputs = z
+        if self.classes is not None:
+            inputs = torch.cat([z, self._weights(y, z).expand(*z.shape[:-1], -1)], -1)
+        outputs = self.decoder(inputs.flatten(end_dim=-2))
+        return self.likelihood(outputs.unflatten(0, z.shape[:-1]))
+
+    def _weights(self, y: Tensor | None, like: Tensor) -> Tensor:
+        """Labels as weights of the classes, (B, classes)."""
+        if y is None:
+            raise ValueError("this model is conditional: it needs labels")
+        assert self.classes is not None
+        return (y if y.is_floating_point() else F.one_hot(y, self.classes)).to(like)
+
+    def p_z(self) -> Latent:
+        """The prior p(z): batch shape (), event shape (latent_dim,)."""
+        return self.prior(self._encode_pseudo_inputs)
+
+    def _encode_pseudo_inputs(self, x: Tensor) -> Latent:
+        """q(z|x) of images that have no class of their own: they take the classes in turn."""
+        if self.classes is not None and len(x) < self.classes:
+            raise NotImplementedError(
+                f"a prior of {len(x)} images leaves classes out: type module.vae.prior.components={self.classes}"
+            )
+        return self.encode(x, self.classes_in_turn(len(x)))
+
+    def classes_in_turn(self, count: int) -> Tensor | None:
+        """Labels (count,) that go through the classes again and again; ``None`` where the model is told no class."""
+        if self.classes is None:
+            return None
+        return torch.arange(count, device=next(self.parameters()).device) % self.classes
+
+    def draw(self, count: int, temperature: float = 1.0) -> Tensor:
+        """Latents (count, latent_dim) drawn from the prior.
+
+        Args:
+            count: how many.
+            temperature: how far they lie from the centre of the prior, less than one for what is more typical.
+
+        Raises:
+            UserError: the temperature is not one, and the prior has no centre.
+        """
+        p_z = self.p_z()
+        z = p_z.sample((count,))
+        if temperature == 1:
+            return z
+        try:
+            return p_z.centre + temperature * (z - p_z.centre)
+        except NotImplementedError as error:
+            name = type(self.prior).__name__
+            raise UserError(f"temperature={temperature}: a {name} has no centre to be near to; type 1") from error
+
+    def sample(self, count: int, y: Tensor | None = None) -> Tensor:
+        """Pictures (count, C, H, W) of latents drawn from the prior: the means of p(x|z), z ~ p(z).
+
+        Labels y, (count,), are the classes in turn if not given.
+        """
+        return self.decode(self.draw(count), self.classes_in_turn(count) if y is None else y).mean
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Pictures (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""
+        return self.decode(self.encode(x, y).centre, y).mean
+
+    def log_weights(self, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
+        r"""Logarithms of importance weights of images (B, C, H, W), in nats, shape (samples, B).
+
+        .. math:: \log w_k = \log p(x|z_k) + \log p(z_k) - \log q(z_k|x), \qquad z_k \sim q(z|x)
+
+        Their mean estimates the ELBO; the logarithm of the mean weight is the importance-weighted bound on log p(x)
+        (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
+        """
+        z, log_q = self.encode(x, y).rsample_and_log_prob((samples,))  # (K, B, latent_dim), (K, B)
+        return self.decode(z, y).log_prob(x) + self.p_z().log_prob(z) - log_q

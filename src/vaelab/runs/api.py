@@ -1,0 +1,144 @@
+"""A trained model to use from Python, with NumPy arrays in and out: :func:`vaelab.load`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vaelab.evaluation.likelihood import bound, log_weights
+from vaelab.runs import checkpoint
+from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.random import evaluation_seed
+
+Floats = npt.NDArray[np.float32]
+_AT_ONCE = 500
+
+
+def local_folder(model: str | Path) -> Path:
+    """The folder of a model: the one that is named or, where there is none, its copy of the Hugging Face Hub's.
+
+    Raises:
+        UserError: there is neither, or nothing that can download it.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(model)):
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(
+            f'{model} is no folder here, and the hub needs huggingface_hub: type pip install -e ".[export]"'
+        ) from error
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=[checkpoint.WEIGHTS, checkpoint.SETTINGS]))
+    except Exception as error:  # of the network, the hub, or the disk
+        raise UserError(f"{model} is no folder here, and could not be downloaded: {first_line(error)}") from error
+
+
+class Model:
+    """A trained model, rebuilt from its checkpoint alone.
+
+    Images are arrays (N, C, H, W), or (N, H, W) of one channel: bytes from 0 to 255, or floats from 0 to 1. Where the
+    model was trained on binary images, grey ones are cut at one half first. A conditional model needs labels with them,
+    integers (N,). Nothing here changes torch's random state.
+
+    Args:
+        run: a run folder, a checkpoint, or ``latest``.
+        device: where it computes, as torch names it.
+
+    Attributes:
+        image_shape: (C, H, W).
+        latent_dim: the number of latent dimensions.
+        classes: how many classes a conditional model knows; ``None`` for one that is told none.
+        config: all that was chosen for its training.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is none of this project.
+    """
+
+    def __init__(self, run: str | Path = "latest", device: str = "cpu") -> None:
+        with evaluation_seed(torch.device("cpu")):  # building it draws weights
+            module, self.config = checkpoint.rebuild(checkpoint.find(run))
+        self.vae = module.vae.to(device)
+        self.image_shape, self.latent_dim, self.classes = self.vae.image_shape, self.vae.latent_dim, self.vae.classes
+        self._device = torch.device(device)
+        self._is_binary = self.config["data"].get("binarize", "none") != "none"
+
+    def encode(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
+        """Latent codes (N, latent_dim) of images: the centres of q(z|x)."""
+        return self._each(lambda x, y: self.vae.encode(x, y).centre, self._images(images), labels)
+
+    def decode(self, latents: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
+        """Pictures (N, C, H, W), in [0, 1], of latents (N, latent_dim): the means of p(x|z)."""
+        z = torch.tensor(np.asarray(latents, np.float32))
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise UserError(f"latents have shape {tuple(z.shape)}, not (N, {self.latent_dim})")
+        return self._each(lambda z, y: self.vae.decode(z, y).mean, z, labels)
+
+    def reconstruct(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
+        """Pictures (N, C, H, W), in [0, 1], of the codes of images."""
+        return self._each(self.vae.reconstruct, self._images(images), labels)
+
+    def sample(
+        self, count: int = 16, labels: npt.ArrayLike | None = None, seed: int = 0, temperature: float = 1.0
+    ) -> Floats:
+        """Pictures (count, C, H, W), in [0, 1], of latents drawn from the prior.
+
+        Args:
+            count: how many.
+            labels: of a conditional model, the class of each; the classes in turn by default.
+            seed: of the draw.
+            temperature: how far latents lie from the centre of the prior, less than one for what is more typical; of
+                a prior that has a centre.
+        """
+        with torch.no_grad(), evaluation_seed(self._device):
+            torch.manual_seed(seed)
+            z = self.vae.draw(count, temperature)
+        if labels is None and self.classes is not None:
+            labels = np.arange(count) % self.classes
+        return self.decode(z.cpu().numpy(), labels)
+
+    def score(
+        self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None, samples: int = 16, seed: int = 0
+    ) -> Floats:
+        """Lower bounds on log p(x), (N,), by importance sampling: nats, where the loss is a likelihood of the images.
+
+        Args:
+            images: as above.
+            labels: as above.
+            samples: the more, the higher and the nearer to log p(x).
+            seed: of their draw.
+        """
+        with evaluation_seed(self._device):
+            torch.manual_seed(seed)
+            return self._each(lambda x, y: bound(log_weights(self.vae, x, samples, y)), self._images(images), labels)
+
+    def _images(self, images: npt.ArrayLike) -> Tensor:
+        array = np.asarray(images)
+        if array.ndim == 3 and self.image_shape[0] == 1:
+            array = array[:, None]
+        if array.ndim != 4 or array.shape[1:] != self.image_shape:
+            raise UserError(f"images have shape {array.shape}, not (N, {', '.join(map(str, self.image_shape))})")
+        x = torch.tensor(np.ascontiguousarray(array), dtype=torch.float32)
+        if array.dtype == np.uint8:
+            x = x / 255
+        elif not (np.issubdtype(array.dtype, np.floating) and len(x) and x.min() >= 0 and x.max() <= 1):
+            raise UserError(f"images are {array.dtype}, not bytes from 0 to 255 or floats from 0 to 1")
+        return (x > 0.5).float() if self._is_binary else x
+
+    @torch.no_grad()
+    def _each(self, function: Any, values: Tensor, labels: npt.ArrayLike | None) -> Floats:
+        """What a function of a batch and its labels makes of all."""
+        if self.classes is None:
+            parts: list[Tensor | None] = [None] * len(values.split(_AT_ONCE))
+        else:
+            y = torch.tensor(np.array([] if labels is None else labels), dtype=torch.int64)
+            if y.shape != values.shape[:1] or (len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.classes):
+                raise UserError(f"this model needs a label from 0 to {self.classes - 1} for each of {len(values)}")
+            parts = [part.to(self._device) for part in y.split(_AT_ONCE)]
+        batches = zip(values.split(_AT_ONCE), parts, strict=True)
+        return np.concatenate([function(x.to(self._device), y).float().cpu().numpy() for x, y in batches])

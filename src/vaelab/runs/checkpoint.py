@@ -1,0 +1,248 @@
+"""Checkpoints: where they are, what is in them, and how a model is built again from one alone.
+
+A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only; or what is
+left of one for others, ``model.safetensors`` with a ``config.json``. Reading either runs nothing: the one is loaded
+with ``weights_only``, the other cannot hold more than tensors, and of its configuration nothing is built but this
+package's own models, objectives and data sets.
+"""
+
+import importlib
+import json
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.paths import ROOT
+from vaelab.training.lightning_module import VAEModule
+
+# How sources call the folder that holds their data, in the order of how much it is theirs.
+DATA_PATHS = ("folder", "data_dir", "cache_dir")
+# What is left of a checkpoint for others: its weights, and beside them what they are weights of.
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+
+_TARGET = re.compile(
+    r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Za-z]\w*)"
+)
+
+
+def find(run: str | Path, prefer: str = "best") -> Path:
+    """The checkpoint that ``run`` means.
+
+    Args:
+        run: a checkpoint file; a run folder, or one with ``model.safetensors``; or ``latest``, the run started last.
+        prefer: of a run folder's checkpoints, ``best`` or ``last``; the other one is taken where it is missing.
+
+    Raises:
+        UserError: there is none.
+    """
+    is_latest = str(run) in ("latest", "last")  # the second is Lightning's word
+    path = (ROOT / "logs" / "train" / "latest" if is_latest else Path(str(run)).expanduser()).resolve()
+    if path.is_file():
+        return path
+    if not path.exists():
+        if is_latest:
+            raise UserError("no run has finished an epoch yet: train one (python src/train.py), or name a run folder")
+        raise UserError(f"{path} does not exist: type a run folder (logs/train/runs/...), a checkpoint, or latest")
+    for name in (prefer, "best", "last"):
+        if (path / "checkpoints" / f"{name}.ckpt").is_file():
+            return path / "checkpoints" / f"{name}.ckpt"
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
+    raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The checkpoint's contents, on the CPU.
+
+    Raises:
+        UserError: it cannot be read, holds more than plain containers and tensors, or is not one of this project's.
+    """
+    if path.suffix == ".safetensors":
+        return _checked_format(_read_safetensors(path), path)
+    _check_archive(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was not loaded, because it holds more than tensors and plain values, or is damaged: "
+            "use a checkpoint written by this project"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({first_line(error)}): it is damaged or something else"
+        ) from error
+    return _checked_format(checkpoint, path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Weights and the configuration beside them, in the place of a checkpoint."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f'{path} needs safetensors: type pip install -e ".[export]"') from error
+    settings = path.with_name(SETTINGS)
+    try:
+        stored = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{settings} cannot be read as the configuration of {path.name}: {first_line(error)}"
+        ) from error
+    try:
+        weights = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): it is damaged or something else") from error
+    return {"vaelab": stored, "state_dict": weights}
+
+
+def _checked_format(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """A checkpoint's contents, if they are one's."""
+    if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("vaelab"), dict) and "state_dict" in checkpoint):
+        raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
+    if checkpoint["vaelab"].get("format") != 1:
+        raise UserError(f"{path} was written by another version of this project, which this one cannot read")
+    return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses what is no archive as torch writes it, or would take more memory than it has bytes.
+
+    torch stores what it writes as it is. Compressed, a small file can hold as many zeros as a machine has memory; so
+    can the format that torch wrote years ago, which says how large a tensor is before it has read it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        claimed = sum(entry.file_size for entry in entries)
+        honest = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if honest and claimed <= path.stat().st_size:
+            return
+        reason = f"its {path.stat().st_size:,} bytes claim to hold {claimed:,}"
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        reason = first_line(error)
+    raise UserError(f"{path} cannot be read as a checkpoint ({reason}): it is damaged or something else")
+
+
+def _is_ours(target: str) -> bool:
+    """Whether a name is that of a class or function which one of this package's modules defines, not just imports.
+
+    A package's own modules define what it exports.
+    """
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        return False
+    try:
+        part = getattr(importlib.import_module(match[1]), match[2], None)
+    except ImportError:
+        return False
+    origin = str(getattr(part, "__module__", None))
+    return origin == match[1] or origin.startswith(f"{match[1]}.")
+
+
+def _checked(node: Any, path: Path) -> Any:
+    """A copy of a part of a checkpoint's configuration, if there is nothing in it but what belongs into one.
+
+    What is not known to be harmless is refused, whatever it is: Hydra would look into containers of other kinds too.
+    """
+    if type(node) is list:
+        return [_checked(child, path) for child in node]
+    if type(node) is dict and all(type(key) is str for key in node):
+        if "_target_" in node and not (type(node["_target_"]) is str and _is_ours(node["_target_"])):
+            raise UserError(f"{path} was refused: its configuration names {node['_target_']!r}, no model or data set")
+        return {key: _checked(child, path) for key, child in node.items()}
+    if type(node) is str and "${" in node:
+        raise UserError(f"{path} was refused: its configuration contains an interpolation, {node!r}")
+    if node is None or type(node) in (str, int, float, bool):
+        return node
+    raise UserError(f"{path} was refused: its configuration contains a {type(node).__name__}, no plain value")
+
+
+def _build(config: Any, path: Path) -> Any:
+    """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
+    return instantiate(_checked(config, path), _convert_="all")
+
+
+def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
+    """The trained module, in evaluation mode on the CPU, and the configuration it was trained with.
+
+    Raises:
+        UserError: see :func:`read`; or the configuration names what it must not, or does not fit the weights.
+    """
+    checkpoint = read(path)
+    try:
+        config = checkpoint["vaelab"]["config"]
+        parts = config["module"]
+        _check_sizes(parts["vae"], checkpoint, path)
+        module = VAEModule(vae=_build(parts["vae"], path), objective=_build(parts["objective"], path))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a checkpoint of this project: its configuration is incomplete") from error
+    module.config = config
+    load_weights(module, checkpoint, path)
+    return module.eval(), config
+
+
+def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:
+    """The data module of a checkpoint's configuration, with folders of this machine where its own are not there.
+
+    Args:
+        config: as :func:`rebuild` returns it.
+        path: the checkpoint, for messages.
+        data_dir: where the data set's files are now, if they have moved.
+    """
+    source = dict(config["data"]["source"])
+    for key in DATA_PATHS:
+        if key == "folder" or key not in source:
+            continue
+        value = source[key]
+        unknown = value is None and (key == "data_dir" or "folder" in source)  # of other sources it is a choice
+        if unknown or (value is not None and not Path(str(value)).is_dir()):
+            # From another machine: nothing is written to a place that a checkpoint has made up.
+            source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
+            source[key] = source[key] or str(ROOT / "data")
+    if data_dir is not None:
+        source[next(key for key in DATA_PATHS if key in source)] = data_dir
+    return _build({**config["data"], "source": source}, path)
+
+
+def _check_sizes(vae: Any, checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuses a configuration of other weights than there are, before any memory is taken for them."""
+    with torch.device("meta"):
+        model = _build(vae, path)
+    wanted = {f"vae.{name}": value.shape for name, value in model.state_dict().items()}
+    weights = checkpoint["state_dict"].items()
+    if wanted != {name: getattr(value, "shape", None) for name, value in weights if name.startswith("vae.")}:
+        raise _another_model(checkpoint, path)
+
+
+def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
+    """Loads a checkpoint's weights into a module, all of them.
+
+    Raises:
+        UserError: they are another model's.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise _another_model(checkpoint, path) from error
+
+
+def _another_model(checkpoint: dict[str, Any], path: Path) -> UserError:
+    return UserError(
+        f"{path} holds another model than this configuration: type the options it was trained with, "
+        f"{_options(checkpoint)}"
+    )
+
+
+def _options(checkpoint: dict[str, Any]) -> str:
+    config = checkpoint["vaelab"]["config"]
+    choices = config.get("choices", {})
+    names = ("data", "model", "loss", "prior", "posterior")
+    return " ".join([*(f"{n}={choices[n]}" for n in names if n in choices), f"latent_dim={config.get('latent_dim')}"])

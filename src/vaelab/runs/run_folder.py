@@ -1,0 +1,144 @@
+"""The folder of a run: which files it holds, and what is in them."""
+
+import json
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vaelab.runtime.renamed import up_to_date
+
+log = logging.getLogger(__name__)
+
+TITLE_GROUPS = ("data", "model", "loss", "objective")  # the choices by which people name a model
+_DEPTH = 3  # levels of folders in which runs are searched
+
+
+class RunFolder:
+    """The folder of a training or of an evaluation.
+
+    Its contents are read when they are first used. A file that is missing or damaged counts as empty.
+
+    Args:
+        path: of the folder.
+
+    Attributes:
+        config_file: the resolved configuration, and what was typed (``overrides``).
+        metrics_file: the final metrics of a training; it is missing until the training is complete.
+        metrics_csv: the metrics over time.
+        about_file: versions, machine, numbers of images.
+        evaluation_file: the metrics of an evaluation, with units, errors and protocol.
+        latents_file: codes of test images, for the report.
+        report_file: the report.
+        images: the folder of plots and animations.
+        failure_file: why a job of a sweep failed.
+        lock_file: locked while a training writes here.
+        damaged: names of files that could not be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.json"
+        self.metrics_csv = path / "metrics.csv"
+        self.about_file = path / "about.json"
+        self.evaluation_file = path / "evaluation.json"
+        self.latents_file = path / "latents.npz"
+        self.report_file = path / "report.html"
+        self.images = path / "pictures"
+        self.failure_file = path / "failed.txt"
+        self.lock_file = path / ".lock"
+        self._checkpoints = path / "checkpoints"
+        self.damaged: list[str] = []
+
+    @classmethod
+    def around(cls, checkpoint: Path) -> "RunFolder | None":
+        """The run folder in which a checkpoint lies; ``None`` if the checkpoint lies elsewhere."""
+        folder = cls(checkpoint.parent.parent)
+        return folder if checkpoint.parent == folder._checkpoints else None
+
+    def checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint: ``best`` or ``last``."""
+        return self._checkpoints / f"{name}.ckpt"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether any checkpoint was written."""
+        return any(self._checkpoints.glob("*.ckpt"))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the folder of one training or one evaluation."""
+        return self._checkpoints.is_dir() or any(
+            file.is_file() for file in (self.config_file, self.evaluation_file, self.metrics_file)
+        )
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, with the present names of classes."""
+        return up_to_date(self._read(self.config_file, lambda path: OmegaConf.to_container(OmegaConf.load(path))))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The final metrics."""
+        return self._read(self.metrics_file, _json)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """The evaluation: ``protocol``, ``metrics``, ``arrays`` and ``remarks``."""
+        found = self._read(self.evaluation_file, _json)
+        return {"metrics" if key == "figures" else key: value for key, value in found.items()}  # figures: until 0.1.0
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Versions, machine and numbers of images."""
+        return self._read(self.about_file, _json)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The chosen option of every group."""
+        found = self.config.get("choices") or self.evaluation.get("protocol", {}).get("choices")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The configuration of a training, or the protocol of an evaluation."""
+        return self.config or self.evaluation.get("protocol", {})
+
+    @property
+    def title(self) -> str:
+        """The main choices in a few words."""
+        chosen = [str(self.choices[name]) for name in TITLE_GROUPS if self.choices.get(name)]
+        return " · ".join(chosen) or self.path.resolve().name
+
+    def _read(self, path: Path, how: Callable[[Path], Any]) -> dict[str, Any]:
+        if not path.is_file():
+            return {}
+        try:
+            values = how(path)
+            if isinstance(values, dict):
+                return values
+        except Exception as error:  # incomplete, or a file of another kind
+            log.warning("%s could not be read: %s", path, type(error).__name__)
+        self.damaged.append(path.name)
+        return {}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def runs_in(folder: str | Path) -> dict[str, Path]:
+    """The runs below a folder, by their relative paths; none if the folder is a run itself, or not a folder."""
+    root = Path(folder).expanduser()
+    if str(folder) == "latest" or not root.is_dir() or (root / "checkpoints").is_dir():
+        return {}
+    found = (path.parent for depth in range(1, _DEPTH + 1) for path in root.glob("*/" * depth + "checkpoints"))
+    runs = {str(path.relative_to(root)): path for path in found if RunFolder(path).has_checkpoints}
+    base = root.resolve()
+    there = {base / name for name in runs}  # a link to one of these runs (as latest is) is not another run
+    runs = {name: path for name, path in runs.items() if path.resolve() == base / name or path.resolve() not in there}
+    return dict(sorted(runs.items(), key=lambda run: [(len(part), part) for part in run[0].split("/")]))

@@ -1,0 +1,12 @@
+"""Where the project is, and its configuration tree."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = ROOT / "configs"
+FAILURE = "failed.txt"  # in the folder of a sweep's job that failed: why
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))

@@ -1,0 +1,1 @@
+"""One training, from the first step to the last checkpoint."""

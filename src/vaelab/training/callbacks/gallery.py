@@ -1,0 +1,44 @@
+"""The pictures of a tested model, see :mod:`vaelab.visualization.gallery`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import lightning as L
+
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.console import best_effort
+from vaelab.runtime.random import eval_mode
+from vaelab.training.callbacks.image_logging import log_image
+from vaelab.training.lightning_module import VAEModule
+from vaelab.training.loggers import CSVLogger
+from vaelab.visualization.gallery import GalleryImage
+
+
+class Gallery(L.Callback):
+    """Draws pictures once, after the test, with the weights and of the images that were tested.
+
+    Each goes to ``<folder>/<name>.png`` and, as ``test/<name>``, to W&B and TensorBoard.
+
+    Args:
+        folder: where the files go.
+        pictures: name to function; ``None``, or settings of none, for one that is left out.
+        images: look at so many test images, evenly spaced.
+    """
+
+    def __init__(
+        self, folder: str, pictures: Mapping[str, Callable[[TrainedModel], GalleryImage] | None], images: int = 10_000
+    ) -> None:
+        self.folder, self.pictures, self.images = Path(folder), pictures, images
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, VAEModule)
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        logger = next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
+        run = None if logger is None else logger.path.parent
+        subject = TrainedModel.of(pl_module, datamodule, self.images, run)
+        for name, draw in self.pictures.items():
+            if callable(draw):
+                with best_effort(name), eval_mode(pl_module):
+                    log_image(trainer, self.folder, name, draw(subject).picture, "test")

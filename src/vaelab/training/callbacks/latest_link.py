@@ -1,0 +1,34 @@
+"""Where the newest training is found."""
+
+import logging
+import os
+from pathlib import Path
+
+import lightning as L
+
+from vaelab.runtime.paths import ROOT
+
+log = logging.getLogger(__name__)
+
+
+class LatestLink(L.Callback):
+    """Makes ``logs/train/latest`` this run, if the run is somewhere below ``logs/train``, as soon as it has weights."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._point()  # there is a checkpoint in a moment
+
+    def _point(self) -> None:
+        home = ROOT / "logs" / "train"
+        if home not in self.run_dir.parents:
+            return
+        partial = home / f".latest.{os.getpid()}"
+        try:
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(os.path.relpath(self.run_dir, home))
+            os.replace(partial, home / "latest")
+        except OSError as error:
+            log.warning("%s could not be pointed at this run: %s", home / "latest", error)

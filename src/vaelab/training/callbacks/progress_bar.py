@@ -1,0 +1,120 @@
+"""One progress bar for the whole training, with the time left; without a terminal, a line per epoch."""
+
+import time
+from typing import Any
+
+import lightning as L
+from rich import get_console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from vaelab.runtime.console import log_line, print_line
+
+_EVERY = 0.4  # seconds between two pictures of the bar
+
+
+class ProgressBar(L.Callback):
+    """Shows epochs, steps, the latest validation ELBO, the time passed and the time left.
+
+    It is drawn between two steps. By a thread of its own, as Rich would have it, it is in the way of the steps.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._pending = 0
+        self._last = self._started = 0.0
+        self._steps = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._started, self._steps = time.monotonic(), 0
+        self._total = _total_batches(trainer)
+        self._done_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        if get_console().is_terminal:
+            self._bar = Bar(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=get_console(),
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task("training", total=self._total, completed=self._done_before, figures="")
+            self._bar.start()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=_epoch(trainer), refresh=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._steps += 1
+        self._pending += 1
+        self._draw()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draws the bar, if that is long ago."""
+        if self._bar is None or time.monotonic() - self._last < _EVERY:
+            return
+        self._bar.update(self._task, advance=self._pending, refresh=True)
+        self._pending, self._last = 0, time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        elbo = trainer.callback_metrics.get("val/elbo")
+        figures = f"val/elbo {float(elbo):.2f}" if elbo is not None else ""
+        if self._bar is not None:
+            self._bar.update(self._task, figures=figures, refresh=True)
+            log_line(f"{_epoch(trainer)}: {figures}")
+        elif self._steps:
+            passed = time.monotonic() - self._started
+            left = passed / self._steps * max(self._total - self._done_before - self._steps, 0) if self._total else None
+            remaining = f", {left:.0f} s left" if left is not None else ""
+            print_line(f"{_epoch(trainer)}: {figures}, {passed:.0f} s passed{remaining}")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, advance=self._pending, refresh=True)
+            self._bar.stop()
+            self._bar = None
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    last = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{last}"
+
+
+def _total_batches(trainer: L.Trainer) -> int | None:
+    """Training batches of the whole training, where that is known."""
+    limits = []
+    if trainer.max_epochs and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * trainer.num_training_batches)
+    if trainer.max_steps and trainer.max_steps > 0:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    return int(min(limits)) if limits and min(limits) != float("inf") else None

@@ -1,0 +1,177 @@
+"""A page in which one moves through a model's latent space: what ``explore.py`` runs.
+
+The page is one file. It holds the decoder as a graph with its weights (see :mod:`vaelab.visualization.explorer.graph`), test images
+with their codes, and draws from the prior, and computes everything else itself.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vaelab.models.distributions.latents import dimension_kls
+from vaelab.models.vae import VAE
+from vaelab.runs.trained_model import TrainedModel, evenly_spaced
+from vaelab.runtime.errors import UserError
+from vaelab.visualization.explorer.graph import trace
+from vaelab.visualization.plots.latent_paths import principal_axes
+from vaelab.visualization.plots.style import PALETTE
+
+_SPRITE_PIXELS = 6_000_000  # of all test images together; larger images are made smaller
+_COMPARED = 500  # images whose posteriors are compared with the prior
+_CHOICES = ("data", "model", "loss", "prior", "posterior", "objective")
+
+
+@torch.no_grad()
+def contents(path: Path, images: int, draws: int, seed: int, data_dir: str | None = None) -> dict[str, Any]:
+    """Everything that the page of a checkpoint shows, as JSON; arrays are float32, little-endian, in base 64.
+
+    Args:
+        path: the checkpoint.
+        images: how many test images.
+        draws: how many latents from the prior.
+        seed: of the draws.
+        data_dir: where the data set's files are now, if they have moved.
+    """
+    subject = TrainedModel.load(path, data_dir)
+    vae = subject.vae
+    graph = trace(vae)
+    torch.manual_seed(seed)
+    p_z = vae.p_z()
+    drawn = p_z.sample(torch.Size((draws,)))
+    try:
+        centre = p_z.centre.tolist()
+    except NotImplementedError:
+        centre = None
+    choices = subject.choices
+    facts = [(name, str(choices[name])) for name in _CHOICES if choices.get(name) is not None]
+    folder = subject.run or path
+    name = choices.get("experiment") or f"{choices.get('model', 'a model')} on {choices.get('data', 'images')}"
+    prior = {"draws": _packed(drawn), "centre": centre, "name": choices.get("prior") or type(vae.prior).__name__}
+    return {
+        "title": name,
+        "facts": [*facts, ("latent_dim", str(vae.latent_dim)), ("run", folder.name)],
+        "graph": graph.as_json(),
+        "weights": _packed(torch.from_numpy(graph.weights)),
+        "latentDim": vae.latent_dim,
+        "conditional": vae.classes is not None,
+        "palette": PALETTE,
+        "prior": prior,
+        **(_seen(subject, images) if images else _unseen(vae, drawn)),
+    }
+
+
+def _unseen(vae: VAE, drawn: Tensor) -> dict[str, Any]:
+    """What is known of latent space without the images: the prior."""
+    return {
+        "classes": [str(label) for label in range(vae.classes or 1)],
+        "points": {"count": 0, "codes": "", "labels": [], "side": list(vae.image_shape[1:])},
+        "plane": _plane(drawn),
+        "order": list(range(vae.latent_dim)),
+        "variance": None,
+        "kl": None,
+        "classMeans": None,
+        "attributes": [],
+    }
+
+
+def _seen(subject: TrainedModel, images: int) -> dict[str, Any]:
+    """Test images with their codes, and what these say about latent space."""
+    try:
+        whole = subject.splits["test"]
+    except UserError as error:
+        raise UserError(f"{error}; or images=0 to explore without test images") from error
+    shown = subject.images("test", images)
+    codes = subject.codes(shown)
+    if len(codes) < 2:
+        raise UserError("there is one test image, and a map needs two: type images=0 to explore without")
+    vae = subject.vae
+    kls = dimension_kls(subject.posterior(subject.images("test", _COMPARED)), vae.p_z())
+    variance = codes.var(0)
+    attributes = []
+    for name, values in zip(subject.factor_names, () if shown.factors is None else shown.factors.T, strict=False):
+        high, low = values > values.median(), values < values.median()
+        if high.any() and low.any():
+            attributes.append({"name": name, "direction": (codes[high].mean(0) - codes[low].mean(0)).tolist()})
+    return {
+        "classes": subject.classes or ("",),
+        "points": {
+            "count": len(codes),
+            "codes": _packed(codes),
+            "labels": shown.labels.tolist(),
+            "numbers": evenly_spaced(len(whole.images), images).tolist(),
+            **_sprite(shown.images),
+        },
+        "plane": _plane(codes),
+        "order": variance.argsort(descending=True).tolist(),
+        "variance": variance.tolist(),
+        "kl": None if kls is None else kls.mean(0).tolist(),
+        # Of a model that is told the class it is not in the code.
+        "classMeans": None if vae.classes is not None else _class_means(codes, shown.labels, len(subject.classes)),
+        "attributes": attributes,
+    }
+
+
+def _class_means(codes: Tensor, labels: Tensor, classes: int) -> list[list[float] | None] | None:
+    """The mean code of each class that there is; ``None`` where there are not two."""
+    if len(labels.unique()) < 2:
+        return None
+    of_each = [codes[labels == label] for label in range(classes)]
+    return [part.mean(0).tolist() if len(part) else None for part in of_each]
+
+
+def _plane(points: Tensor) -> dict[str, Any]:
+    """What the map shows: latents themselves up to two dimensions, of more their principal axes."""
+    dims = points.shape[1]
+    if dims <= 2:
+        mean, axes = torch.zeros(dims), torch.eye(dims)
+        names = [f"z[{dim}]" for dim in range(dims)]
+    else:
+        mean, axes, shares = principal_axes(points)
+        names = [f"PC {i}, {share:.0%} of the variance" for i, share in enumerate(shares.tolist(), 1)]
+    return {"mean": mean.tolist(), "axes": axes.tolist(), "names": names}
+
+
+def _sprite(images: Tensor) -> dict[str, Any]:
+    """Images (N, C, H, W) as one PNG, row after row, with the size of each and how many there are in a row."""
+    count, channels, height, width = images.shape
+    if channels not in (1, 3):  # shown as the page shows what is decoded
+        images = images[:, :1]
+    shrink = math.ceil(math.sqrt(count * height * width / _SPRITE_PIXELS))
+    if shrink > 1:
+        means = torch.nn.functional.avg_pool2d(images.float(), shrink, ceil_mode=True)
+        images = means.round().to(torch.uint8)
+        height, width = images.shape[2:]
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = images.new_zeros(rows * columns, *images.shape[1:])
+    sheet[:count] = images
+    tiled = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1)
+    file = io.BytesIO()
+    Image.fromarray(tiled.squeeze(-1).numpy()).save(file, format="PNG", optimize=True)
+    return {"sprite": base64.b64encode(file.getvalue()).decode(), "side": [height, width], "columns": columns}
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(np.ascontiguousarray(values.numpy(), "<f4").tobytes()).decode()
+
+
+def render(page: dict[str, Any]) -> str:
+    """The page as HTML, complete in itself."""
+    folder = resources.files("vaelab.visualization.explorer")
+    parts = {name: (folder / name).read_text("utf-8") for name in ("explorer.css", "decoder.js", "explorer.js")}
+    parts["colours.css"] = (resources.files("vaelab.visualization") / "colours.css").read_text("utf-8")
+    parts["title"] = html.escape(f"{page['title']}: latent space")
+    # Nothing in it ends the element that holds it.
+    parts["data"] = json.dumps(page, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return re.sub(r"\{\{([\w.]+)\}\}", lambda found: parts[found[1]], (folder / "explorer.html").read_text("utf-8"))

@@ -1,0 +1,98 @@
+"""Charts of latent space, errors and losses; and two models side by side."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vaelab.runs import metrics
+from vaelab.runs.metrics_csv import read_rows
+from vaelab.runs.trained_model import TrainedModel
+from vaelab.runtime.errors import NotApplicable, UserError
+from vaelab.visualization import plots
+from vaelab.visualization.gallery.gallery_image import GalleryImage
+from vaelab.visualization.gallery.samples import samples
+from vaelab.visualization.plots.charts import Curve
+
+
+def latents(subject: TrainedModel) -> GalleryImage:
+    """Posterior means and log-variances of the test images in two dimensions, coloured by class."""
+    codes, log_variances = subject.codes_of_test
+    labels = subject.test.labels
+    arrays = {"latents": codes, "labels": labels} | ({} if log_variances is None else {"log_variances": log_variances})
+    return GalleryImage(plots.latent_scatter(codes, log_variances, labels, subject.classes), arrays)
+
+
+def errors(subject: TrainedModel) -> GalleryImage:
+    """A histogram of the test images' mean squared reconstruction errors."""
+    parts = []
+    for start in range(0, len(subject.test.images), 500):  # the pixels of all at once would fill the memory
+        images = subject.test.part(slice(start, start + 500))
+        decoded = subject.decode(subject.codes_of_test[0][start : start + 500], images.labels)
+        parts.append((decoded - subject.pixels(images.images).float().cpu()).square().mean((1, 2, 3)))
+    each = torch.cat(parts)
+    return GalleryImage(plots.error_histogram(each), {"errors": each})
+
+
+def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction", "kl")) -> GalleryImage:
+    """Training and validation terms over the steps, from the run's ``metrics.csv``.
+
+    Args:
+        subject: the model.
+        terms: as logged.
+    """
+    path = None if subject.run is None else subject.run / "metrics.csv"
+    if path is None or not path.is_file():
+        raise NotApplicable("there is no metrics.csv in a run folder around the checkpoint; logger=csv writes it")
+    rows = read_rows(path)
+    curves: dict[str, dict[str, Curve]] = {}
+    for term in terms:
+        for split in ("train", "val"):
+            points = [(int(row["step"]) + 1, float(row[name])) for row in rows if row.get(name := f"{split}/{term}")]
+            if points:
+                steps, values = zip(*points, strict=True)
+                curves.setdefault(term, {})[split] = (steps, values)
+    if not curves:
+        raise NotApplicable(f"metrics.csv holds none of {', '.join(terms)}")
+    # Where a training was validated within an epoch, too, there seem to be fewer steps in it.
+    validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
+    epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
+    counted = {term: metrics.term_unit(f"val/{term}", subject.is_normalized) for term in curves}
+    units = {term: f"{unit}, per image" if unit else "per image" for term, unit in counted.items()}
+    arrays = {
+        f"{split}/{term}": torch.tensor(curve, dtype=torch.float64).T
+        for term, splits in curves.items()
+        for split, curve in splits.items()
+    }
+    return GalleryImage(plots.loss_curves(curves, max(epochs, default=None), units), arrays)
+
+
+def comparison(subject: TrainedModel, beside: str | None, count: int = 64, seed: int = 0) -> GalleryImage:
+    """Samples and latent codes of the same test images, of this model and of another one.
+
+    Args:
+        subject: the model.
+        beside: the other one's run.
+        count: samples of each.
+        seed: of these.
+
+    Raises:
+        UserError: there is no other model, or it is of images of another shape.
+    """
+    if beside is None:
+        raise NotApplicable("what=comparison needs another model of the same images: type beside=<its run folder>")
+    models = [subject, TrainedModel.load(beside)]
+    shapes = {model.vae.image_shape for model in models}
+    if len(shapes) > 1:
+        raise UserError(f"beside={beside}: the two models are of images of different shapes, {sorted(shapes)}")
+    objectives = [str(model.choices.get("objective")) for model in models]
+    titles = objectives if len(set(objectives)) == 2 else ["this model", str(beside)]
+    pictures, codes = [], []
+    for model in models:
+        torch.manual_seed(seed)
+        pictures.append(samples(model, count).arrays["pictures"])
+        codes.append(model.codes(subject.test))
+    labels = subject.test.labels
+    picture = plots.compare(titles, pictures, codes, labels, subject.classes)
+    return GalleryImage(
+        picture, {"pictures": torch.stack(pictures), "latents": codes[0], "latents_beside": codes[1], "labels": labels}
+    )

@@ -1,0 +1,48 @@
+"""Pictures as functions of arrays: the same ones are drawn by callbacks, evaluation and generation.
+
+Images come in as floats in [0, 1], shape (N, C, H, W), with one or three channels; a picture is a uint8 array
+(height, width, 3). Grids are the images' own pixels; names and charts are drawn by Matplotlib, which is imported when
+the first is drawn and whose global state is left alone.
+"""
+
+from vaelab.visualization.plots.charts import compare, error_histogram, latent_scatter, loss_curves
+from vaelab.visualization.plots.evaluation import convergence, dimension_bars
+from vaelab.visualization.plots.files import save_gif, save_png
+from vaelab.visualization.plots.grids import (
+    at_most,
+    captioned,
+    class_reconstructions,
+    image_grid,
+    labelled_grid,
+    manifold,
+    reconstruction_grid,
+)
+from vaelab.visualization.plots.latent_paths import manifold_latents, pca, straight_path
+from vaelab.visualization.plots.style import RGBImage
+from vaelab.visualization.plots.sweeps import curves_over, heat_map, rate_distortion, slices
+
+__all__ = [
+    "RGBImage",
+    "at_most",
+    "captioned",
+    "class_reconstructions",
+    "compare",
+    "convergence",
+    "curves_over",
+    "dimension_bars",
+    "error_histogram",
+    "heat_map",
+    "image_grid",
+    "labelled_grid",
+    "latent_scatter",
+    "loss_curves",
+    "manifold",
+    "manifold_latents",
+    "pca",
+    "rate_distortion",
+    "reconstruction_grid",
+    "save_gif",
+    "save_png",
+    "slices",
+    "straight_path",
+]

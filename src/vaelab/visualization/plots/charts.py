@@ -1,0 +1,191 @@
+"""Figures with axes: latent space, errors, losses, two models side by side."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from vaelab.visualization.plots.grids import image_grid
+from vaelab.visualization.plots.latent_paths import pca
+from vaelab.visualization.plots.style import (
+    PALETTE,
+    SPLIT_COLOURS,
+    RGBImage,
+    new_figure,
+    rendered,
+    show_grid,
+    spread_texts,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
+
+
+def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, classes: Sequence[str]) -> RGBImage:
+    """Posterior means and, beside them, posterior log-variances of test images, coloured by class.
+
+    Two dimensions are shown as they are, more by their first two principal components, and one along the classes.
+
+    Args:
+        means: (N, D).
+        log_variances: (N, D), or ``None`` for the means alone.
+        labels: (N,), classes from 0.
+        classes: their names; with fewer than two there are no colours.
+    """
+    panels = [("latent codes" if log_variances is None else "posterior means", means, "z_{}")]
+    if log_variances is not None:
+        panels.append(("posterior log-variances", log_variances, r"\log\,\sigma_{}^2"))
+    with new_figure(6.2 * len(panels) + 1.2, 5.8) as figure:
+        rows = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, points, symbol) in zip(rows, panels, strict=True):
+            _scatter(axes, name, points, symbol, labels, classes)
+        _class_bar(figure, list(rows), classes)
+        figure.suptitle(f"Latent space of {len(means):,} test images")
+        spread_texts(figure)
+        return rendered(figure)
+
+
+def error_histogram(errors: Tensor) -> RGBImage:
+    """How many test images have which reconstruction error: mean squared errors per pixel and channel, shape (N,)."""
+    values = errors.detach().float().cpu().numpy()
+    with new_figure(7.5, 4.6) as figure:
+        axes = figure.subplots()
+        axes.hist(values, bins=min(60, max(5, len(values) // 10)), color=PALETTE[0], edgecolor="white", linewidth=0.4)
+        for name, value, line in (("mean", values.mean(), "-"), ("median", np.median(values), "--")):
+            axes.axvline(value, color="black", linestyle=line, linewidth=1.2, label=f"{name} {value:#.3g}")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("mean squared error per pixel (black 0, white 1)")
+        axes.set_ylabel("images")
+        axes.set_title(f"Reconstruction errors of {len(values):,} test images")
+        axes.legend()
+        return rendered(figure)
+
+
+def loss_curves(
+    curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float | None, units: Mapping[str, str]
+) -> RGBImage:
+    """A panel for each term: what it was in training and in validation, over steps, with epochs on top.
+
+    Args:
+        curves: term, split, (steps, values).
+        steps_per_epoch: optimiser steps; ``None`` for no epochs on top.
+        units: of a term's values.
+    """
+    with new_figure(5.2 * len(curves), 4.6) as figure:
+        for axes, (term, splits) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+            for split, (steps, values) in splits.items():
+                marker = "o" if len(steps) <= 30 else ""
+                axes.plot(steps, values, color=SPLIT_COLOURS[split], marker=marker, markersize=3.5, label=split)
+            axes.set_xlim(left=0)
+            _without_the_start(axes, splits.values())
+            axes.set_title(term)
+            axes.set_xlabel("steps")
+            axes.set_ylabel(f"{term} ({units[term]})")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if steps_per_epoch is not None:
+                per = steps_per_epoch
+                top = axes.secondary_xaxis("top", functions=(lambda x, per=per: x / per, lambda x, per=per: x * per))
+                top.set_xlabel("epochs")
+                top.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
+        return rendered(figure)
+
+
+def compare(
+    titles: Sequence[str], samples: Sequence[Tensor], codes: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
+) -> RGBImage:
+    """Models side by side: a column each, samples (N, C, H, W) over the latent codes (M, D) of the same images.
+
+    Args:
+        titles: of the models.
+        samples: of each.
+        codes: of each.
+        labels: (M,), classes from 0, of the images encoded.
+        classes: their names.
+    """
+    with new_figure(6.0 * len(titles) + 1.2, 11) as figure:
+        above, below = figure.subplots(2, len(titles), squeeze=False)
+        for i, title in enumerate(titles):
+            grid = image_grid(samples[i])
+            show_grid(above[i], grid)
+            above[i].set_title(f"{title}: samples")
+            _scatter(below[i], f"{title}: latent codes", codes[i], "z_{}", labels, classes)
+        _class_bar(figure, list(below), classes)
+        spread_texts(figure)
+        return rendered(figure)
+
+
+def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tensor, classes: Sequence[str]) -> None:
+    """One panel of points (N, D), whose dimensions are called by a symbol with a number."""
+    points = points.detach().float().cpu()
+    # In an order of chance, else the last class would hide the others.
+    chance = np.random.default_rng(0)
+    order = chance.permutation(len(points))
+    codes = labels.cpu().numpy()[order]
+    names = [f"${symbol.format(i)}$" for i in (1, 2)]
+    if points.shape[1] > 2:
+        points, explained = pca(points)
+        names = [f"component {i + 1} ({part:.0%} of the variance)" for i, part in enumerate(explained.tolist())]
+    x = points[:, 0].numpy()[order]
+    if points.shape[1] == 1:
+        y, names[1] = codes + chance.uniform(-0.35, 0.35, len(codes)), "class"
+    else:
+        y = points[:, 1].numpy()[order]
+        axes.set_aspect("equal", adjustable="datalim")
+    colors: dict[str, Any] = {"color": PALETTE[0]}
+    if len(classes) > 1:
+        colors = {"c": codes, "cmap": _class_colors(len(classes)), "vmin": -0.5, "vmax": len(classes) - 0.5}
+    axes.scatter(x, y, s=float(np.clip(40_000 / max(len(x), 1), 5, 25)), linewidths=0, alpha=0.8, **colors)
+    if 1 < len(classes) <= len(PALETTE) and points.shape[1] > 1:
+        for code in np.unique(codes):  # ten colours are hard to tell apart in a cloud of dots
+            where = np.median(x[codes == code]), np.median(y[codes == code])
+            text = axes.text(*where, classes[code], ha="center", va="center", weight="bold", in_layout=False)
+            text.set_path_effects([_outline()])
+    axes.set_title(name)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+
+
+def _outline() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=3, foreground="white")
+
+
+def _class_bar(figure: "Figure", axes: Sequence["Axes"], classes: Sequence[str]) -> None:
+    """A colour bar with the classes' names, or with some of them where there are many."""
+    if len(classes) < 2:
+        return
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(-0.5, len(classes) - 0.5), _class_colors(len(classes)))
+    bar = figure.colorbar(scale, ax=axes, aspect=30, pad=0.02)
+    ticks = range(0, len(classes), math.ceil(len(classes) / 25))
+    bar.set_ticks(list(ticks), labels=[classes[i] for i in ticks])
+    bar.ax.tick_params(length=0)
+    bar.ax.grid(False)
+
+
+def _class_colors(count: int) -> Any:
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    if count <= len(PALETTE):
+        return ListedColormap(PALETTE[:count])
+    return colormaps["turbo"].resampled(count)
+
+
+def _without_the_start(axes: "Axes", curves: Iterable[Curve]) -> None:
+    """Leaves the first values of a fall out of the view, where all that follows would be squeezed for them."""
+    values = np.concatenate([np.asarray(curve[1], float) for curve in curves])
+    values = values[np.isfinite(values)]
+    if len(values) >= 6:
+        low, typical, high = np.quantile(values, (0, 0.9, 1), method="lower")
+        if high - low > 4 * (typical - low) > 0:
+            axes.set_ylim(low - 0.1 * (typical - low), low + 2 * (typical - low))

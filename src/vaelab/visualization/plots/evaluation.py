@@ -1,0 +1,52 @@
+"""Charts of an evaluation: what a likelihood depends on, and what each latent dimension is used for."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from vaelab.visualization.plots.style import PALETTE, SPLIT_COLOURS, RGBImage, new_figure, rendered
+
+
+def convergence(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]]) -> RGBImage:
+    """Bounds on the log-likelihood over the number of importance samples, a line for each split.
+
+    Args:
+        curves: split to numbers of samples, bounds and their standard errors, in nats.
+    """
+    with new_figure(6.4, 4.6) as figure:
+        axes = figure.subplots()
+        for split, (ks, values, errors) in curves.items():
+            axes.errorbar(
+                ks, values, errors, color=SPLIT_COLOURS[split], marker="o", markersize=4, capsize=3, label=split
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("importance samples k")
+        axes.set_ylabel("bound on log p(x) (nats)")
+        axes.set_title("The bound over its number of samples; bars: standard error over images")
+        axes.legend()
+        return rendered(figure)
+
+
+def dimension_bars(kls: Tensor, active: Tensor) -> RGBImage:
+    """The KL divergence of each latent dimension, the largest first.
+
+    Args:
+        kls: (D,), in nats.
+        active: (D,), whether it is an active unit.
+    """
+    order = kls.argsort(descending=True)
+    count = len(kls)
+    with new_figure(max(5.0, min(12.0, 0.28 * count + 1.5)), 4.2) as figure:
+        axes = figure.subplots()
+        for kind, colour, name in ((True, PALETTE[0], "active"), (False, PALETTE[3], "not active")):
+            chosen = [place for place, dimension in enumerate(order.tolist()) if bool(active[dimension]) is kind]
+            if chosen:
+                axes.bar(chosen, kls[order[chosen]].tolist(), color=colour, label=name)
+        if count <= 40:
+            axes.set_xticks(range(count), [str(dimension + 1) for dimension in order.tolist()])
+        axes.grid(False, axis="x")
+        axes.set_xlabel("latent dimension")
+        axes.set_ylabel("KL divergence (nats)")
+        axes.set_title(f"{kls.sum():.2f} nats in {count} dimensions, {int(active.sum())} of them active")
+        axes.legend()
+        return rendered(figure)

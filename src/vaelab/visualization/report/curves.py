@@ -1,0 +1,143 @@
+"""Figures over time, from ``metrics.csv``."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaelab.runs import metrics
+from vaelab.runtime.errors import NotApplicable
+from vaelab.visualization.plots.style import PALETTE, SPLIT_COLOURS
+from vaelab.visualization.report.page import Block, plot
+
+_MOST_POINTS = 1500  # of a curve; more cannot be told apart, and would make the page large
+_FIRST = ("elbo", "loss", "reconstruction", "kl", "bits_per_dim")
+_TITLES = {"elbo": "ELBO", "kl": "KL", "bits_per_dim": "bits per dimension", "lr": "learning rate"}
+_SPLITS = {"train": "training", "val": "validation"}
+
+Curve = tuple[list[int], list[float]]  # steps, values
+
+
+def read(path: Path) -> dict[str, Curve]:
+    """Every figure over the steps after which it was logged; rows that are no numbers are passed over."""
+    if not path.is_file():
+        raise NotApplicable(f"There is no {path.name}: logger=many or logger=csv writes it.")
+    curves: dict[str, Curve] = {}
+    with path.open(newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                try:
+                    step, value = int(row["step"]) + 1, float(text)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if name not in ("epoch", "step") and math.isfinite(value):
+                    steps, values = curves.setdefault(str(name), ([], []))
+                    steps.append(step)
+                    values.append(float(f"{value:.6g}"))
+    return {name: _thinned(curve) for name, curve in curves.items()}
+
+
+def _thinned(curve: Curve) -> Curve:
+    stride = math.ceil(len(curve[0]) / _MOST_POINTS)
+    last = len(curve[0]) - 1
+    kept = [i for i in range(len(curve[0])) if i % stride == 0 or i == last]
+    return [curve[0][i] for i in kept], [curve[1][i] for i in kept]
+
+
+def title_of(term: str) -> str:
+    """A term as a heading."""
+    return _TITLES.get(term, term.replace("_", " "))
+
+
+def of_run(path: Path, figures: Mapping[str, Any]) -> list[Block]:
+    """A panel for each term, in training and in validation.
+
+    Args:
+        path: of ``metrics.csv``.
+        figures: of ``metrics.json``; empty of a run that has not ended.
+    """
+    curves = read(path)
+    terms: dict[str, dict[str, Curve]] = {}
+    for name, curve in curves.items():
+        split, _, term = name.partition("/")
+        if split in _SPLITS and len(curve[0]) > 1:
+            terms.setdefault(term, {})[split] = curve
+    if "lr" in curves and len(set(curves["lr"][1])) > 1:
+        terms["lr"] = {"train": curves["lr"]}
+    if not terms:
+        raise NotApplicable(f"{path.name} holds no curves: it takes two values to draw one.")
+    order = sorted(terms, key=lambda term: (_FIRST.index(term) if term in _FIRST else len(_FIRST), term == "lr"))
+    panels = [
+        {
+            "term": term,
+            "title": title_of(term),
+            "unit": _unit(term, figures),
+            "hidden": term == "loss" and _is_mirrored(terms),
+            "series": [
+                _series(_SPLITS[split], SPLIT_COLOURS[split], terms[term][split])
+                for split in _SPLITS
+                if split in terms[term]
+            ],
+        }
+        for term in order
+    ]
+    per_epoch = figures["steps"] / figures["epochs"] if figures.get("epochs") and figures.get("steps") else None
+    return [plot("curves", "", {"panels": panels, "stepsPerEpoch": per_epoch})]
+
+
+def _series(name: str, colour: str, curve: Curve) -> dict[str, Any]:
+    return {"name": name, "colour": colour, "x": curve[0], "y": curve[1]}
+
+
+def _is_mirrored(terms: Mapping[str, Mapping[str, Curve]]) -> bool:
+    """Whether the loss is the ELBO's negative and nothing more."""
+    pairs = zip(terms["loss"].get("train", ([], []))[1], terms.get("elbo", {}).get("train", ([], []))[1], strict=False)
+    differences = [abs(loss + elbo) <= 1e-4 * abs(elbo) for loss, elbo in pairs]
+    return bool(differences) and all(differences)
+
+
+def _unit(term: str, figures: Mapping[str, Any]) -> str:
+    if term == "lr" or "unit" not in figures:
+        return ""
+    unit = metrics.term_unit(f"val/{term}", figures["unit"] == metrics.unit(True))
+    return f"{unit} per image" if unit and unit != "bits/dim" else unit
+
+
+def of_several(paths: Mapping[str, Path], terms: Sequence[str], unit: str) -> list[Block]:
+    """A panel for each term, with a curve for each run.
+
+    Args:
+        paths: name of a run to its ``metrics.csv``.
+        terms: as logged, ``val/elbo``.
+        unit: of the terms.
+    """
+    runs = {}
+    for name, path in paths.items():
+        try:
+            runs[name] = read(path)
+        except NotApplicable:
+            continue
+    panels = []
+    for term in terms:
+        series = [
+            _series(name, PALETTE[i % len(PALETTE)], curves[term])
+            for i, (name, curves) in enumerate(runs.items())
+            if len(curves.get(term, ([],))[0]) > 1
+        ]
+        if series:
+            split, _, short = term.partition("/")
+            of = metrics.term_unit(term, unit == metrics.unit(True))
+            title = f"{title_of(short)}, {_SPLITS.get(split, split)}"
+            panels.append(
+                {
+                    "term": term,
+                    "title": title,
+                    "unit": f"{of} per image" if of else "",
+                    "hidden": False,
+                    "series": series,
+                }
+            )
+    if not panels:
+        raise NotApplicable("There are no curves: no job has left a metrics.csv with two values of a figure.")
+    return [plot("curves", "", {"panels": panels, "stepsPerEpoch": None})]

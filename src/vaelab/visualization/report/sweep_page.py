@@ -1,0 +1,213 @@
+"""The page of a sweep, or of the evaluations of several runs: a ranked table that leads to the page of each."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from omegaconf import OmegaConf
+
+from vaelab.runs import metrics, sweep_folder
+from vaelab.runs.run_folder import RunFolder
+from vaelab.runs.sweep_folder import TERMS, Job
+from vaelab.runtime.errors import NotApplicable
+from vaelab.visualization.report import curves
+from vaelab.visualization.report.images import ImageSections, side_by_side
+from vaelab.visualization.report.page import (
+    NAME,
+    Block,
+    Cell,
+    Page,
+    note,
+    section,
+    table,
+)
+from vaelab.visualization.report.run_page import command_of, duration
+
+_MOST_CURVES = 10  # as many as there are colours
+_MOST_PICTURES = 12
+_KEPT = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")  # say where, not what
+
+
+def is_several(folder: Path) -> bool:
+    """Whether a folder is a sweep's, or that of several evaluations, and no run's."""
+    alone = any((folder / name).is_file() for name in ("config.yaml", "evaluation.json", "metrics.json"))
+    return not alone and (_is_sweep(folder) or (folder / "results.csv").is_file())
+
+
+def parts(folder: Path) -> list[Path]:
+    """The folders of the runs or evaluations in one of several; none of any other."""
+    if not is_several(folder):
+        return []
+    if _is_sweep(folder):
+        return sorted((folder / str(job.number) for job in sweep_folder.read(folder)), key=lambda path: int(path.name))
+    return sorted(path.parent for path in folder.rglob("evaluation.json"))
+
+
+def _is_sweep(folder: Path) -> bool:
+    return any(path.name.isdecimal() and (path / ".hydra").is_dir() for path in folder.iterdir())
+
+
+def page(folder: Path) -> Page:
+    """What is known of a sweep or of several evaluations."""
+    return _sweep(folder) if _is_sweep(folder) else _evaluations(folder)
+
+
+def _sweep(folder: Path) -> Page:
+    jobs = sweep_folder.read(folder)
+    names = sweep_folder.swept(jobs)
+    done = [job for job in jobs if job.figures]
+    comparable = len({job.kind for job in done}) <= 1
+    units = {str(job.figures.get("unit", "")) for job in done}
+    unit = units.pop() if len(units) == 1 else ""
+    images = ImageSections(folder)
+    best = done[:1] if comparable else []
+    tiles = [("jobs done", f"{len(done)} of {len(jobs)}", "")]
+    for job in best:
+        value = job.figures.get("val/elbo")
+        if isinstance(value, float):
+            tiles.append(("best validation ELBO", f"{value:,.2f}", unit))
+        tiles += [(name.rpartition(".")[2], job.overrides.get(name, "-"), "of the best") for name in names[:4]]
+    seconds = [job.figures.get("seconds", 0.0) for job in done]
+    return Page(
+        f"Sweep over {', '.join(names)}" if names else f"Sweep of {len(jobs)}",
+        f"{len(jobs)} jobs, {duration(sum(seconds))} in all",
+        tiles,
+        [
+            section("summary", "Summary", lambda: _repeat(folder)),
+            section("figures", "Figures", lambda: _table(folder, jobs, names, comparable)),
+            section("charts", "Charts", lambda: images.blocks("charts")),
+            section(
+                "curves",
+                "Curves",
+                lambda: curves.of_several(
+                    {_label(job, names): folder / str(job.number) / "metrics.csv" for job in done[:_MOST_CURVES]},
+                    [term.replace("test", "val") for term in TERMS if term != "val/elbo"],
+                    unit,
+                ),
+                lambda: [note(f"Of the first {_MOST_CURVES} in the table.")] if len(done) > _MOST_CURVES else [],
+            ),
+            section(
+                "samples",
+                "Samples",
+                lambda: side_by_side(
+                    [
+                        (folder / str(job.number) / "pictures" / "samples.png", _label(job, names))
+                        for job in done[:_MOST_PICTURES]
+                    ]
+                ),
+            ),
+            section("rest", "More pictures", lambda: images.blocks("rest")),
+        ],
+    )
+
+
+def _label(job: Job, names: Sequence[str]) -> str:
+    return ", ".join(f"{name.rpartition('.')[2]}={job.overrides.get(name, '-')}" for name in names) or str(job.number)
+
+
+def _repeat(folder: Path) -> list[Block]:
+    path = folder / "multirun.yaml"
+    if not path.is_file():
+        raise NotApplicable("How to repeat it is not known: there is no multirun.yaml.")
+    typed: Any = OmegaConf.load(path).hydra.overrides
+    hydras = [word for word in typed.hydra if word.partition("=")[0] not in _KEPT]
+    return [Block("command", {"title": "To do it again", "command": command_of("train", [*typed.task, *hydras], "-m")})]
+
+
+def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: bool) -> list[Block]:
+    """The jobs as they are ranked, each with the way to its own report."""
+    columns = ["rank", "job", *names, *TERMS, "unit", "epochs", "seconds", "status"]
+    rows = []
+    for number, job in enumerate(jobs, 1):
+        href = f"{job.number}/{NAME}" if (folder / str(job.number) / NAME).is_file() else None
+        swept = [job.overrides.get(name, "") for name in names]
+        figures = [job.figures.get(term) for term in (*TERMS, "epochs", "seconds")]
+        *terms, epochs, seconds = (_number(value) for value in figures)
+        rows.append(
+            [
+                Cell(str(job.rank or ""), number),
+                Cell(str(job.number), job.number, href),
+                *(Cell(text, _value(text)) for text in swept),
+                *terms,
+                Cell(str(job.figures.get("unit", ""))),
+                epochs,
+                seconds,
+                Cell(f"{job.status}: {job.failure}" if job.failure else job.status),
+            ]
+        )
+    numeric = (
+        "rank",
+        "job",
+        *TERMS,
+        "epochs",
+        "seconds",
+        *(n for n in names if all(_value(j.overrides.get(n, "")) is not None for j in jobs)),
+    )
+    lines = [table(columns, rows, "ranked", sortable=True, numeric=numeric)]
+    lines.append(
+        note(f"{sweep_folder.caption(comparable)} A heading sorts by its column; a job's number leads to its report.")
+    )
+    if any(job.figures.get("unit") == metrics.unit(False) for job in jobs):
+        lines.append(note(metrics.NOT_NATS))
+    return lines
+
+
+def _number(value: Any) -> Cell:
+    if not isinstance(value, int | float):
+        return Cell("")
+    return Cell(f"{value:,.2f}" if isinstance(value, float) else f"{value:,}", value)
+
+
+def _value(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _evaluations(folder: Path) -> Page:
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(rows[0]) if rows else []
+    images = ImageSections(folder)
+
+    def ranked() -> list[Block]:
+        cells = []
+        for row in rows:
+            report = folder / row.get("run", "") / NAME
+            href = quote(report.relative_to(folder).as_posix()) if report.is_file() else None
+            values = [Cell(_shown(row[name]), _value(row[name])) for name in names if name != "run"]
+            cells.append([Cell(row.get("run", ""), None, href), *values])
+        numeric = [name for name in names if any(_value(row[name]) is not None for row in rows)]
+        line = "Those of one kind together, the best first. A heading sorts by its column, a run's name leads on."
+        return [
+            table(["run", *(n for n in names if n != "run")], cells, "ranked", sortable=True, numeric=numeric),
+            note(line),
+        ]
+
+    return Page(
+        f"Evaluation of {len(rows)} runs",
+        "every figure with its protocol is in the report of its run",
+        [],
+        [
+            section("summary", "Summary", lambda: _repeat_evaluations(folder)),
+            section("figures", "Figures", ranked),
+            section("rest", "More pictures", lambda: images.blocks("charts"), lambda: images.blocks("rest")),
+        ],
+    )
+
+
+def _repeat_evaluations(folder: Path) -> list[Block]:
+    """What was typed, which is in the protocol of each."""
+    for part in parts(folder):
+        typed = RunFolder(part).evaluation.get("protocol", {}).get("overrides")
+        if typed is not None:
+            return [Block("command", {"title": "To evaluate them again", "command": command_of("evaluate", typed)})]
+    raise NotApplicable("How to repeat it is not known: there is no evaluation.json that says so.")
+
+
+def _shown(text: str) -> str:
+    value = _value(text)
+    return text if value is None or "." not in text else f"{value:,.{4 if abs(value) < 1 else 2}f}"
