@@ -83,7 +83,7 @@ def table(before: str = "") -> str:
                     lines[2] = earlier[0]
                 lines += kept
                 continue
-            figures, trained = json.loads(evaluation.read_text())["figures"], json.loads(metrics.read_text())
+            figures, trained = json.loads(evaluation.read_text())["metrics"], json.loads(metrics.read_text())
             is_official = is_official and "not the official" not in figures["test/elbo"]["note"]
             elbo, gap = figures["test/elbo"]["value"], figures["likelihood/test/gap"]
             # The ELBO is that of a single sample for each of 10,000 images.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch.nn import ModuleDict
 
 from tests.conftest import composed
 from tests.test_configs import options
@@ -44,12 +45,16 @@ def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_model_is_rebuilt_from_the_checkpoint_alone(run_dir: Path) -> None:
     path = checkpoint.find(run_dir)
-    module, config = checkpoint.rebuild(path)
-    assert not module.training
+    vae, objective, config = checkpoint.rebuild(path)
+    assert not vae.training
+    assert not objective.training
     assert config["latent_dim"] == 2
     weights = torch.load(path, weights_only=True)["state_dict"]
-    assert all(torch.equal(weights[name], value) for name, value in module.state_dict().items())
-    assert module.vae.sample(3).shape == (3, 1, 28, 28)
+    assert all(
+        torch.equal(weights[name], value)
+        for name, value in ModuleDict({"vae": vae, "objective": objective}).state_dict().items()
+    )
+    assert vae.sample(3).shape == (3, 1, 28, 28)
     datamodule = checkpoint.rebuild_data(config, path)
     datamodule.setup()
     assert len(datamodule.splits["test"].images) == 64
@@ -211,9 +216,9 @@ def test_every_choice_is_built_again(choice: str, tmp_path: Path) -> None:
         "vaelab": {"format": 1, "config": {"module": config}},
     }
     torch.save(contents, tmp_path / "any.ckpt")
-    module, _ = checkpoint.rebuild(tmp_path / "any.ckpt")
+    rebuilt = checkpoint.rebuild(tmp_path / "any.ckpt")
     for name, value in vae.state_dict().items():
-        assert torch.equal(module.vae.state_dict()[name], value), name
+        assert torch.equal(rebuilt.vae.state_dict()[name], value), name
 
 
 def test_nothing_is_written_where_only_a_checkpoint_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

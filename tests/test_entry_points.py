@@ -131,7 +131,7 @@ def test_evaluate_gives_the_same_figures(
     trained_figures = json.loads((run_dir / "metrics.json").read_text())
     evaluated = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     for name in ("test/elbo", "test/reconstruction", "test/kl"):
-        assert evaluated["figures"][name]["value"] == trained_figures[name]
+        assert evaluated["metrics"][name]["value"] == trained_figures[name]
         assert name in done.stdout
     assert "latents/active_units" in done.stdout
     assert "what=[latents,reconstructions]" in (tmp_path / "out" / "report.html").read_text().replace("&#39;", "")

@@ -23,6 +23,7 @@ from vaelab.commands.train import train
 from vaelab.models.traceable import Decoder, Encoder
 from vaelab.models.vae import VAE
 from vaelab.runs import api, checkpoint
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import UserError
 
@@ -186,7 +187,7 @@ def test_a_card_has_the_command_without_folders(hub: Path, tmp_path: Path) -> No
     typed = ["experiment=x", "data_dir=~/mine", "data.source.folder=paintings", "seed=3", "data.image_shape=[1,8,8]"]
     (tmp_path / "config.yaml").write_text(json.dumps({"overrides": [*typed, "logger=csv", "run_dir=/tmp/a"]}))
     subject = TrainedModel.load(hub)
-    subject.run = tmp_path
+    subject.run = RunFolder(tmp_path)
     assert "\npython src/train.py experiment=x seed=3 'data.image_shape=[1,8,8]'\n" in model_card._training(
         subject, config
     )

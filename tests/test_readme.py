@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from vaelab.commands.explore import explore
 
 from tests.conftest import ROOT, composed
 from tests.files import write_mnist, write_pictures
 from vaelab.commands.cli import _first_job
 from vaelab.commands.evaluate import evaluate
+from vaelab.commands.explore import explore
 from vaelab.commands.generate import generate
 from vaelab.commands.report import main as make_report
 from vaelab.commands.train import train

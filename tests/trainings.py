@@ -18,7 +18,7 @@ def trained(run_dir: Path, *overrides: str) -> dict[str, Any]:
 def retested(run_dir: Path) -> dict[str, float]:
     """The test figures again, from the checkpoint alone."""
     options = (f"run={run_dir}", f"run_dir={run_dir / 'evaluation'}", "what=[]")
-    return {name: figure["value"] for name, figure in evaluate(composed("evaluate", *options))["figures"].items()}
+    return {name: figure["value"] for name, figure in evaluate(composed("evaluate", *options))["metrics"].items()}
 
 
 def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:

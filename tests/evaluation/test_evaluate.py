@@ -27,7 +27,7 @@ def _evaluate(run: Path, out: Path, *overrides: str) -> dict[str, Any]:
 
 
 def _values(evaluated: dict[str, Any]) -> dict[str, float]:
-    return {name: figure["value"] for name, figure in evaluated["figures"].items()}
+    return {name: figure["value"] for name, figure in evaluated["metrics"].items()}
 
 
 def test_the_figures_of_the_end_of_training_again(tmp_path: Path, tiny_data: list[str]) -> None:
@@ -39,13 +39,13 @@ def test_the_figures_of_the_end_of_training_again(tmp_path: Path, tiny_data: lis
     for name in ("test/loss", "test/elbo", "test/reconstruction", "test/kl"):
         assert _values(evaluated)[name] == trained[name]
     assert evaluated["protocol"]["unit"] == "nats"
-    assert evaluated["figures"]["likelihood/test/log_likelihood, k=20"]["standard_error"] > 0
+    assert evaluated["metrics"]["likelihood/test/log_likelihood, k=20"]["standard_error"] > 0
     assert json.loads((out / "evaluation.json").read_text()) == evaluated
     files = {"evaluation.json", "likelihood.png", "dimensions.png", "report.html", "latents.npz", "about.json"}
     assert {path.name for path in out.iterdir()} == files
     # A measure comes to the same without the others.
     alone = _evaluate(tmp_path, tmp_path / "alone", "what=latents")
-    assert all(evaluated["figures"][name] == figure for name, figure in alone["figures"].items())
+    assert all(evaluated["metrics"][name] == figure for name, figure in alone["metrics"].items())
 
 
 def test_everything_that_applies_is_measured(
@@ -54,7 +54,7 @@ def test_everything_that_applies_is_measured(
     monkeypatch.setattr(classifier, "_STEPS", 10)
     _train(tmp_path, *tiny_data, *NOTHING, "loss=mse")
     evaluated = _evaluate(tmp_path, tmp_path / "out", "samples.count=200", "samples.shown=3")
-    measures = {name.partition("/")[0] for name in evaluated["figures"]}
+    measures = {name.partition("/")[0] for name in evaluated["metrics"]}
     assert measures == {"test", "latents", "reconstructions", "samples", "scores"}
     assert any(remark.startswith("no likelihood: this loss is no likelihood") for remark in evaluated["remarks"])
     assert "Not nats" in capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_a_folder_of_runs_ends_in_one_ranked_table(
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["much", "little"]
-    best = evaluated["much"]["figures"]["likelihood/test/log_likelihood, k=10"]
+    best = evaluated["much"]["metrics"]["likelihood/test/log_likelihood, k=10"]
     assert float(rows[0]["test/log_likelihood, k=10"]) == best["value"]
     assert float(rows[0]["standard error"]) == best["standard_error"]
     table = (out / "results.md").read_text()
@@ -160,7 +160,7 @@ def test_what_is_measured_is_not_lost_by_an_interruption(
     whole, part = (json.loads((out / name / "evaluation.json").read_text()) for name in ("a", "b"))
     assert whole["remarks"] == []
     assert part["remarks"] == ["it ended before scores"]
-    assert part["figures"]["reconstructions/mse"]["value"] > 0
+    assert part["metrics"]["reconstructions/mse"]["value"] > 0
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_a_conditional_model_s_figures_say_so(tmp_path: Path, tiny_data: list[st
     _train(tmp_path, *tiny_data, *NOTHING, "conditional=true", "data.binarize=threshold")
     options = ("what=[likelihood,latents,scores]", "likelihood.samples=2", "scores.limit=20")
     evaluated = _evaluate(tmp_path, tmp_path / "out", *options)
-    assert "latents/linear_probe_accuracy" not in evaluated["figures"]
+    assert "latents/linear_probe_accuracy" not in evaluated["metrics"]
     assert "no class is read from the codes of a model that is told it" in evaluated["remarks"]
     for name in ("likelihood/test/log_likelihood, k=2", "scores/mean"):
-        assert evaluated["figures"][name]["note"].endswith(", given their class")
+        assert evaluated["metrics"][name]["note"].endswith(", given their class")
     with pytest.raises(UserError, match="against: a conditional model is told the class"):
         _evaluate(
             tmp_path, tmp_path / "out", "what=scores", "data@against=digits", f"against.source.cache_dir={tmp_path}"

@@ -20,7 +20,7 @@ def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | Non
     }
     return {
         "protocol": {**protocol, "comparable": comparability.shared_settings(config, is_normalized=True)},
-        "figures": figures,
+        "metrics": figures,
     }
 
 

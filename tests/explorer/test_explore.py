@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vaelab.commands.explore import explore
 
 from tests.conftest import composed
+from vaelab.commands.explore import explore
 from vaelab.commands.train import train
 from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError
@@ -44,7 +44,7 @@ def floats(packed: str, columns: int) -> torch.Tensor:
 
 def test_a_page_holds_codes_images_and_what_they_say(run: Path, tmp_path: Path) -> None:
     _, page = page_of(run, tmp_path, "images=40", "draws=30")
-    module, config = checkpoint.rebuild(checkpoint.find(run))
+    vae, _, config = checkpoint.rebuild(checkpoint.find(run))
     datamodule = checkpoint.rebuild_data(config, run)
     datamodule.prepare_data()
     datamodule.setup()
@@ -53,7 +53,7 @@ def test_a_page_holds_codes_images_and_what_they_say(run: Path, tmp_path: Path) 
     assert len(images) == 64
     x = images[points["numbers"]]
     with torch.no_grad():
-        codes = module.vae.encode(x.float() / 255).centre
+        codes = vae.encode(x.float() / 255).centre
     torch.testing.assert_close(floats(points["codes"], 5), codes)
     assert points["labels"] == datamodule.splits["test"].labels[points["numbers"]].tolist()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from vaelab.commands.explore import explore
 
 from tests.conftest import composed
+from vaelab.commands.explore import explore
 from vaelab.commands.train import train
 from vaelab.models.vae import VAE
 from vaelab.runs import checkpoint
@@ -24,7 +24,7 @@ def explored(folder: Path, tiny_data: list[str], *overrides: str) -> tuple[Path,
     settings = {setting.partition("=")[0]: setting for setting in [*tiny_data, "callbacks=none", *overrides]}
     train(composed("train", f"run_dir={folder}", *settings.values()))
     file = explore(composed("explore", f"run={folder}", f"run_dir={folder}", "open=false", "draws=200"))
-    return file, checkpoint.rebuild(checkpoint.find(folder))[0].vae
+    return file, checkpoint.rebuild(checkpoint.find(folder)).vae
 
 
 @pytest.fixture(scope="module")

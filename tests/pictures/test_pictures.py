@@ -12,6 +12,7 @@ from tests.pictures.subjects import noted, subject
 from vaelab.data.source import Images
 from vaelab.models.distributions.latents import Latent
 from vaelab.runs import trained_model as subjects
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization import gallery, plots
 
@@ -163,7 +164,7 @@ def test_epochs_are_told_from_the_steps_of_validations(tmp_path: Path, monkeypat
     rows = ["epoch,step,train/loss,val/loss", ",4,9,", "0,9,,8", ",14,7,", "0,19,,6", "1,29,,5", "1,39,,4", "2,39,,"]
     (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
     model = subject()
-    model.run = tmp_path
+    model.run = RunFolder(tmp_path)
     told: list[Any] = []
     monkeypatch.setattr(plots, "loss_curves", lambda curves, per_epoch, units: told.append((curves, per_epoch)))
     gallery.losses(model)

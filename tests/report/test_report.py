@@ -23,7 +23,7 @@ from vaelab.visualization import report
 from vaelab.visualization.report import latent_space
 from vaelab.visualization.report.page import _json
 
-ORDER = ["summary", "figures", "curves", "reconstructions", "samples", "latents", "errors", "config"]
+ORDER = ["summary", "metrics", "curves", "reconstructions", "samples", "latents", "errors", "config"]
 HOSTILE = "</script><script>document.title='broken into'</script><img src=x onerror=\"document.title='again'\">&\u2028'"
 
 
@@ -129,11 +129,11 @@ def test_no_page_names_anything_elsewhere(folder: str, request: pytest.FixtureRe
 def test_an_evaluation_says_how_each_figure_was_come_by(evaluated: Path, trained: Path) -> None:
     parsed = _Parsed(evaluated / "report.html")
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
-    for values in evaluation["figures"].values():
+    for values in evaluation["metrics"].values():
         assert values.get("note", "") in parsed.text
     assert "± " in parsed.text
     assert "active" in parsed.text
-    assert parsed.sections == ["summary", "figures", "latents", "errors", "config"]
+    assert parsed.sections == ["summary", "metrics", "latents", "errors", "config"]
     assert str(trained / "checkpoints" / "best.ckpt") in parsed.text
     link = next(address for address in parsed.addresses if address.endswith("report.html"))
     assert (evaluated / link).resolve() == (trained / "report.html").resolve()
@@ -209,7 +209,7 @@ def test_what_is_missing_is_said(trained: Path, tmp_path: Path, name: str, line:
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     parsed = _Parsed(report.write(tmp_path / "run"))
     assert line is None or line in parsed.text
-    assert set(parsed.sections) >= {"summary", "figures", "latents"}
+    assert set(parsed.sections) >= {"summary", "metrics", "latents"}
 
 
 def test_what_is_damaged_is_left_out_and_the_rest_is_there(trained: Path, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_hostile_names_stay_names(trained: Path, tmp_path: Path, page: Open) -> 
     np.savez(folder / "latents.npz", **arrays)  # type: ignore[arg-type]
     shutil.copy(folder / "pictures" / "samples.png", folder / "pictures" / f"{HOSTILE.replace('/', '_')}.png")
     (folder / "evaluation.json").write_text(
-        json.dumps({"protocol": {}, "figures": {f"a/{HOSTILE}": {"value": 1.0, "note": HOSTILE}}, "remarks": [HOSTILE]})
+        json.dumps({"protocol": {}, "metrics": {f"a/{HOSTILE}": {"value": 1.0, "note": HOSTILE}}, "remarks": [HOSTILE]})
     )
     parsed = _Parsed(report.write(folder))
     assert parsed.elements.count("script") == 4 + 1  # the charts' data, and the page's own

@@ -27,6 +27,7 @@ from vaelab.runtime.hardware import keep_freed_memory, set_matmul_precision
 from vaelab.runtime.overrides import literal
 from vaelab.runtime.random import evaluation_seed
 from vaelab.runtime.workarounds.warning_filters import filter_warnings
+from vaelab.training.lightning_module import VAEModule
 from vaelab.visualization.plots import save_png
 
 
@@ -89,7 +90,8 @@ def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> 
 
 def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> dict[str, Any]:
     """One checkpoint's figures, in files of its own."""
-    module, config = checkpoint.rebuild(path)
+    saved = checkpoint.rebuild(path)
+    vae, config = saved.vae, saved.config
     datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
     trainer = L.Trainer(
         **(cfg.trainer or _same_precision(config)),
@@ -98,21 +100,21 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    tested = trainer.test(module, datamodule, verbose=False)[0]
+    tested = trainer.test(VAEModule(vae, saved.objective), datamodule, verbose=False)[0]
     folder.mkdir(parents=True, exist_ok=True)
-    module.vae.to(trainer.strategy.root_device).float().eval()
-    subject = TrainedModel.of(module, datamodule)
+    vae.to(trainer.strategy.root_device).float().eval()
+    subject = TrainedModel.of(saved, datamodule)
     of = f"{subject.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
     figures = {
         name: Metric(float(value), metrics.term_unit(name, subject.is_normalized), None, of)
         for name, value in tested.items()
     }
     protocol = _protocol(cfg, path, config, subject)
-    evaluation: dict[str, Any] = {"protocol": protocol, "figures": {}, "arrays": {}, "remarks": []}
+    evaluation: dict[str, Any] = {"protocol": protocol, "metrics": {}, "arrays": {}, "remarks": []}
     remarks: list[str] = []
 
     def keep(left: list[str]) -> None:  # what is measured is not lost when the next one fails
-        evaluation["figures"] = {key: figure.as_json() for key, figure in figures.items()}
+        evaluation["metrics"] = {key: figure.as_json() for key, figure in figures.items()}
         evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
         files.write_json(evaluation, folder / "evaluation.json")
 
@@ -128,7 +130,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             if left := wanted[number:]:
                 keep(left)
     except BaseException:
-        if evaluation["figures"]:
+        if evaluation["metrics"]:
             console.print_line(f"what was measured until then: {console.short_path(folder / 'evaluation.json')}")
         raise
     keep([])

@@ -176,7 +176,7 @@ def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]
         file.write(save({name: value.contiguous().clone() for name, value in stored["state_dict"].items()}))
     written = {"library": "vaelab", "version": __version__, "format": stored["vaelab"]["format"], "config": config}
     write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", settings)
-    loaded, _ = checkpoint.rebuild(weights)
+    loaded = checkpoint.rebuild(weights)
     difference = 0.0
     for part in (Encoder, Decoder):
         inputs = example(vae, part, max(_BATCHES))

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from vaelab.runs import metrics
 from vaelab.runs.checkpoint import DATA_PATHS
 from vaelab.runs.trained_model import TrainedModel
@@ -112,8 +110,7 @@ def _what(subject: TrainedModel, config: dict[str, Any]) -> str:
 
 def _tested(subject: TrainedModel, path: Path) -> dict[str, Any]:
     """The run's final figures, if they are those of this checkpoint, and not of its other one."""
-    found = None if subject.run is None else subject.run / "metrics.json"
-    figures: dict[str, Any] = json.loads(found.read_text()) if found is not None and found.is_file() else {}
+    figures = {} if subject.run is None else subject.run.metrics
     tested = "best" if "best" in figures.get("tested", "") else "last"
     return figures if path.stem == tested else {}
 
@@ -122,7 +119,7 @@ def _pictures(subject: TrainedModel, figures: dict[str, Any], folder: Path) -> s
     """Copies the run's pictures, if its figures are this model's, too; where there are none, samples are drawn."""
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    there = subject.run / "pictures" if subject.run is not None and figures else None
+    there = subject.run.images if subject.run is not None and figures else None
     lines = []
     for name, caption in _PICTURES.items():
         if there is not None and (there / f"{name}.png").is_file():
@@ -180,11 +177,7 @@ def _names_a_folder(text: str) -> bool:
 
 def _training(subject: TrainedModel, config: dict[str, Any]) -> str:
     """The command by which it was trained, less what is about that machine."""
-    path = None if subject.run is None else subject.run / "config.yaml"
-    typed = []
-    if path is not None and path.is_file():
-        settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        typed = settings.get("overrides", [])
+    typed = [] if subject.run is None else subject.run.config.get("overrides", [])
     choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
     if not typed and choices:
         typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]

@@ -21,7 +21,7 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     """A row for each evaluation: those of one kind together, of which figures can be compared, the best first."""
     rows = []
     for name, evaluation in evaluations.items():
-        protocol, figures = evaluation["protocol"], evaluation["figures"]
+        protocol, figures = evaluation["protocol"], evaluation["metrics"]
         values = {key: figure["value"] for key, figure in figures.items()}
         best = [key for key in values if key.startswith(f"likelihood/test/{_BEST}")]
         loss = protocol["choices"].get("loss", "")

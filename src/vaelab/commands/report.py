@@ -34,11 +34,11 @@ def _encode(folder: Path) -> None:
 
     with best_effort("latents.npz"):
         path = checkpoint.find(folder)
-        module, config = checkpoint.rebuild(path)
-        datamodule = checkpoint.rebuild_data(config, path)
+        saved = checkpoint.rebuild(path)
+        datamodule = checkpoint.rebuild_data(saved.config, path)
         datamodule.setup()
-        with eval_mode(module):
-            latent_space.keep(TrainedModel.of(module, datamodule), folder / "latents.npz")
+        with eval_mode(saved.vae):
+            latent_space.keep(TrainedModel.of(saved, datamodule), folder / "latents.npz")
 
 
 if __name__ == "__main__":

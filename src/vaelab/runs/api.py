@@ -62,8 +62,8 @@ class Model:
 
     def __init__(self, run: str | Path = "latest", device: str = "cpu") -> None:
         with evaluation_seed(torch.device("cpu")):  # building it draws weights
-            module, self.config = checkpoint.rebuild(checkpoint.find(run))
-        self.vae = module.vae.to(device)
+            saved = checkpoint.rebuild(checkpoint.find(run))
+        self.vae, self.config = saved.vae.to(device), saved.config
         self.image_shape, self.latent_dim, self.classes = self.vae.image_shape, self.vae.latent_dim, self.vae.classes
         self._device = torch.device(device)
         self._is_binary = self.config["data"].get("binarize", "none") != "none"

@@ -13,15 +13,18 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from vaelab.models.vae import VAE
+from vaelab.objectives import Objective
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import ROOT
-from vaelab.training.lightning_module import VAEModule
+from vaelab.runtime.renamed import up_to_date
 
 # How sources call the folder that holds their data, in the order of how much it is theirs.
 DATA_PATHS = ("folder", "data_dir", "cache_dir")
@@ -29,7 +32,7 @@ DATA_PATHS = ("folder", "data_dir", "cache_dir")
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 
 _TARGET = re.compile(
-    r"(vaelab\.(?:vae|likelihoods|priors|posteriors|objectives|(?:networks|data)\.\w+))\.([A-Za-z]\w*)"
+    r"(vaelab\.(?:models\.(?:vae|likelihoods|priors|posteriors|networks\.\w+)|objectives|data\.\w+))\.([A-Za-z]\w*)"
 )
 
 
@@ -52,8 +55,8 @@ def find(run: str | Path, prefer: str = "best") -> Path:
             raise UserError("no run has finished an epoch yet: train one (python src/train.py), or name a run folder")
         raise UserError(f"{path} does not exist: type a run folder (logs/train/runs/...), a checkpoint, or latest")
     for name in (prefer, "best", "last"):
-        if (path / "checkpoints" / f"{name}.ckpt").is_file():
-            return path / "checkpoints" / f"{name}.ckpt"
+        if (found := RunFolder(path).checkpoint(name)).is_file():
+            return found
     if (path / WEIGHTS).is_file():
         return path / WEIGHTS
     raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: type another run folder")
@@ -109,7 +112,8 @@ def _checked_format(checkpoint: Any, path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
     if checkpoint["vaelab"].get("format") != 1:
         raise UserError(f"{path} was written by another version of this project, which this one cannot read")
-    return checkpoint
+    stored = checkpoint["vaelab"]
+    return {**checkpoint, "vaelab": {**stored, "config": up_to_date(stored.get("config"))}}
 
 
 def _check_archive(path: Path) -> None:
@@ -170,8 +174,22 @@ def _build(config: Any, path: Path) -> Any:
     return instantiate(_checked(config, path), _convert_="all")
 
 
-def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
-    """The trained module, in evaluation mode on the CPU, and the configuration it was trained with.
+class SavedModel(NamedTuple):
+    """What a checkpoint rebuilds, in evaluation mode on the CPU.
+
+    Attributes:
+        vae: the model, with its weights.
+        objective: by which it was trained.
+        config: the resolved configuration of its training.
+    """
+
+    vae: VAE
+    objective: Objective
+    config: dict[str, Any]
+
+
+def rebuild(path: Path) -> SavedModel:
+    """The model of a checkpoint.
 
     Raises:
         UserError: see :func:`read`; or the configuration names what it must not, or does not fit the weights.
@@ -181,12 +199,11 @@ def rebuild(path: Path) -> tuple[VAEModule, dict[str, Any]]:
         config = checkpoint["vaelab"]["config"]
         parts = config["module"]
         _check_sizes(parts["vae"], checkpoint, path)
-        module = VAEModule(vae=_build(parts["vae"], path), objective=_build(parts["objective"], path))
+        saved = SavedModel(_build(parts["vae"], path), _build(parts["objective"], path), config)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is incomplete") from error
-    module.config = config
-    load_weights(module, checkpoint, path)
-    return module.eval(), config
+    load_weights(nn.ModuleDict({"vae": saved.vae, "objective": saved.objective}).eval(), checkpoint, path)
+    return saved
 
 
 def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:

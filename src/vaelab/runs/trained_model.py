@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,11 +15,23 @@ from vaelab.data.datamodule import SPLIT_SEEDS, ImageDataModule
 from vaelab.data.source import Images
 from vaelab.models.distributions.latents import Latent
 from vaelab.models.vae import VAE
+from vaelab.objectives import Objective
 from vaelab.runs import checkpoint, metrics
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import UserError
-from vaelab.training.lightning_module import VAEModule
 
 _AT_ONCE = 500  # images, of at most 32 x 32 x 3 numbers; of larger ones fewer
+
+
+class _Saved(Protocol):
+    """A model with its objective and its configuration: a checkpoint's, or a training's Lightning module."""
+
+    @property
+    def vae(self) -> VAE: ...
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
 
 
 class NamedImages(NamedTuple):
@@ -47,17 +59,17 @@ class TrainedModel:
     datamodule: ImageDataModule
     limit: int | None = None
     chosen: NamedImages | None = None
-    run: Path | None = None
+    run: RunFolder | None = None
     choices: dict[str, Any] = field(default_factory=dict)
     has_variance: bool = True
 
     @classmethod
     def of(
-        cls, module: VAEModule, datamodule: ImageDataModule, limit: int | None = None, run: Path | None = None
+        cls, saved: _Saved, datamodule: ImageDataModule, limit: int | None = None, run: RunFolder | None = None
     ) -> "TrainedModel":
-        """The model that a module holds; the others as above."""
-        choices, has_variance = module.config.get("choices", {}), module.objective.trains_variance
-        return cls(module.vae, datamodule, limit, None, run, choices, has_variance)
+        """The model of a checkpoint or of a training, with images; the other arguments as above."""
+        choices, has_variance = saved.config.get("choices", {}), saved.objective.trains_variance
+        return cls(saved.vae, datamodule, limit, None, run, choices, has_variance)
 
     @classmethod
     def load(cls, run: str | Path, data_dir: str | None = None, limit: int | None = None) -> "TrainedModel":
@@ -72,10 +84,9 @@ class TrainedModel:
             UserError: there is no such checkpoint, or it is none of this project.
         """
         path = checkpoint.find(run)
-        module, config = checkpoint.rebuild(path)
-        datamodule = checkpoint.rebuild_data(config, path, data_dir)
-        folder = path.parent.parent if path.parent.name == "checkpoints" else None
-        return cls.of(module, datamodule, limit, folder)
+        saved = checkpoint.rebuild(path)
+        datamodule = checkpoint.rebuild_data(saved.config, path, data_dir)
+        return cls.of(saved, datamodule, limit, RunFolder.around(path))
 
     @property
     def device(self) -> torch.device:

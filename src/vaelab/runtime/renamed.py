@@ -69,12 +69,12 @@ def new_name(name: str) -> str:
 
 def up_to_date(node: Any) -> Any:
     """A copy of a configuration, in plain containers, with the present names of classes (``_target_``)."""
-    if isinstance(node, dict):
+    if type(node) is dict:  # containers of other kinds are left for the checks that refuse them
         return {
             key: new_name(value) if key == "_target_" and isinstance(value, str) else up_to_date(value)
             for key, value in node.items()
         }
-    if isinstance(node, list):
+    if type(node) is list:
         return [up_to_date(child) for child in node]
     return node
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
@@ -36,7 +37,7 @@ class Gallery(L.Callback):
         assert isinstance(pl_module, VAEModule)
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         logger = next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
-        run = None if logger is None else logger.path.parent
+        run = None if logger is None else RunFolder(logger.path.parent)
         subject = TrainedModel.of(pl_module, datamodule, self.images, run)
         for name, draw in self.pictures.items():
             if callable(draw):

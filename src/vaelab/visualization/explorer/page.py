@@ -55,7 +55,7 @@ def contents(path: Path, images: int, draws: int, seed: int, data_dir: str | Non
         centre = None
     choices = subject.choices
     facts = [(name, str(choices[name])) for name in _CHOICES if choices.get(name) is not None]
-    folder = subject.run or path
+    folder = path if subject.run is None else subject.run.path
     name = choices.get("experiment") or f"{choices.get('model', 'a model')} on {choices.get('data', 'images')}"
     prior = {"draws": _packed(drawn), "centre": centre, "name": choices.get("prior") or type(vae.prior).__name__}
     return {

@@ -40,7 +40,7 @@ def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstructio
         subject: the model.
         terms: as logged.
     """
-    path = None if subject.run is None else subject.run / "metrics.csv"
+    path = None if subject.run is None else subject.run.metrics_csv
     if path is None or not path.is_file():
         raise NotApplicable("there is no metrics.csv in a run folder around the checkpoint; logger=csv writes it")
     rows = read_rows(path)

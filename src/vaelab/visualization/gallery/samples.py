@@ -146,7 +146,7 @@ def timeline(subject: TrainedModel, name: str = "samples", count: int = 8) -> Ga
         name: of the animation, ``pictures/<name>.gif`` in the run's folder.
         count: of frames beside each other.
     """
-    folder = None if subject.run is None else subject.run / "pictures"
+    folder = None if subject.run is None else subject.run.images
     frames: list[plots.RGBImage] = []
     if folder is not None:
         for path in sorted((folder / "frames" / name).glob("[0-9]*.png")):

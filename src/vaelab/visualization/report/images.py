@@ -50,7 +50,7 @@ KNOWN = {
     "arithmetic.png": Known("latents", "Adding a difference of mean codes"),
     "interpolations.png": Known("latents", "Straight ways between pairs of images"),
     "comparison.png": Known("latents", "Two models beside each other", "", True),
-    "likelihood.png": Known("figures", "The bound over its number of importance samples"),
+    "likelihood.png": Known("metrics", "The bound over its number of importance samples"),
     "errors.png": Known("errors", "Reconstruction errors"),
     "extremes.png": Known("errors", "The most and the least likely test images", "", True),
     "losses.png": Known("curves", "Losses", "", True),

@@ -55,11 +55,11 @@ def page(path: Path) -> Page:
         [
             section("summary", "Summary", lambda: _repeat(folder), lambda: _summary(folder)),
             section(
-                "figures",
-                "Figures",
+                "metrics",
+                "Metrics",
                 lambda: _metrics(folder) if of_training else [],
                 lambda: _measured(folder),
-                lambda: folder.image_sections.blocks("figures"),
+                lambda: folder.image_sections.blocks("metrics"),
             ),
             section(
                 "curves",
@@ -138,7 +138,7 @@ def _unit_of(folder: ReportFolder) -> str:
 def _tiles(folder: ReportFolder) -> list[tuple[str, str, str]]:
     """The figures that matter most."""
     tiles = []
-    measured = folder.evaluation.get("figures", {})
+    measured = folder.evaluation.get("metrics", {})
     best = [name for name in measured if name.startswith("likelihood/test/log_likelihood")]
     if best:
         figure = _figure(measured[best[-1]])
@@ -280,7 +280,7 @@ def _metrics(folder: ReportFolder) -> list[Block]:
         rows.append([Cell(curves.title_of(term)), *shown, Cell(metrics.term_unit(f"test/{term}", normalized))])
     images = folder.about.get("images", {})
     of = f" Test figures are of {images['test']:,} images and of {figures.get('tested')}." if "test" in images else ""
-    lines = [table(["per image", "test", "validation", "unit"], rows, "figures", numeric=("test", "validation"))]
+    lines = [table(["per image", "test", "validation", "unit"], rows, "metrics", numeric=("test", "validation"))]
     lines.append(note(f"{_SUMS}{of}"))
     if not normalized:
         lines.append(note(metrics.NOT_NATS))
@@ -296,7 +296,7 @@ def _measured(folder: ReportFolder) -> list[Block]:
     if not folder.evaluation:
         return []
     groups: dict[str, list[list[Cell]]] = {}
-    for name, values in folder.evaluation["figures"].items():
+    for name, values in folder.evaluation["metrics"].items():
         measure, _, rest = name.partition("/")
         if values.get("value") is None:
             shown = [Cell("not finite"), Cell("")]

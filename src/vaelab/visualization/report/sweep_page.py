@@ -76,7 +76,7 @@ def _sweep(folder: Path) -> Page:
         tiles,
         [
             section("summary", "Summary", lambda: _repeat(folder)),
-            section("figures", "Figures", lambda: _table(folder, jobs, names, comparable)),
+            section("metrics", "Metrics", lambda: _table(folder, jobs, names, comparable)),
             section("charts", "Charts", lambda: images.blocks("charts")),
             section(
                 "curves",
@@ -193,7 +193,7 @@ def _evaluations(folder: Path) -> Page:
         [],
         [
             section("summary", "Summary", lambda: _repeat_evaluations(folder)),
-            section("figures", "Figures", ranked),
+            section("metrics", "Metrics", ranked),
             section("rest", "More pictures", lambda: images.blocks("charts"), lambda: images.blocks("rest")),
         ],
     )
