@@ -17,8 +17,9 @@ from vaelab.data.datamodule import ImageDataModule
 from vaelab.evaluation import latent_space, likelihood, out_of_distribution, reconstructions, sample_quality
 from vaelab.evaluation.measurement import Measurement
 from vaelab.evaluation.out_of_distribution import Against
-from vaelab.runs import checkpoint, comparability, metrics, provenance, run_folder
-from vaelab.runs.metrics import Metric
+from vaelab.runs import checkpoint, comparability, provenance, run_folder
+from vaelab.runs.metrics import Metric, print_measurements, term_unit
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime import console, files, hardware
 from vaelab.runtime.console import best_effort
@@ -105,10 +106,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     vae.to(trainer.strategy.root_device).float().eval()
     subject = TrainedModel.of(saved, datamodule)
     of = f"{subject.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
-    figures = {
-        name: Metric(float(value), metrics.term_unit(name, subject.is_normalized), None, of)
-        for name, value in tested.items()
-    }
+    figures = {name: Metric(float(value), term_unit(name, subject.unit), None, of) for name, value in tested.items()}
     protocol = _protocol(cfg, path, config, subject)
     evaluation: dict[str, Any] = {"protocol": protocol, "metrics": {}, "arrays": {}, "remarks": []}
     remarks: list[str] = []
@@ -134,7 +132,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             console.print_line(f"what was measured until then: {console.short_path(folder / 'evaluation.json')}")
         raise
     keep([])
-    metrics.print_measurements(console.short_path(path), figures, remarks, subject.is_normalized)
+    print_measurements(console.short_path(path), figures, remarks, subject.unit)
     if cfg.report:
         _report(subject, trainer, folder)
     console.print_line(f"written to {console.short_path(folder)}")
@@ -147,7 +145,9 @@ def _report(subject: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
     from vaelab.visualization.report import latent_space
 
     with best_effort("about.json"):
-        provenance.write(folder, f"1 {hardware.device_name(subject.device)}", trainer.precision, subject.splits)
+        provenance.write(
+            RunFolder(folder).about_file, f"1 {hardware.device_name(subject.device)}", trainer.precision, subject.splits
+        )
     with best_effort("latents.npz"), evaluation_seed(subject.device):
         latent_space.keep(subject, folder / "latents.npz")
     with best_effort(report.NAME):

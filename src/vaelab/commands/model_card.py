@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vaelab.runs import metrics
 from vaelab.runs.checkpoint import DATA_PATHS
+from vaelab.runs.metrics import term_unit
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime import console
 from vaelab.runtime.files import write_text
@@ -138,7 +138,7 @@ def _figures(subject: TrainedModel, figures: dict[str, Any]) -> str:
     for term, meaning in _TERMS.items():
         value = figures.get(f"test/{term}")
         if isinstance(value, int | float):
-            unit = metrics.term_unit(f"test/{term}", subject.is_normalized)
+            unit = term_unit(f"test/{term}", subject.unit)
             rows.append(f"| {meaning} | {value:,.3f} | {unit} |")
     if not rows:
         return "## Figures\n\nNone came with this checkpoint."

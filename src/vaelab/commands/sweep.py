@@ -27,7 +27,7 @@ def write_results(folder: Path) -> None:
     names = swept(jobs)
     rows = [_row(job, names) for job in jobs]
     write_csv(list(rows[0]), rows, folder / "results.csv")
-    are_alike = len({job.kind for job in jobs if job.figures}) <= 1
+    are_alike = len({job.kind for job in jobs if job.metrics}) <= 1
     write_text(_markdown(rows, folder, are_alike), folder / "results.md")
     _print(rows, are_alike)
     pictures = _draw(jobs, names, folder)
@@ -39,7 +39,7 @@ def write_results(folder: Path) -> None:
         with best_effort(report.NAME):
             written.append(report.write(folder).name)
     console.print_line(f"the sweep: {console.short_path(folder)} ({', '.join(written)})")
-    if jobs[0].figures and jobs[0].wandb:
+    if jobs[0].metrics and jobs[0].wandb:
         from vaelab.training.loggers import log_sweep
 
         try:
@@ -53,10 +53,10 @@ def _row(job: Job, names: Sequence[str]) -> dict[str, Any]:
         "rank": job.rank or "",
         "job": job.number,
         **{name: job.overrides.get(name, "") for name in names},
-        **{term: "" if job.figures.get(term) is None else job.figures[term] for term in TERMS},
-        "unit": job.figures.get("unit", ""),
-        "epochs": job.figures.get("epochs", ""),
-        "seconds": job.figures.get("seconds", ""),
+        **{term: "" if job.metrics.get(term) is None else job.metrics[term] for term in TERMS},
+        "unit": job.metrics.get("unit", ""),
+        "epochs": job.metrics.get("epochs", ""),
+        "seconds": job.metrics.get("seconds", ""),
         "status": f"{job.status}: {job.failure}" if job.failure else job.status,
     }
 
@@ -114,10 +114,10 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
     """Writes the pictures that fit what was swept; their names."""
     from vaelab.visualization import plots  # with matplotlib, which takes a second
 
-    done = [job for job in jobs if all(isinstance(job.figures.get(term), float) for term in TERMS)]
+    done = [job for job in jobs if all(isinstance(job.metrics.get(term), float) for term in TERMS)]
     if len({job.kind for job in done}) != 1 or len(done) < 2:
         return []
-    unit = done[0].figures["unit"]
+    unit = done[0].metrics["unit"]
     short = short_names(names)
     varied = [name for name in names if name != "seed" and len({job.overrides.get(name) for job in done}) > 1]
     numeric = [name for name in varied if all(number_of(job.overrides.get(name)) is not None for job in done)]
@@ -149,11 +149,11 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
             ]
             for name in varied
         }
-        best = [job.figures["val/elbo"] for job in tried]
+        best = [job.metrics["val/elbo"] for job in tried]
         pictures["slices"] = plots.slices(values, best, "val/elbo", unit)
     elif across:
         curves = {
-            label: {x: [{term: job.figures[term] for term in TERMS} for job in same] for x, same in points.items()}
+            label: {x: [{term: job.metrics[term] for term in TERMS} for job in same] for x, same in points.items()}
             for label, points in lines.items()
         }
         pictures["curves"] = plots.curves_over(short[across], curves, title(across), TERMS, unit)
@@ -161,7 +161,7 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
             cells: dict[tuple[float, float], list[float]] = {}
             for job in done:
                 where = float(job.overrides[numeric[0]]), float(job.overrides[numeric[1]])
-                cells.setdefault(where, []).append(job.figures["test/elbo"])
+                cells.setdefault(where, []).append(job.metrics["test/elbo"])
             label = f"test/elbo ({unit}, per image)"
             pictures["heat_map"] = plots.heat_map(short[numeric[0]], short[numeric[1]], cells, label)
     # What trades the rate for distortion is what joins the points; latent dimensions only where there is nothing else.
@@ -170,7 +170,7 @@ def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
         along = min(trading, key=lambda name: name == "latent_dim")
         points = {
             label: [
-                (f"{x:g}", job.figures["test/kl"], job.figures["test/reconstruction"])
+                (f"{x:g}", job.metrics["test/kl"], job.metrics["test/reconstruction"])
                 for x, same in points.items()
                 for job in same
             ]

@@ -1,4 +1,4 @@
-"""One training from its configuration to its figures: what ``train.py`` runs."""
+"""One training, from its configuration to its metrics: what ``train.py`` runs."""
 
 import logging
 import signal
@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.commands.config_validation import check_training
 from vaelab.data.datamodule import ImageDataModule
-from vaelab.runs import checkpoint, metrics, provenance
+from vaelab.runs import checkpoint, provenance
+from vaelab.runs.metrics import bound_unit, print_metrics
+from vaelab.runs.run_folder import TITLE_GROUPS, RunFolder
 from vaelab.runtime import console, distributed, files, hardware
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.errors import UserError
@@ -35,26 +37,131 @@ from vaelab.training.lightning_module import VAEModule
 
 log = logging.getLogger(__name__)
 
-
 _TAGS = ("data", "model", "loss", "prior", "posterior", "objective", "experiment")  # of a W&B run
+_NOTHING = nullcontext()
 
 
-class _Unprofiled(PassThroughProfiler):
-    """Times nothing, and takes no time for it: Lightning begins and ends some hundred actions in a step."""
+class _NoProfiler(PassThroughProfiler):
+    """Measures nothing and takes no time: Lightning begins and ends some hundred actions in a step."""
 
     def profile(self, action_name: str) -> Any:
         return _NOTHING
 
 
-_NOTHING = nullcontext()
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Trains, validates, tests the best checkpoint, and leaves everything in the run folder.
+
+    Args:
+        cfg: as ``configs/train.yaml`` composes it.
+
+    Returns:
+        The final metrics, as in ``metrics.json``.
+
+    Raises:
+        UserError: the configuration is impossible.
+    """
+    filter_warnings()
+    check_training(cfg)
+    if cfg.keep_freed_memory:
+        keep_freed_memory()
+    set_matmul_precision(cfg.matmul_precision)
+    run = RunFolder(Path(cfg.run_dir).resolve())
+    try:
+        with (
+            flushed_denormals() if cfg.flush_denormals else nullcontext(),
+            resume.locked(run) if distributed.is_first() else nullcontext(),
+        ):
+            again = (_is_sweep() or was_requeued()) and run.config_file.is_file()
+            if again and (complete := resume.finished_metrics(run, _resolved(cfg))) is not None:
+                console.print_line(f"{console.short_path(run.path)} is complete")
+                return complete
+            return _train(cfg, run, resume.starting_point(cfg, run, again))
+    except Stopped as stopped:
+        if stopped.signum in requeue_signals():
+            _requeue(stopped.signum, run.path)  # after all files are written, because it may end the job at once
+            raise SystemExit(0) from None
+        if stopped.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.signum) from None
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with everything resolved, in plain containers, and the choices that led to it."""
+def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any]:
+    """Runs the training, after all checks of the settings have passed.
+
+    Args:
+        cfg: of the training.
+        run: its folder.
+        start: the checkpoint from which it is resumed; ``None`` for a new training.
+    """
+    stopwatch = Stopwatch()
+    _label_wandb_run(cfg)
+    _unfuse_optimizer(cfg)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
+    module: VAEModule = instantiate(cfg.module, _convert_="all")
+    module.config = _resolved(cfg)
+    if uses_channels_last(cfg.channels_last, str(cfg.trainer.precision)):
+        module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    if cfg.compile:
+        module.compile_steps("default" if cfg.compile is True else cfg.compile)
+    stop = GracefulStop(run.checkpoint("last"))
+    trainer = _trainer(cfg, stopwatch, LatestLink(run.path), stop, FinalValidation())
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, Checkpoint):
+            callback.resumed_from = start
+    first_step = 0 if start is None else resume.check(module, start)
+    before = None if start is None else RunFolder.around(start)
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.CSVLogger):
+            logger.resume(first_step, None if before is None else before.metrics_csv)
+    datamodule.prepare_data()
+    datamodule.setup()
+    sanity_check.check_one_batch(cfg, module, datamodule)
+
+    status = "failed"
+    try:
+        if trainer.is_global_zero:
+            _introduce(cfg, datamodule, module, trainer, run)
+        if trainer.world_size > 1:
+            module.generators = {"cpu": torch.get_rng_state()}
+            sanity_check.freeze_untrained(module, datamodule)
+        with distributed.process_group(trainer, None if start is None else str(start)):
+            trainer.fit(module, datamodule, ckpt_path=start)
+            if stop.agree(trainer):  # the signal came while the last epoch ended
+                raise Stopped(stop.asked)
+            tested = _test(trainer, module, datamodule)
+        final = {
+            **tested,
+            "unit": bound_unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
+            "parameters": _count_parameters(module),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(stopwatch.elapsed, 2),
+            "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
+        }
+        if trainer.is_global_zero:
+            loggers.log_final(trainer.loggers, final)
+            _write_results(final, trainer, datamodule, run, cfg.report)
+        status = "success"
+        return final
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            status = "stopped"
+            console.print_line(
+                f"stopped by {stopped} after step {trainer.global_step:,}: resume with "
+                f"{typed('ckpt_path', console.short_path(run.path))} and the same settings"
+            )
+        raise
+    finally:
+        loggers.finish(trainer.loggers, status)
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with all references resolved, in plain containers, and the choices that led to it."""
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     source = plain["data"]["source"]
-    for key in checkpoint.DATA_PATHS:  # a checkpoint is used from anywhere
+    for key in checkpoint.DATA_PATHS:  # a checkpoint is used from any working directory
         if source.get(key) is not None:
             source[key] = str(Path(source[key]).expanduser().absolute())
     return {"choices": provenance.choices(), **{str(key): value for key, value in plain.items()}}
@@ -64,8 +171,8 @@ def _is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _label(cfg: DictConfig) -> None:
-    """A W&B run has its choices as tags; under ``-m`` the runs of a sweep are one group, unless the user named one."""
+def _label_wandb_run(cfg: DictConfig) -> None:
+    """Tags the W&B run with its choices. The runs of a sweep form one group, unless the user has named another."""
     wandb = cfg.logger.get("wandb")
     if wandb is None:
         return
@@ -77,120 +184,19 @@ def _label(cfg: DictConfig) -> None:
         wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
-    """Trains, validates, tests the best checkpoint, and leaves everything in the run folder.
-
-    Args:
-        cfg: what ``configs/train.yaml`` composes.
-
-    Returns:
-        The final figures, as in ``metrics.json``.
-
-    Raises:
-        UserError: the configuration asks for what cannot be.
-    """
-    filter_warnings()
-    check_training(cfg)
-    if cfg.keep_freed_memory:
-        keep_freed_memory()
-    set_matmul_precision(cfg.matmul_precision)
-    run_dir = Path(cfg.run_dir).resolve()
-    try:
-        with (
-            flushed_denormals() if cfg.flush_denormals else nullcontext(),
-            resume.locked(run_dir) if distributed.is_first() else nullcontext(),
-        ):
-            again = (_is_sweep() or was_requeued()) and (run_dir / "config.yaml").is_file()
-            if again and (complete := resume.finished_metrics(run_dir, _plain(cfg))) is not None:
-                console.print_line(f"{console.short_path(run_dir)} is complete")
-                return complete
-            return _train(cfg, run_dir, resume.starting_point(cfg, run_dir, again))
-    except Stopped as stopped:
-        if stopped.signum in requeue_signals():
-            _requeue(stopped.signum, run_dir)  # when all is written: it may end the job at once
-            raise SystemExit(0) from None
-        if stopped.signum == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + stopped.signum) from None
-
-
-def _train(cfg: DictConfig, run_dir: Path, start: Path | None) -> dict[str, Any]:
-    """What is left of a training that nothing speaks against."""
-    stopwatch = Stopwatch()
-    _label(cfg)
-    _unfuse_optimizer(cfg)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule: ImageDataModule = instantiate(cfg.data, _convert_="all")
-    module: VAEModule = instantiate(cfg.module, _convert_="all")
-    module.config = _plain(cfg)
-    if uses_channels_last(cfg.channels_last, str(cfg.trainer.precision)):
-        module.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    if cfg.compile:
-        module.compile_steps("default" if cfg.compile is True else cfg.compile)
-    stop = GracefulStop(run_dir / "checkpoints" / "last.ckpt")
-    trainer = _trainer(cfg, stopwatch, LatestLink(run_dir), stop, FinalValidation())
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, Checkpoint):
-            callback.resumed_from = start
-    first_step = 0 if start is None else resume.check(module, start)
-    for logger in trainer.loggers:
-        if isinstance(logger, loggers.CSVLogger):
-            logger.go_on(first_step, None if start is None else start.parent.parent / "metrics.csv")
-    datamodule.prepare_data()
-    datamodule.setup()
-    sanity_check.check_one_batch(cfg, module, datamodule)
-
-    status = "failed"
-    try:
-        if trainer.is_global_zero:
-            _introduce(cfg, datamodule, module, trainer, run_dir)
-        if trainer.world_size > 1:
-            module.generators = {"cpu": torch.get_rng_state()}
-            sanity_check.freeze_untrained(module, datamodule)
-        with distributed.process_group(trainer, None if start is None else str(start)):
-            trainer.fit(module, datamodule, ckpt_path=start)
-            if stop.agree(trainer):  # while the last epoch ended
-                raise Stopped(stop.asked)
-            tested = _test(trainer, module, datamodule)
-        figures = {
-            **tested,
-            "unit": metrics.unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
-            "parameters": _count_parameters(module),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "seconds": round(stopwatch.elapsed, 2),
-            "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
-        }
-        if trainer.is_global_zero:
-            loggers.log_final(trainer.loggers, figures)
-            _conclude(figures, trainer, datamodule, module, run_dir, cfg.report)
-        status = "success"
-        return figures
-    except Stopped as stopped:
-        if trainer.is_global_zero:
-            status = "stopped"
-            console.print_line(
-                f"stopped by {stopped} after step {trainer.global_step:,}: "
-                f"{typed('ckpt_path', console.short_path(run_dir))} and the same settings go on from there"
-            )
-        raise
-    finally:
-        loggers.finish(trainer.loggers, status)
-
-
 def _requeue(signum: int, run_dir: Path) -> None:
-    """Has this job started again, which then goes on in its run folder, if that is named on its command line."""
+    """Has this job started again by the scheduler; it then resumes in its folder, if its command line names that."""
     if not distributed.is_first():
         return
     failure = requeue(signum)
     if failure is not None:
         where = typed("hydra.sweep.dir", run_dir.parent) if _is_sweep() else typed("ckpt_path", run_dir)
         raise UserError(f"the job could not be queued again ({failure}): start it with {where}")
-    console.print_line(f"queued again: a job with {typed('hydra.run.dir', console.short_path(run_dir))} goes on there")
+    console.print_line(f"queued again: a job with {typed('hydra.run.dir', console.short_path(run_dir))} resumes there")
 
 
 def _unfuse_optimizer(cfg: DictConfig) -> None:
-    """Lightning does not clip gradients in mixed precision where the optimiser is fused."""
+    """Turns a fused optimiser off if gradients are clipped in mixed precision, which Lightning refuses with it."""
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         log.info("optimizer.fused is off: Lightning does not clip gradients in mixed precision with it")
         cfg.optimizer.fused = False
@@ -201,8 +207,8 @@ def _count_parameters(module: VAEModule) -> int:
 
 
 def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
-    """The trainer with its configured callbacks and loggers, and these."""
-    # An experiment's settings of a callback that was then left out (callbacks=none) have no target.
+    """The trainer with the callbacks and loggers of the configuration, and the given callbacks."""
+    # An experiment may set up a callback that callbacks=none removes: such settings have no target.
     configured = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node and "_target_" in node]
     if cfg.data.validation == "test":  # no epoch is chosen by test images: the last one is tested
         configured = [c for c in configured if not (isinstance(c, ModelCheckpoint) and c.monitor)]
@@ -211,7 +217,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
         cfg.trainer,
         callbacks=[*callbacks, *configured],
         plugins=[AtomicCheckpointIO()],
-        profiler=cfg.trainer.profiler or _Unprofiled(),
+        profiler=cfg.trainer.profiler or _NoProfiler(),
         logger=run_loggers or False,
         enable_progress_bar=False,
         _convert_="all",
@@ -219,16 +225,15 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
 
 
 def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
-    """The test and validation figures of the best checkpoint, or of the last weights where there is none."""
+    """Test and validation metrics of the best checkpoint; of the last weights if no checkpoint is the best."""
     watched = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
-    validated = (
-        checkpoint.read(Path(best.best_model_path))["vaelab"]["metrics"]
-        if best
-        else module.restored["metrics"]
-        if module.restored
-        else {name: float(value) for name, value in trainer.callback_metrics.items()}
-    )
+    if best:
+        validated = checkpoint.read(Path(best.best_model_path))["vaelab"]["metrics"]
+    elif module.restored:
+        validated = module.restored["metrics"]
+    else:
+        validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
     return {
         **({name: float(value) for name, value in tested[0].items()} if tested else {}),
@@ -238,52 +243,51 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
 
 
 def _introduce(
-    cfg: DictConfig, datamodule: ImageDataModule, module: VAEModule, trainer: L.Trainer, run_dir: Path
+    cfg: DictConfig, datamodule: ImageDataModule, module: VAEModule, trainer: L.Trainer, run: RunFolder
 ) -> None:
-    """Writes the configuration where it belongs, and says what is being trained, on what."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: this is not complete until it is
+    """Writes the configuration, and prints what is trained, on which images and devices."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.metrics_file.unlink(missing_ok=True)  # of fewer epochs: the run is not complete until it is written again
     configuration = OmegaConf.create({"overrides": provenance.task_overrides(), **module.config})
-    write_text(OmegaConf.to_yaml(configuration), run_dir / "config.yaml")
+    write_text(OmegaConf.to_yaml(configuration), run.config_file)
     parameters = _count_parameters(module)
     chosen = provenance.choices()
     flat = {**chosen, "latent_dim": cfg.latent_dim, "seed": cfg.seed, "parameters": parameters}
     loggers.log_configuration(trainer.loggers, flat, module.config)
-    what = " ".join(f"{name}={chosen[name]}" for name in ("data", "model", "loss", "objective") if name in chosen)
-    where = f"{trainer.world_size} {hardware.device_name(trainer.strategy.root_device)}"
-    with best_effort("about.json"):
-        provenance.write(run_dir, where, trainer.precision, datamodule.splits)
+    title = " ".join(f"{name}={chosen[name]}" for name in TITLE_GROUPS if name in chosen)
+    devices = f"{trainer.world_size} {hardware.device_name(trainer.strategy.root_device)}"
+    with best_effort(run.about_file.name):
+        provenance.write(run.about_file, devices, trainer.precision, datamodule.splits)
     console.print_line(
-        f"[bold]{what} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {where} "
+        f"[bold]{title} latent_dim={cfg.latent_dim}[/bold]\n{parameters:,} parameters on {devices} "
         f"in {trainer.precision}; {_count(trainer, datamodule, 'train', 'images to train with')}, "
         f"{_count(trainer, datamodule, 'val', 'to validate on')}"
         f"{' (the test images)' if datamodule.validation == 'test' else ''}"
     )
 
 
-def _conclude(
-    figures: dict[str, Any],
+def _write_results(
+    final: dict[str, Any],
     trainer: L.Trainer,
     datamodule: ImageDataModule,
-    module: VAEModule,
-    run_dir: Path,
+    run: RunFolder,
     has_report: bool,
 ) -> None:
-    """Writes the final figures and what there is to be seen of the run, and shows them."""
-    files.write_json(figures, run_dir / "metrics.json")
-    title = f"{datamodule.source.name}: {figures['tested']}, on {_count(trainer, datamodule, 'test', 'test images')}"
-    shown = {name: value for name, value in figures.items() if name == "val/elbo" or "val/" not in name}
-    metrics.print_metrics(title, shown, module.vae.likelihood.is_normalized(datamodule.is_binary))
+    """Writes the final metrics and the report, and prints them."""
+    files.write_json(final, run.metrics_file)
+    title = f"{datamodule.source.name}: {final['tested']}, on {_count(trainer, datamodule, 'test', 'test images')}"
+    shown = {name: value for name, value in final.items() if name == "val/elbo" or "val/" not in name}
+    print_metrics(title, shown, final["unit"])
     if has_report:
         from vaelab.visualization import report
 
-        with best_effort(report.NAME):
-            console.print_line(f"report: {console.short_path(report.write(run_dir))}")
-    console.print_line(f"run folder: {console.short_path(run_dir)}")
+        with best_effort(run.report_file.name):
+            console.print_line(f"report: {console.short_path(report.write(run.path))}")
+    console.print_line(f"run folder: {console.short_path(run.path)}")
 
 
-def _count(trainer: L.Trainer, datamodule: ImageDataModule, split: str, what: str) -> str:
-    """How many images a split has, and the setting by which only some of its batches are taken, if there is one."""
+def _count(trainer: L.Trainer, datamodule: ImageDataModule, split: str, noun: str) -> str:
+    """The number of images of a split, and the setting that limits its batches, if there is one."""
     limit = getattr(trainer, f"limit_{split}_batches")
     limited = "" if limit == 1.0 and isinstance(limit, float) else f" (trainer.limit_{split}_batches={limit})"
-    return f"{len(datamodule.splits[split].images):,} {what}{limited}"
+    return f"{len(datamodule.splits[split].images):,} {noun}{limited}"

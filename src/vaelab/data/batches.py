@@ -6,7 +6,7 @@ there, which may be mapped from a file, the rows of a batch are gathered where t
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,31 +18,49 @@ from vaelab.runtime.errors import UserError
 Binarization = Literal["none", "threshold", "dynamic", "static"]
 
 
-def binarize(images: Tensor, generator: torch.Generator, share: Shard | None = None) -> Tensor:
+class Batch(NamedTuple):
+    """Images and labels, and which part of a batch they are.
+
+    Attributes:
+        x: images (B, C, H, W), floats in [0, 1].
+        y: labels (B,).
+        shard: the part of the batch that this process has.
+    """
+
+    x: Tensor
+    y: Tensor
+    shard: Shard
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """Stored images, uint8, as floats in [0, 1]."""
+    return images.float().div_(255)
+
+
+def binarize(images: Tensor, generator: torch.Generator, shard: Shard | None = None) -> Tensor:
     """Draws binary images from grey ones, each pixel 1 with probability grey / 255.
 
     Args:
         images: uint8, any shape.
         generator: on the images' device.
-        share: which images of a batch these are: it is drawn for all of them, so that every image gets the same draw
-            however many processes there are.
+        shard: the part of a batch that these images are. Numbers are drawn for the whole batch, so that an image gets
+            the same draw however many processes there are.
 
     Returns:
         Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254,
         ``grey`` are less than ``grey``.
     """
-    drawn = images.new_empty((len(images) if share is None else share.total, *images.shape[1:]))
-    drawn = drawn.random_(0, 255, generator=generator)[slice(None) if share is None else share.rows]
+    drawn = images.new_empty((len(images) if shard is None else shard.total, *images.shape[1:]))
+    drawn = drawn.random_(0, 255, generator=generator)[slice(None) if shard is None else shard.rows]
     return (drawn < images).to(torch.uint8).mul_(255)
 
 
 class Batches:
-    """An iterable of ``(x, y)``: images as floats in [0, 1], shape (B, C, H, W), and labels, shape (B,).
+    """An iterable of batches, see :class:`Batch`.
 
     Everything random follows from the seed and the number of the epoch; an iteration interrupted in the middle of an
     epoch is continued by ``resume``. Several processes share every batch: none of its images is left out, none is taken
-    twice, and the batches are the same however many processes there are. ``share`` says which part of the last batch
-    this process was given.
+    twice, and the batches are the same however many processes there are.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -73,7 +91,6 @@ class Batches:
         self.device = images.device if device is None else device
         self.batch_size, self.shuffle, self.dynamic, self.seed = batch_size, shuffle, dynamic, seed
         self.rank, self.world_size = rank, world_size
-        self.share: Shard | None = None
         starts = list(range(0, len(images), batch_size))
         if drop_last and len(starts) > 1 and len(images) % batch_size:
             self._bounds = starts
@@ -87,7 +104,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         if not self._resumed and self._next:  # whether the last epoch was seen to its end or not
             self.epoch, self._next = self.epoch + 1, 0
         self._resumed = False
@@ -97,9 +114,8 @@ class Batches:
         for i in range(self._next, len(self)):
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
-            self.share = Shard.of(end - start, self.rank, self.world_size)
-            rows = self.share.rows
-            mine = slice(start + rows.start, start + rows.stop)
+            shard = Shard.of(end - start, self.rank, self.world_size)
+            mine = slice(start + shard.rows.start, start + shard.rows.stop)
             if order is None:
                 x, y = self.images[mine], self.labels[mine]
             else:  # five times faster than by brackets
@@ -109,8 +125,8 @@ class Batches:
             if self.dynamic:
                 # Of each batch anew: there is no state to be kept.
                 self._generator.manual_seed(_seed(self.seed, self.epoch, i))
-                x = binarize(x, self._generator, self.share)
-            yield x.float().div_(255), y
+                x = binarize(x, self._generator, shard)
+            yield Batch(to_floats(x), y, shard)
 
     def state(self) -> dict[str, int]:
         """Where the iteration stands."""

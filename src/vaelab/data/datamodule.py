@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from vaelab.data.batches import Batches, Binarization, binarize
+from vaelab.data.batches import Batch, Batches, Binarization, binarize
 from vaelab.data.source import Images, Source
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import typed
@@ -135,6 +135,10 @@ class ImageDataModule(L.LightningDataModule):
             name = "test" if split == "val" and self.validation == "test" else split
             return binarize(images, torch.Generator().manual_seed(SPLIT_SEEDS[name]))
         return images
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch itself: it is on the device already."""
+        return batch
 
     def _batches(self, split: str, **options: Any) -> Batches:
         trainer = self.trainer

@@ -7,7 +7,7 @@ pixels and channels, in nats; ``mean`` is the picture to show.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch.distributions import Laplace as LaplaceDistribution
 
 from vaelab.models.distributions import pixels
 from vaelab.models.distributions.pixels import BernoulliImages, UnnormalizedGaussian
-from vaelab.runtime.data_parallel import average
+from vaelab.runtime.data_parallel import Shard
 
 
 class Likelihood(nn.Module, ABC):
@@ -33,6 +33,18 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def forward(self, outputs: Tensor) -> Distribution:
         """Decoder outputs (..., C * parameters_per_channel, H, W) to p(x|z) with event shape (C, H, W)."""
+
+    def log_prob(self, outputs: Tensor, x: Tensor, shard: Shard | None = None) -> Tensor:
+        """log p(x|z), (...,), from decoder outputs (..., C * parameters_per_channel, H, W) and images x (B, C, H, W).
+
+        Objectives call it. A likelihood that looks at more than one image of the batch overrides it.
+
+        Args:
+            outputs: of the decoder.
+            x: the images.
+            shard: which part of their batch the images are; ``None`` if they are all of it.
+        """
+        return self(outputs).log_prob(x)
 
 
 def bits_per_dim(log_prob: Tensor, image_shape: Sequence[int]) -> Tensor:
@@ -192,9 +204,16 @@ class Gaussian(ScaledLikelihood):
 
     def forward(self, outputs: Tensor) -> Distribution:
         location, scale = self.location_and_scale(outputs)
-        if self.scale == "optimal" and self.training and torch.is_grad_enabled():
-            return _OptimalGaussian(location, scale, self._fit)
         return Independent(Normal(location, scale, validate_args=False), 3, validate_args=False)
+
+    def log_prob(self, outputs: Tensor, x: Tensor, shard: Shard | None = None) -> Tensor:
+        if not (self.scale == "optimal" and self.training and torch.is_grad_enabled()):
+            return super().log_prob(outputs, x)
+        location, _ = self.location_and_scale(outputs)
+        error = (x - location).detach().square().mean()
+        # At its maximum the likelihood has no gradient in the scale, so the error needs none.
+        scale = self._fit(error if shard is None else shard.mean(error))
+        return Normal(location, scale, validate_args=False).log_prob(x).sum((-3, -2, -1))
 
     def _closest(self, mean_squared_error: Tensor) -> Tensor:
         """The most likely scale, given these errors, that is not below the bound."""
@@ -207,25 +226,6 @@ class Gaussian(ScaledLikelihood):
         change = torch.where(known, mean_squared_error - self.mean_squared_error, 0.0)
         self.mean_squared_error += change / self.batches.clamp(1, self._memory)
         return self._closest(mean_squared_error)
-
-
-class _OptimalGaussian(Independent):
-    """Gaussian pixels whose scale is fitted to the images that it is asked about.
-
-    Args:
-        location: (..., C, H, W).
-        scale: what it is until then, for samples.
-        fit: the mean squared error, over batch and pixels, to the scale.
-    """
-
-    def __init__(self, location: Tensor, scale: Tensor | float, fit: Callable[[Tensor], Tensor]) -> None:
-        self._fit = fit
-        super().__init__(Normal(location, scale, validate_args=False), 3, validate_args=False)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        # At its maximum the likelihood has no gradient in the scale: nothing is lost by leaving it out.
-        scale = self._fit(average((value - self.mean).detach().square().mean()))
-        return Normal(self.mean, scale, validate_args=False).log_prob(value).sum((-3, -2, -1))
 
 
 class Laplace(ScaledLikelihood):

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from vaelab.models.distributions.latents import Latent
 from vaelab.models.likelihoods import Likelihood
+from vaelab.runtime.data_parallel import Shard
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.workarounds import mkl
 
@@ -93,11 +94,25 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         """p(x|z), or p(x|z, y), of latents (..., B, latent_dim): batch shape (..., B), event shape (C, H, W)."""
+        return self.likelihood(self._decoder_outputs(z, y))
+
+    def log_likelihood(self, x: Tensor, z: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> Tensor:
+        """log p(x|z) in nats, shape (..., B), of images (B, C, H, W) given latents (..., B, latent_dim).
+
+        Args:
+            x: the images.
+            z: the latents.
+            y: labels, for a conditional model.
+            shard: which part of their batch the images are; ``None`` if they are all of it.
+        """
+        return self.likelihood.log_prob(self._decoder_outputs(z, y), x, shard)
+
+    def _decoder_outputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Outputs (..., B, C', H, W) of the decoder for latents (..., B, latent_dim)."""
         inputs = z
         if self.classes is not None:
             inputs = torch.cat([z, self._weights(y, z).expand(*z.shape[:-1], -1)], -1)
-        outputs = self.decoder(inputs.flatten(end_dim=-2))
-        return self.likelihood(outputs.unflatten(0, z.shape[:-1]))
+        return self.decoder(inputs.flatten(end_dim=-2)).unflatten(0, z.shape[:-1])
 
     def _weights(self, y: Tensor | None, like: Tensor) -> Tensor:
         """Labels as weights of the classes, (B, classes)."""

@@ -1,4 +1,4 @@
-"""How figures are named, labelled with their unit, printed and written."""
+"""Metrics: their units, and how they are printed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,20 +9,21 @@ from rich.table import Table
 
 from vaelab.runtime.console import log_line, print_line
 
-NOT_NATS = "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."
+NATS, NOT_NATS = "nats", "not nats"
+NOT_NATS_NOTE = "Not nats: this loss is not a likelihood of these images. Compare its metrics only with this same loss."
 _UNITLESS = ("mmd",)
-# Divergences between latents are in nats whatever the likelihood is; what is summed with a mere loss is not.
+# Divergences between latents are in nats for any likelihood. A sum with a mere loss is not.
 _DIVERGENCES = ("kl", "mutual_information", "total_correlation", "dimension_kl")
 
 
 class Metric(NamedTuple):
-    """One figure.
+    """One metric.
 
     Attributes:
         value: a number.
-        unit: what it counts; "" for a pure number.
-        standard_error: of the mean over images, or whatever ``note`` says.
-        note: how it was come by.
+        unit: of the value; empty for a pure number.
+        standard_error: of the mean over images, or as ``note`` says.
+        note: how it was measured, on which images.
     """
 
     value: float
@@ -31,75 +32,79 @@ class Metric(NamedTuple):
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """What is known of it, by name."""
+        """The attributes that are set, by name."""
         return {name: value for name, value in self._asdict().items() if value not in (None, "")}
 
 
-def unit(normalized: bool) -> str:
-    """What the terms of a bound are counted in, per image."""
-    return "nats" if normalized else "not nats"
-
-
-def term_unit(name: str, normalized: bool) -> str:
-    """What a figure of a split, such as ``test/elbo``, is counted in; "" for what is no term of a bound.
+def bound_unit(is_normalized: bool) -> str:
+    """The unit of the terms of a bound, per image.
 
     Args:
-        name: the figure's.
-        normalized: whether the likelihood is one for the images it was given.
+        is_normalized: whether the loss is a likelihood of its images.
+    """
+    return NATS if is_normalized else NOT_NATS
+
+
+def term_unit(name: str, unit: str) -> str:
+    """The unit of a metric of a split, such as ``test/elbo``; empty if it is not a term of a bound.
+
+    Args:
+        name: of the metric.
+        unit: of the bound, see :func:`bound_unit`.
     """
     split, _, term = name.partition("/")
     if split not in ("val", "test") or term in _UNITLESS:
         return ""
     if term == "bits_per_dim":
         return "bits/dim"
-    if term == "loss" and normalized:
-        return ""  # a bound, or one with weights and penalties, which are in no unit
-    return "nats" if term in _DIVERGENCES else unit(normalized)
+    if term == "loss" and unit == NATS:
+        return ""  # the loss may contain weights and penalties, which have no unit
+    return NATS if term in _DIVERGENCES else unit
 
 
-def print_metrics(title: str, figures: Mapping[str, Any], normalized: bool) -> None:
-    """Prints a table of the figures that are numbers; the terms of the bound carry their unit.
+def print_metrics(title: str, metrics: Mapping[str, Any], unit: str) -> None:
+    """Prints a table of the metrics that are numbers, with the units of the terms of the bound.
 
     Args:
         title: above the table.
-        figures: name to value.
-        normalized: whether the likelihood is one for the images it was given.
+        metrics: name to value.
+        unit: of the bound.
     """
     rows = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, (int, float)):
             is_term = isinstance(value, float) and name.startswith(("val/", "test/"))
-            rows.append([name, f"{value:,.3f}" if is_term else f"{value:,}", term_unit(name, normalized)])
-    _print_table(title, [rows], normalized)
+            rows.append([name, f"{value:,.3f}" if is_term else f"{value:,}", term_unit(name, unit)])
+    _print_table(title, [rows], unit)
 
 
-def formatted(figure: Metric) -> tuple[str, str]:
-    """A figure and its standard error as they are read; "" where it has none."""
-    digits = 0 if isinstance(figure.value, int) else 4 if abs(figure.value) < 1 else 3
-    error = "" if figure.standard_error is None else f"± {figure.standard_error:,.{digits}f}"
-    return f"{figure.value:,.{digits}f}", error
+def formatted(metric: Metric) -> tuple[str, str]:
+    """The value of a metric and its standard error, as text; the error may be empty."""
+    digits = 0 if isinstance(metric.value, int) else 4 if abs(metric.value) < 1 else 3
+    error = "" if metric.standard_error is None else f"± {metric.standard_error:,.{digits}f}"
+    return f"{metric.value:,.{digits}f}", error
 
 
-def print_measurements(title: str, figures: Mapping[str, Metric], remarks: Sequence[str], normalized: bool) -> None:
-    """Prints figures with their standard errors and units, a section for each measure.
+def print_measurements(title: str, metrics: Mapping[str, Metric], remarks: Sequence[str], unit: str) -> None:
+    """Prints metrics with their standard errors and units, a section for each measure.
 
     Args:
         title: above the table.
-        figures: by name, the measure before the first slash.
+        metrics: by name; the part before the first slash is the measure.
         remarks: below the table.
-        normalized: whether the loss is a likelihood of the images.
+        unit: of the bound.
     """
     sections: dict[str, list[list[str]]] = {}
-    for name, figure in figures.items():
-        value, error = formatted(figure)
-        row = [name, value, f"{error} {figure.unit}".strip()]
+    for name, metric in metrics.items():
+        value, error = formatted(metric)
+        row = [name, value, f"{error} {metric.unit}".strip()]
         sections.setdefault(name.partition("/")[0], []).append(row)
-    _print_table(title, list(sections.values()), normalized)
+    _print_table(title, list(sections.values()), unit)
     for remark in remarks:
         print_line(f"[dim]{escape(remark)}[/dim]")
 
 
-def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normalized: bool) -> None:
+def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], unit: str) -> None:
     table = Table(show_header=False)
     table.add_column(justify="left", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -111,5 +116,5 @@ def _print_table(title: str, sections: Sequence[Sequence[Sequence[str]]], normal
             log_line(" ".join(row).rstrip())
         table.add_section()
     get_console().print(table)
-    if not normalized:
-        print_line(f"[dim]{NOT_NATS}[/dim]")
+    if unit != NATS:
+        print_line(f"[dim]{NOT_NATS_NOTE}[/dim]")

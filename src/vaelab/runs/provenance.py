@@ -35,11 +35,11 @@ def choices() -> dict[str, str]:
     }
 
 
-def write(folder: Path, device: str, precision: str, splits: Mapping[str, Images]) -> None:
+def write(path: Path, device: str, precision: str, splits: Mapping[str, Images]) -> None:
     """Writes ``about.json``.
 
     Args:
-        folder: of the run.
+        path: of the file.
         device: what computes.
         precision: in which it does, as Lightning calls it.
         splits: the images.
@@ -59,7 +59,7 @@ def write(folder: Path, device: str, precision: str, splits: Mapping[str, Images
             "versions": {"vaelab": __version__, "python": platform.python_version(), **_versions()},
             "commit": _commit(),
         },
-        folder / "about.json",
+        path,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the folder of a sweep holds: its jobs, ranked."""
+"""The folder of a sweep: its jobs, ranked."""
 
 import itertools
 import json
@@ -11,9 +11,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vaelab.runs import comparability
-from vaelab.runtime.paths import FAILURE
+from vaelab.runs.run_folder import RunFolder
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+STUDY = "search"  # the name of the Optuna study of a search
 
 
 @dataclass
@@ -21,19 +22,19 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        number: of its folder.
-        overrides: all that was typed for it.
-        figures: its ``metrics.json``; empty where it is not complete.
-        failure: why it failed, or nothing.
-        kind: what the jobs have in common whose figures can be compared with this one's.
-        rank: among the complete jobs of its kind, from 1; 0 where it is none.
-        report: whether it was to have one, if it came so far.
-        wandb: ``logger.wandb`` of its configuration, where it has that.
+        number: the name of its folder.
+        overrides: all settings that were typed for it.
+        metrics: its final metrics; empty if the job is not complete.
+        failure: why it failed; empty if it did not.
+        kind: equal for jobs whose metrics can be compared.
+        rank: among the complete jobs of its kind, from 1; 0 for other jobs.
+        report: whether the job writes a report; ``None`` if that is not known.
+        wandb: the settings of its W&B logger, if it has one.
     """
 
     number: int
     overrides: dict[str, str]
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     kind: str = ""
     rank: int = 0
@@ -42,58 +43,63 @@ class Job:
 
     @property
     def elbo(self) -> float:
-        """On validation images, by which jobs are ranked; the least there is where it is no number."""
-        value = self.figures.get("val/elbo")
+        """The ELBO on validation images, by which jobs are ranked; minus infinity if it is not finite."""
+        value = self.metrics.get("val/elbo")
         return value if isinstance(value, float) and math.isfinite(value) else -math.inf
 
     @property
     def status(self) -> str:
-        return "done" if self.figures else "failed" if self.failure else "not complete"
+        """``done``, ``failed`` or ``not complete``."""
+        return "done" if self.metrics else "failed" if self.failure else "not complete"
 
 
 def read(folder: Path) -> list[Job]:
-    """The jobs of a sweep's folder, those of one kind together, the best validation ELBO first, failures last."""
+    """The jobs of a sweep: complete jobs first, grouped by kind, the best validation ELBO first in each group."""
     jobs = []
     for path in folder.iterdir():
         hydras = path / ".hydra" / "overrides.yaml"
-        if not (path.name.isdecimal() and hydras.is_file()):
-            continue
-        typed: Any = OmegaConf.load(hydras)
-        job = Job(int(path.name), {})
-        if (path / "metrics.json").is_file():
-            job.figures = json.loads((path / "metrics.json").read_text())
-        elif (path / FAILURE).is_file():
-            job.failure = (path / FAILURE).read_text().strip()
-        if (path / "config.yaml").is_file():
-            config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-            typed = config.get("overrides", typed)  # Hydra's are of the last attempt, whatever came of it
-            job.kind = json.dumps(comparability.shared_settings(config, job.figures.get("unit") == "nats"))
-            job.report = bool(config.get("report", True))
-            job.wandb = (config.get("logger") or {}).get("wandb") or {}
-        job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
-        jobs.append(job)
-    done = sorted((job for job in jobs if job.figures), key=lambda job: (job.kind, -job.elbo, job.number))
+        if path.name.isdecimal() and hydras.is_file():
+            jobs.append(_job(RunFolder(path), OmegaConf.load(hydras)))
+    done = sorted((job for job in jobs if job.metrics), key=lambda job: (job.kind, -job.elbo, job.number))
     for _, same in itertools.groupby(done, key=lambda job: job.kind):
         for rank, job in enumerate(same, 1):
             job.rank = rank
-    return done + sorted((job for job in jobs if not job.figures), key=lambda job: job.number)
+    return done + sorted((job for job in jobs if not job.metrics), key=lambda job: job.number)
+
+
+def _job(run: RunFolder, typed: Any) -> Job:
+    job = Job(int(run.path.name), {}, run.metrics)
+    if not job.metrics and run.failure_file.is_file():
+        job.failure = run.failure_file.read_text().strip()
+    if config := run.config:
+        typed = config.get("overrides", typed)  # those of Hydra are from the last attempt, even if it failed early
+        job.kind = json.dumps(comparability.shared_settings(config, job.metrics.get("unit") == "nats"))
+        job.report = bool(config.get("report", True))
+        job.wandb = (config.get("logger") or {}).get("wandb") or {}
+    job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
+    return job
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
-    """What differs between the jobs, in the order in which it was typed."""
+    """The settings that differ between jobs, in the order in which they were typed."""
     names = list(dict.fromkeys(name for job in jobs for name in job.overrides))
     return [name for name in names if len({job.overrides.get(name) for job in jobs}) > 1]
 
 
-def caption(are_alike: bool) -> str:
-    """What stands below a table of jobs, of which the figures of all can be compared or not."""
-    line = "Ranked by the ELBO on validation images; test figures are sums over pixels, averaged over images."
-    if are_alike:
+def caption(comparable: bool) -> str:
+    """The line below a table of jobs.
+
+    Args:
+        comparable: whether the metrics of all jobs can be compared.
+    """
+    line = "Ranked by the ELBO on validation images; test metrics are sums over pixels, averaged over images."
+    if comparable:
         return line
-    return f"{line} Those of different images or losses cannot be compared, and are ranked apart from each other."
+    return f"{line} Jobs with different images or losses cannot be compared; each group is ranked by itself."
 
 
 def number_of(text: str | None) -> float | None:
+    """The number that a setting is, or ``None``."""
     try:
         return float(text) if text is not None else None
     except ValueError:
@@ -101,12 +107,9 @@ def number_of(text: str | None) -> float | None:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The names of settings without where they are, as far as they stay apart."""
+    """Short names of settings: the last part of each, or the last two parts if two settings share the last one."""
     last = [name.rpartition(".")[2] for name in names]
     return {
         name: short if last.count(short) == 1 else ".".join(name.split(".")[-2:])
         for name, short in zip(names, last, strict=True)
     }
-
-
-STUDY = "search"

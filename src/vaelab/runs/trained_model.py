@@ -16,7 +16,8 @@ from vaelab.data.source import Images
 from vaelab.models.distributions.latents import Latent
 from vaelab.models.vae import VAE
 from vaelab.objectives import Objective
-from vaelab.runs import checkpoint, metrics
+from vaelab.runs import checkpoint
+from vaelab.runs.metrics import bound_unit
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import UserError
 
@@ -118,7 +119,8 @@ class TrainedModel:
 
     @property
     def unit(self) -> str:
-        return metrics.unit(self.is_normalized)
+        """The unit of the terms of its bound."""
+        return bound_unit(self.is_normalized)
 
     @property
     def given(self) -> str:

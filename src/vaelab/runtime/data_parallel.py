@@ -1,12 +1,10 @@
-r"""One batch on several processes, so that they come to what a single one would.
+r"""One batch on several processes, with the results of a single process.
 
-Of every batch each process has a share of consecutive images. Where a step looks at one image at a time, gradients and
-figures only have to be weighted by the sizes of the shares. The rest is here: noise that is the same whichever process
-has an image, and statistics of the whole batch for objectives that look at more than one image.
+Each process gets a shard of every batch: consecutive images. Where a step looks at one image at a time, gradients and
+metrics only need the weights of the shards. A :class:`Shard` provides the rest: noise that is the same whichever
+process has an image, and statistics of the whole batch.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of a batch's images a process has.
+    """The images of a batch that one process has.
 
     Attributes:
-        start, stop: the images, in the order of the batch; none, where there are fewer than processes.
-        total: how many there are in the batch.
-        processes: how many share it.
+        start, stop: the range of images, in the order of the batch; it is empty if the batch has fewer images than
+            there are processes.
+        total: images in the batch.
+        processes: processes that share the batch.
     """
 
     start: int
@@ -32,83 +31,58 @@ class Shard:
 
     @classmethod
     def of(cls, total: int, rank: int = 0, processes: int = 1) -> "Shard":
-        """The share of one process: as many as any other's, but for one."""
+        """The shard of one process. The sizes of shards differ by at most one."""
         each = total / processes
         return cls(round(each * rank), round(each * (rank + 1)), total, processes)
 
     @property
     def count(self) -> int:
-        """How many images they are."""
+        """Images in the shard."""
         return self.stop - self.start
 
     @property
     def rows(self) -> slice:
-        """The images that are computed: where there are none, another process's, which counts for nothing here."""
+        """The images that this process computes. An empty shard computes an image of another process, of weight 0."""
         start = min(self.start, self.total - 1)
         return slice(start, max(self.stop, start + 1))
 
     @property
     def weight(self) -> float:
-        """What the mean over these images counts for in a mean over processes, to make one over all images of it."""
+        """Weight of this shard's mean, such that the average over processes is the mean over the batch."""
         return self.count * self.processes / self.total
 
+    def randn(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Independent standard normal numbers (..., B, D) for the images of this shard.
 
-_share: Shard | None = None  # of the batch that is being computed, where others have a part of it
-_of_images = False  # whether what is drawn belongs to its images
+        They are drawn for the whole batch, and the rows of the shard are kept. So an image gets the same noise
+        whichever process has it, and the generators of all processes stay in the same state.
 
+        Args:
+            shape: of the noise; its last but one dimension is that of the images.
+            like: a tensor on the device and of the precision of the noise.
+        """
+        if self.processes == 1:
+            return torch.randn(shape, dtype=like.dtype, device=like.device)
+        whole = torch.Size((*shape[:-2], self.total, shape[-1]))
+        return torch.randn(whole, dtype=like.dtype, device=like.device)[..., self.rows, :]
 
-@contextmanager
-def shared(share: Shard | None) -> Iterator[None]:
-    """Says which share of a batch is computed inside."""
-    global _share
-    before, _share = _share, share if share is not None and share.processes > 1 else None
-    try:
-        yield
-    finally:
-        _share = before
+    def mean(self, mean: Tensor) -> Tensor:
+        """The mean over the whole batch, from the mean over this shard; of any shape, differentiable."""
+        if self.processes == 1:
+            return mean
+        return _sum(mean * self.count) / self.total
 
+    def gather(self, values: Tensor, dim: int = 0) -> Tensor:
+        """The values of the whole batch, in its order, from those of this shard; differentiable.
 
-@contextmanager
-def noise_of_images() -> Iterator[None]:
-    """Says that the noise drawn inside is for the images of the batch, its last dimension but one."""
-    global _of_images
-    before, _of_images = _of_images, True
-    try:
-        yield
-    finally:
-        _of_images = before
-
-
-def standard_normal(shape: torch.Size, like: Tensor) -> Tensor:
-    """Independent standard normal numbers on the device and in the precision of a tensor.
-
-    What belongs to images is drawn for the whole batch, of which the share's is kept: an image meets the same noise
-    whichever process has it, and the generators of all processes stay the same. It is little beside the networks' work.
-    """
-    if _share is None or not _of_images:
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
-    whole = torch.Size((*shape[:-2], _share.total, shape[-1]))
-    return torch.randn(whole, dtype=like.dtype, device=like.device)[..., _share.rows, :]
-
-
-def share() -> Shard | None:
-    """The share that is being computed; ``None`` where it is all there is."""
-    return _share
-
-
-def average(mean: Tensor) -> Tensor:
-    """The mean over the whole batch of what is given as the mean over the share's images; any shape, differentiable."""
-    if _share is None:
-        return mean
-    return _sum(mean * _share.count) / _share.total
-
-
-def gather(values: Tensor, dim: int = 0) -> Tensor:
-    """The whole batch's values, in its order, of which the share's are given along a dimension; differentiable."""
-    if _share is None:
-        return values
-    own = values.narrow(dim, 0, _share.count).movedim(dim, -1)
-    return _sum(F.pad(own, (_share.start, _share.total - _share.stop))).movedim(-1, dim)
+        Args:
+            values: of the images that this process computes, along a dimension.
+            dim: that dimension.
+        """
+        if self.processes == 1:
+            return values
+        own = values.narrow(dim, 0, self.count).movedim(dim, -1)
+        return _sum(F.pad(own, (self.start, self.total - self.stop))).movedim(-1, dim)
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -117,7 +91,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, of which torch has none that is differentiable and to stay."""
+    """The sum over all processes; torch has no stable one that is differentiable."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,49 +1,54 @@
 """The LightningModule: steps, logging and optimisers. The mathematics is in the VAE and its objective."""
 
-import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from vaelab.data.batches import Batch
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.models.likelihoods import bits_per_dim
 from vaelab.models.vae import VAE
 from vaelab.objectives import Objective
-from vaelab.runtime.data_parallel import Shard, shared
-from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.data_parallel import Shard
+from vaelab.runtime.errors import UserError
 from vaelab.runtime.random import evaluation_seed, random_state, set_random_state
+from vaelab.training import lightning_workarounds
+from vaelab.training.compilation import Step, compiled_step
+from vaelab.training.metric_sums import MetricSums, sums_of
+from vaelab.training.nonfinite import NonfiniteGuard
 
 
-def _share_of(batches: Any, batch: tuple[Tensor, Tensor]) -> Shard:
-    """Which part of its batch this process has; all of it, where what delivers batches does not say."""
-    share: Shard | None = getattr(batches, "share", None)
-    return Shard.of(len(batch[0])) if share is None else share
-
-
-class VAEModule(L.LightningModule):
+class VAEModule(lightning_workarounds.QuickAttributes):
     """Trains a VAE by an objective.
 
     Logged for each of ``train``, ``val`` and ``test``, averaged over images: the objective's ``loss`` and its terms
-    (``elbo``, ``reconstruction``, ``kl``, ...). Training figures are means over the images since the last were logged,
-    every ``trainer.log_every_n_steps`` steps and at the end of an epoch; they are gathered on the device, because
-    reading a number off it at every step would cost more than the step.
+    (``elbo``, ``reconstruction``, ``kl``, ...). Training metrics are means over the images since the last logging,
+    every ``trainer.log_every_n_steps`` steps and at the end of an epoch.
 
-    Several processes that share every batch, see :mod:`vaelab.runtime.data_parallel`, come to the same weights and figures as one
-    would, but for the order of sums.
+    Several processes that share every batch (:mod:`vaelab.runtime.data_parallel`) come to the same weights and metrics
+    as one process, except for the order of sums.
 
     Args:
         vae: the model.
         objective: see :mod:`vaelab.objectives`.
         optimizer: ``optimizer(parameters)``; ``None`` for a model that is not trained any more.
-        scheduler: ``scheduler(optimizer, total_steps)``, see :mod:`vaelab.training.schedulers`; ``None`` for a constant rate.
-        bad_numbers: what happens when a loss or a gradient is infinite or no number: ``stop``, the training ends, at
-            the latest when figures are logged next; or ``skip``, that step changes nothing, and is counted. To skip,
-            every step has to wait for its gradients to be looked at.
+        scheduler: ``scheduler(optimizer, total_steps)``, see :mod:`vaelab.training.schedulers`; ``None`` for a constant
+            learning rate.
+        bad_numbers: the reaction to a loss or a gradient that is infinite or not a number. ``stop`` ends the training,
+            at the latest when metrics are logged next. ``skip`` leaves the step out and counts it; every step then
+            waits for its gradients.
+
+    Attributes:
+        config: the resolved configuration, stored in every checkpoint.
+        training_metrics: the last that were logged.
+        generators: states of the random generators for the start of a training on several processes.
+        restored: the part of a checkpoint from which the next training step continues.
+        validated_at: the step of the last validation.
     """
 
     def __init__(
@@ -57,87 +62,51 @@ class VAEModule(L.LightningModule):
         super().__init__()
         if bad_numbers not in ("stop", "skip"):
             raise ValueError(f"module.bad_numbers is stop or skip, not {bad_numbers!r}")
-        self.bad_numbers = bad_numbers
         self.vae = vae
         self.objective = objective
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.config: dict[str, Any] = {}  # the resolved configuration, stored in every checkpoint
-        self.training_figures: dict[str, float] = {}  # the last that were logged
-        self._step = self._step_on
-        self._names: list[str] = []
-        # Of each step since then: the sum of each term over this process's images; and how many these were.
-        self._sums: list[Tensor] = []
-        self._counts: list[int] = []
-        self._evaluated: dict[str, Tensor] = {}  # the same of all validation or test images until now
-        self._count = 0
-        self.generators: dict[str, Tensor] = {}  # their states when a training begins, the same in every process
-        self.skipped_steps = 0
-        self._rate = 0.0
-        self._noise: Any = None
+        self.config: dict[str, Any] = {}
+        self.training_metrics: dict[str, float] = {}
+        self.generators: dict[str, Tensor] = {}
+        self.restored: dict[str, Any] | None = None
+        self.validated_at = -1
+        self._guard = NonfiniteGuard(skips=bad_numbers == "skip")
+        self._step: Step = self._compute_step
+        self._terms: list[str] = []
+        self._training_sums = MetricSums(by_batch=True)
+        self._evaluation_sums = MetricSums()
+        self._evaluation = ExitStack()  # the seed of a validation or a test, while it runs
+        self._learning_rate = 0.0
         self._plateau: dict[str, Any] | None = None
-        self.restored: dict[str, Any] | None = None  # of a checkpoint from which no step has been taken yet
-        self.validated_at = -1  # the step of the last validation
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning sets it forty times a step, and looking for parameters takes time
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def setup(self, stage: str) -> None:
-        """Tells the objective how many images there are to train with."""
+        """Gives the objective the number of training images."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's data connector
         if isinstance(datamodule, ImageDataModule):
             self.objective.data_size = len(datamodule.splits["train"].images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step's loss."""
-        self.objective.step.fill_(self.global_step)
-        share = _share_of(self.trainer.train_dataloader, batch)
-        with shared(share):
-            loss, sums = self._step(*batch)
-        self._sums.append(sums if share.count else torch.zeros_like(sums))
-        self._counts.append(share.count)
-        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler moves it
-        # Gradients are averaged over the processes, which may have different numbers of images.
-        return loss if share.weight == 1 else loss * share.weight
-
-    def _step_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch; and, for the figures, the sums of all terms over its images."""
-        terms = self.objective(self.vae, x, y)
-        self._names = list(terms)
-        return terms["loss"], torch.stack([value.detach().expand(len(x)) for value in terms.values()]).sum(1)
-
     def compile_steps(self, mode: str = "default") -> None:
-        """Compiles what a training step computes, when the first one is taken, once for each size of batch.
+        """Compiles the training step, see :func:`vaelab.training.compilation.compiled_step`."""
+        self._step = compiled_step(self._compute_step, mode)
 
-        It draws the same random numbers as before, and so gives the same figures but for rounding.
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one step."""
+        self.objective.step.fill_(self.global_step)
+        loss, sums = self._step(*batch)
+        self._training_sums.add(self._terms, sums, batch.shard.count)
+        self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]  # before the scheduler changes it
+        # Gradients are averaged over the processes, which may have different numbers of images.
+        return loss if batch.shard.weight == 1 else loss * batch.shard.weight
 
-        Args:
-            mode: of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
-        """
-        from torch._inductor import list_mode_options  # a second, and only here
+    def _compute_step(self, x: Tensor, y: Tensor, shard: Shard) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and the sums of all terms over its images."""
+        terms = self.objective(self.vae, x, y, shard)
+        self._terms = list(terms)
+        return terms["loss"], sums_of(terms, len(x))
 
-        options = {**list_mode_options(mode), "fallback_random": True}
-        compiled = torch.compile(self._step_on, fullgraph=True, dynamic=False, options=options)
-
-        def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            torch.compiler.cudagraph_mark_step_begin()
-            try:
-                loss, sums = compiled(x, y)
-            except Exception as error:
-                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                    raise
-                raise UserError(
-                    f"compile: the step cannot be compiled ({first_line(error)}): type compile=false"
-                ) from error
-            return loss, sums.clone()  # a recorded graph writes to the same memory at every step
-
-        self._step = step
-
-    def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Logs the training figures when it is time."""
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Logs the training metrics at every ``trainer.log_every_n_steps``-th step."""
         if self._is_time_to_log(batch_idx):
             self._log_training()
 
@@ -147,128 +116,82 @@ class VAEModule(L.LightningModule):
 
     def _log_training(self) -> None:
         # Straight to the loggers: self.log costs as much as a small network's step, at every step.
-        if not self._sums or not self.global_step:  # gradients are still being accumulated for the first one
+        if not len(self._training_sums) or not self.global_step:  # the first step still accumulates gradients
             return
-        steps = self._summed()
-        total = steps.sum(0) if self.bad_numbers == "stop" else steps[steps.isfinite().all(1)].sum(0)
-        *sums, count = total.tolist()
-        self._sums, self._counts = [], []
-        if not all(map(math.isfinite, sums)):
-            raise UserError(self._what_is_bad(steps.cpu()))
-        self.training_figures = {
-            f"train/{name}": value / max(count, 1) for name, value in zip(self._names, sums, strict=True)
-        }
-        if self.bad_numbers == "skip":
-            self.training_figures["train/skipped_steps"] = self.skipped_steps
+        table = self._training_sums.table(self.trainer.strategy)
+        self._check(table)
+        self._training_sums.clear()
+        means = self._training_sums.means(self._guard.finite_rows(table))
+        self.training_metrics = {f"train/{name}": value for name, value in means.items()}
+        if self._guard.skips:
+            self.training_metrics["train/skipped_steps"] = self._guard.skipped_steps
         for logger in self.trainer.loggers:
-            # Lightning logs validation figures at the number of the last step, counted from zero: so is this.
-            logger.log_metrics({**self.training_figures, "lr": self._rate}, step=self.global_step - 1)
+            # Lightning logs validation metrics at the number of the last step, counted from zero: so is this.
+            logger.log_metrics({**self.training_metrics, "lr": self._learning_rate}, step=self.global_step - 1)
 
-    def _summed(self) -> Tensor:
-        """What was gathered of the steps, (steps, terms and number of images), over all processes."""
-        sums = torch.stack(self._sums)
-        counts = torch.tensor(self._counts, dtype=sums.dtype, device=sums.device)
-        return self.trainer.strategy.reduce(torch.cat([sums, counts[:, None]], 1), reduce_op="sum")
+    def _check(self, table: Tensor) -> None:
+        """Refuses sums that are not finite."""
+        names, batches = self._training_sums.names, self.trainer.accumulate_grad_batches
+        self._guard.check_table(table, names, self.global_step, batches, self._run_dir)
 
-    def _what_is_bad(self, steps: Tensor) -> str:
-        """Where a training went wrong: terms (steps, terms and number), of the steps up to this one."""
-        row = int((~steps.isfinite()).nonzero()[0, 0])
-        names = [name for name, value in zip(self._names, steps[row], strict=False) if not value.isfinite()]
-        step = self.global_step - (len(steps) - 1 - row) // self.trainer.accumulate_grad_batches
-        terms = [name for name in names if name not in ("loss", "elbo")] or names
-        if len(terms) > 1:
-            cause = "the step before has ruined the weights: the learning rate is too high, or a gradient was too large"
-        elif terms == ["kl"]:
-            cause = "a posterior's scale has overflowed"
-        else:
-            cause = "an image is impossible under its reconstruction"
-        return (
-            f"{' and '.join(terms)} in step {step} {'is' if len(terms) == 1 else 'are'} not finite, most likely "
-            f"because {cause}: type a lower optimizer.lr, trainer.gradient_clip_val=1, or module.bad_numbers=skip"
-            f"{self._last_good_state()}"
-        )
-
-    def _last_good_state(self) -> str:
-        saved = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        return f"; the last good state is in {saved}" if saved.is_file() else ""
-
-    def _check_what_is_saved(self, summed: Tensor | None) -> None:
-        """Lets no ruined state take the place of the last good one, with what :meth:`_summed` gathered before it."""
-        if summed is not None and self.bad_numbers == "stop" and not summed.isfinite().all():
-            raise UserError(self._what_is_bad(summed.cpu()))
-        if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
-            raise UserError(
-                f"weights after step {self.global_step} are not finite: type a lower optimizer.lr, or "
-                f"trainer.gradient_clip_val=1{self._last_good_state()}"
-            )
+    @property
+    def _run_dir(self) -> Path:
+        return Path(self.trainer.default_root_dir)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leaves a step out whose gradients are not finite, where that was asked for."""
-        if self.bad_numbers == "stop":
-            return
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
-            optimizer.zero_grad(set_to_none=True)  # what has no gradient, an optimiser passes over
-            self.skipped_steps += 1
+        """Leaves out a step with gradients that are not finite, if the settings say so."""
+        self._guard.before_step(self.parameters(), optimizer)
 
     def on_train_end(self) -> None:
-        """Logs what is left, where the training ends in the middle of an epoch."""
+        """Logs the rest, if the training ends within an epoch."""
         self._log_training()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the validation figures."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the test figures."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
-        loaders = {"val": self.trainer.val_dataloaders, "test": self.trainer.test_dataloaders}
-        share = _share_of(loaders[split], batch)
-        with shared(share):
-            terms = self.objective(self.vae, *batch)
+    def _evaluate(self, batch: Batch, split: str) -> None:
+        terms = self.objective(self.vae, *batch)
         if self.vae.likelihood.has_bits_per_dim:
             terms["bits_per_dim"] = bits_per_dim(terms["elbo"], self.vae.image_shape)
-        for name, value in terms.items():
-            name = f"{split}/{name}"
-            self._evaluated[name] = self._evaluated.get(name, 0.0) + value.mean() * share.count
-        self._count += share.count
+        count = batch.shard.count
+        sums = torch.stack([value.mean() * count for value in terms.values()])
+        self._evaluation_sums.add([f"{split}/{name}" for name in terms], sums, count)
 
     def _begin_evaluation(self) -> None:
-        self._evaluated, self._count = {}, 0
-        self._noise = evaluation_seed(self.device)
-        self._noise.__enter__()
+        self._evaluation_sums.clear()
+        self._evaluation.enter_context(evaluation_seed(self.device))
 
     def _end_evaluation(self) -> None:
-        self._noise.__exit__(None, None, None)
-        # Summed here, because Lightning rounds the mean number of images of a process down.
-        sums = [*self._evaluated.values(), torch.tensor(float(self._count), device=self.device)]
-        *sums, count = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="sum")
-        self.log_dict(dict(zip(self._evaluated, (value / count for value in sums), strict=True)))
+        self._evaluation.close()  # the training gets its random states back
+        self.log_dict(self._evaluation_sums.means(self._evaluation_sums.table(self.trainer.strategy)))
 
     on_validation_epoch_start = on_test_epoch_start = _begin_evaluation
     on_test_epoch_end = _end_evaluation
 
     def on_validation_epoch_end(self) -> None:
-        """Gives the training its random numbers back, and logs the figures."""
+        """Logs the validation metrics."""
         self._end_evaluation()
         self.validated_at = self.global_step
 
     def on_train_epoch_end(self) -> None:
-        """Moves a schedule that watches a figure, before the epoch's checkpoint is written.
+        """Moves a schedule that watches a metric, before the checkpoint of the epoch is written.
 
-        Lightning does so afterwards, and not at all in a training that goes on from that checkpoint.
+        Lightning moves it after that, and not at all in a training that is resumed from that checkpoint.
         """
         if self._plateau is not None and self.validated_at == self.global_step:
             self._plateau["scheduler"].step(self.trainer.callback_metrics[self._plateau["monitor"]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser, and the scheduler with the number of steps it has."""
+        """The optimiser, and the scheduler with the number of its steps."""
         assert self.optimizer is not None
         try:
             optimizer = self.optimizer(self.parameters())
-        except (ValueError, TypeError) as error:  # here rather than where it was configured: it waits for parameters
+        except (ValueError, TypeError) as error:  # here and not at its configuration, because it waits for parameters
             raise UserError(f"optimizer: {error}; --cfg job -p optimizer prints its settings") from error
         if self.scheduler is None:
             return optimizer
@@ -285,41 +208,40 @@ class VAEModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model, and what goes on where it stopped, in plain containers."""
-        if self.trainer.training and self._is_time_to_log(self.trainer.fit_loop.epoch_loop.batch_idx):
-            self._log_training()  # Lightning saves before it gets there, and what goes on would not
-        summed = self._summed() if self._sums else None
-        self._check_what_is_saved(summed)
+        """Adds the configuration that rebuilds the model and the state that resumes the training, as plain values."""
+        if self.trainer.training and self._is_time_to_log(lightning_workarounds.current_batch(self.trainer)):
+            self._log_training()  # Lightning saves before it logs, and a resumed training would not log this step
+        table = self._training_sums.table(self.trainer.strategy) if len(self._training_sums) else None
+        if table is not None:  # a ruined state must not replace the last good one
+            self._check(table)
+        self._guard.check_weights(self.parameters(), self.global_step, self._run_dir)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint["vaelab"] = {
             "format": 1,
             "config": self.config,
             "metrics": metrics,
             "random_states": [random_state(self.device)],  # the same in every process
-            "training_sums": [] if summed is None else list(summed),
-            "skipped_steps": self.skipped_steps,
+            "training_sums": [] if table is None else list(table),
+            "skipped_steps": self._guard.skipped_steps,
             "plateau": None if self._plateau is None else self._plateau["scheduler"].state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remembers what is to be set when the training goes on."""
+        """Keeps the state that is restored when the training starts."""
         self.restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
-        """Gives the training its random numbers; those that it had, where it goes on.
+        """Sets the random states and, in a resumed training, everything else that the checkpoint holds.
 
-        They are the same in all processes, each of which takes what belongs to its images.
+        Random states are the same in all processes. Each process takes the numbers for its images.
         """
         restored, self.restored = self.restored, None
-        if restored:
-            set_random_state(restored["random_states"][0], self.device)
-        elif self.generators:  # Lightning seeds several processes anew before it gets here
-            set_random_state(self.generators, self.device)
-        if restored:  # they are of all processes, and are summed again
-            factor = float(self.global_rank == 0)
-            gathered = restored.get("training_sums", [])
-            self._sums = [sums[:-1].to(self.device) * factor for sums in gathered]
-            self._counts = [round(float(sums[-1]) * factor) for sums in gathered]
-            self.skipped_steps = restored.get("skipped_steps", 0)
-        if restored and restored["plateau"] is not None and self._plateau is not None:
+        if restored is None:
+            if self.generators:  # Lightning has seeded the processes anew
+                set_random_state(self.generators, self.device)
+            return
+        set_random_state(restored["random_states"][0], self.device)
+        self._training_sums.restore(restored.get("training_sums", []), self.device, self.global_rank == 0)
+        self._guard.skipped_steps = restored.get("skipped_steps", 0)
+        if restored["plateau"] is not None and self._plateau is not None:
             self._plateau["scheduler"].load_state_dict(restored["plateau"])

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runs.metrics_csv import read_rows
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import write_csv
+from vaelab.training import lightning_workarounds
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class CSVLogger(Logger):
     """Figures over time in one CSV file, a row each time some are logged, safely on disk as soon as they are.
 
-    A training that goes on in its run folder goes on in its file, see :meth:`go_on`. (Lightning's logger of this name
+    A training that goes on in its run folder goes on in its file, see :meth:`resume`. (Lightning's logger of this name
     starts the file anew, and leaves the last rows in memory for a while.)
 
     Args:
@@ -56,7 +56,7 @@ class CSVLogger(Logger):
             _to_disk(file)
 
     @rank_zero_only
-    def go_on(self, step: int, before: Path | None = None) -> None:
+    def resume(self, step: int, before: Path | None = None) -> None:
         """Begins with the rows up to ``step``, from which on a training that goes on there logs them again.
 
         Args:
@@ -91,7 +91,7 @@ class PatientWandbLogger(WandbLogger):
                 return super().experiment
             except Exception as error:
                 self._give_up(error)
-        return _DummyExperiment()
+        return lightning_workarounds.dummy_experiment()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._try(super().log_metrics, metrics, step)
@@ -199,7 +199,7 @@ def wandb_logger(
         tags=list(tags or []),
         settings=wandb.Settings(console="off", silent=True),
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns about this option of Lightning's, even where it is not set
+    lightning_workarounds.without_option(logger, "anonymous")
     return logger
 
 

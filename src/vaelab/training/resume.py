@@ -1,15 +1,15 @@
-"""Where a training goes on, and what must hold: it is the same, something is left of it, it has its folder alone."""
+"""Where a training starts, and the checks that protect its folder and its settings."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vaelab.runs import checkpoint
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import console, distributed
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import typed
@@ -22,9 +22,9 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-# What makes a training what it is. The rest (how long, on what, what is logged) may change when it goes on.
+# The settings that define a training. The others (length, hardware, logging) may change when it is resumed.
 _PARTS = ("latent_dim", "conditional", "data", "module.vae", "module.objective", "optimizer", "scheduler", "seed")
-# The groups among them, and where the values of each are: whoever chooses another option need not be told of those.
+# The groups among them, and the prefixes of their settings. If another option is typed, these settings are not listed.
 _GROUPS = {
     "data": ("data.",),
     "model": ("module.vae.encoder.", "module.vae.decoder."),
@@ -37,47 +37,51 @@ _GROUPS = {
 }
 
 
-def starting_point(cfg: DictConfig, run_dir: Path, again: bool) -> Path | None:
-    """The checkpoint that the training goes on from, if any; of a job that is started again, its own.
+def starting_point(cfg: DictConfig, run: RunFolder, again: bool) -> Path | None:
+    """The checkpoint from which a training is resumed, or ``None`` for a new training.
+
+    Args:
+        cfg: of the training; ``ckpt_path`` is set if the job resumes its own run.
+        run: its folder.
+        again: whether this job was started before; it then resumes its own checkpoint.
 
     Raises:
-        UserError: the run folder holds another run.
+        UserError: the folder holds another run.
     """
-    own = run_dir / "checkpoints"
-    if again and any((own / f"{name}.ckpt").is_file() for name in ("last", "best")):
-        cfg.ckpt_path = str(run_dir)
+    if again and any(run.checkpoint(name).is_file() for name in ("last", "best")):
+        cfg.ckpt_path = str(run.path)
     path = None if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer="last")
-    if distributed.is_first() and (path is None or path.parent != own) and list(own.glob("*.ckpt")):
+    is_own = path is not None and path.parent == run.checkpoint("last").parent
+    if distributed.is_first() and not is_own and run.has_checkpoints:
         raise UserError(
-            f"{run_dir} already holds a run: continue it with {typed('ckpt_path', console.short_path(run_dir))} (and "
-            "a larger trainer.max_epochs), or choose another folder"
+            f"{run.path} already holds a run: resume it with {typed('ckpt_path', console.short_path(run.path))} (and a "
+            "larger trainer.max_epochs), or choose another folder"
         )
     return path
 
 
 def check(module: VAEModule, path: Path) -> int:
-    """Refuses a checkpoint that this training cannot go on from.
+    """Refuses a checkpoint from which this training cannot be resumed.
 
     Args:
-        module: with the training's configuration.
+        module: with the configuration of the training.
         path: the checkpoint.
 
     Returns:
-        The step at which it goes on.
+        The optimisation step at which the training is resumed.
 
     Raises:
-        UserError: with the settings to type.
+        UserError: the settings differ (the line says what to type), or nothing is left to train.
     """
     contents = checkpoint.read(path)
-    _check_settings(contents, module.config, path)
-    checkpoint.load_weights(module, contents, path)  # for its message: the trainer loads them again
-    console.print_line(f"continuing {console.short_path(path)} after step {contents['global_step']:,}")
+    _check_settings(contents["vaelab"]["config"], module.config, path)
+    _check_length(contents, module.config, path)
+    checkpoint.load_weights(module, contents, path)  # only for its error message: the trainer loads them again
+    console.print_line(f"resuming {console.short_path(path)} after step {contents['global_step']:,}")
     return int(contents["global_step"])
 
 
-def _check_settings(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """Refuses to go on with other settings, or with nothing left to do."""
-    then = contents["vaelab"]["config"]
+def _check_settings(then: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     options = then.get("choices", {})
     choices = {**options, **config.get("choices", {})}
     groups = [group for group in _GROUPS if group in options and choices[group] != options[group]]
@@ -93,11 +97,15 @@ def _check_settings(contents: dict[str, Any], config: dict[str, Any], path: Path
     if other:
         more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
         raise UserError(
-            f"{path} was trained with other settings, and goes on with those alone: type {' '.join(other[:5])}{more}"
+            f"{path} was trained with other settings and can be resumed only with those: type "
+            f"{' '.join(other[:5])}{more}"
         )
-    run_dir = path.resolve().parent.parent
-    if Path(config["run_dir"]).resolve() == run_dir and not (run_dir / "metrics.json").is_file():
-        return  # it may have ended between its last step and its test, which is what is left then
+
+
+def _check_length(contents: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    own = RunFolder.around(path.resolve())
+    if own is not None and Path(config["run_dir"]).resolve() == own.path and not own.metrics_file.is_file():
+        return  # the run may have ended between its last step and its test, and then the test is left
     done = (
         contents.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {}).get("processed", 0)
     )
@@ -110,29 +118,26 @@ def _check_settings(contents: dict[str, Any], config: dict[str, Any], path: Path
         )
 
 
-def finished_metrics(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The final figures of a run that is complete; ``None`` where there is something left to train.
+def finished_metrics(run: RunFolder, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The final metrics of a complete run; ``None`` if something is left to train.
 
     Args:
-        run_dir: a run folder, of an earlier attempt at the same sweep.
-        config: of the job whose folder it is now.
+        run: the folder of a job, from an earlier attempt at the same sweep.
+        config: of the job that has this folder now.
 
     Raises:
-        UserError: it holds a run with other settings.
+        UserError: the folder holds a run with other settings.
     """
-    then: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    then = run.config
     was, now = (dict(_settings(settings)) for settings in (then, config))
     other = [typed(key, value) for key, value in was.items() if now.get(key, value) != value]
     if other or was.keys() != now.keys():
         raise UserError(
-            f"{run_dir} holds a run with other settings, {' '.join(other[:5])}: choose another hydra.sweep.dir, or the "
-            "same sweep"
+            f"{run.path} holds a run with other settings, {' '.join(other[:5])}: choose another hydra.sweep.dir, or "
+            "the same sweep"
         )
-    length = all(then["trainer"].get(key) == config["trainer"][key] for key in ("max_epochs", "max_steps"))
-    if not length or not (run_dir / "metrics.json").is_file():
-        return None
-    figures: dict[str, Any] = json.loads((run_dir / "metrics.json").read_text())
-    return figures
+    same_length = all(then["trainer"].get(key) == config["trainer"][key] for key in ("max_epochs", "max_steps"))
+    return run.metrics or None if same_length else None
 
 
 def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -145,8 +150,8 @@ def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(node, dict):
-        moved = {f"data.source.{key}" for key in checkpoint.DATA_PATHS}  # files may lie elsewhere now
-        if prefix not in moved | {"module.vae.latent_dim", "module.vae.classes"}:  # said already
+        moved = {f"data.source.{key}" for key in checkpoint.DATA_PATHS}  # the files may be in another place now
+        if prefix not in moved | {"module.vae.latent_dim", "module.vae.classes"}:  # copies of other settings
             yield prefix, node
         return
     for key, value in node.items():
@@ -154,20 +159,20 @@ def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run's folder, which is made, as long as the context lasts.
+def locked(run: RunFolder) -> Iterator[None]:
+    """Locks a run folder, which is made if needed, against other trainings.
 
-    The lock is the system's, on an open file: it ends with the process, however that ends.
+    The lock belongs to the operating system, on an open file. It ends with the process, however the process ends.
 
     Raises:
-        UserError: another training is there, or the folder cannot be written.
+        UserError: another training has locked the folder, or the folder cannot be written.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file = (run_dir / ".lock").open("w")
+        run.path.mkdir(parents=True, exist_ok=True)
+        file = run.lock_file.open("w")
     except OSError as error:
         raise UserError(
-            f"{run_dir} cannot be written ({error.strerror}): type hydra.run.dir=<another folder>"
+            f"{run.path} cannot be written ({error.strerror}): type hydra.run.dir=<another folder>"
         ) from error
     with file:
         if fcntl is not None:
@@ -175,8 +180,12 @@ def locked(run_dir: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"another training is writing into {run_dir}: wait for its end, or choose another folder"
+                    f"another training is writing into {run.path}: wait for its end, or choose another folder"
                 ) from error
             except OSError as error:  # some network file systems have no locks
-                log.warning("%s could not be locked (%s): let no other training write there", run_dir, error.strerror)
+                log.warning(
+                    "%s could not be locked (%s): make sure that no other training writes there",
+                    run.path,
+                    error.strerror,
+                )
         yield

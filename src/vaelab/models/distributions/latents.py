@@ -19,9 +19,17 @@ from torch.distributions import (
 )
 
 from vaelab.models.distributions.flows import Composition
-from vaelab.runtime.data_parallel import standard_normal
+from vaelab.runtime.data_parallel import Shard
+
+Sizes = torch.Size | list[int] | tuple[int, ...]
 
 _LOG_2PI = math.log(2 * math.pi)
+
+
+def _noise(sample_shape: Sizes, mean: Tensor, shard: Shard | None) -> Tensor:
+    """Standard normal noise for samples around means (..., D); see :meth:`Shard.randn`."""
+    shape = torch.Size(sample_shape) + mean.shape
+    return torch.randn(shape, dtype=mean.dtype, device=mean.device) if shard is None else shard.randn(shape, mean)
 
 
 class Latent(Distribution):
@@ -34,9 +42,18 @@ class Latent(Distribution):
         """One latent vector (..., D) to stand for all of them in pictures and measures: the mean, if it is known."""
         return self.mean
 
-    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), which flows get for nothing."""
-        z = self.rsample(torch.Size(sample_shape))
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:  # type: ignore[override]
+        """Samples (*sample_shape, ..., D), differentiable in the parameters.
+
+        Args:
+            sample_shape: how many.
+            shard: for the posteriors of a batch of images, the shard that they are; ``None`` otherwise.
+        """
+        raise NotImplementedError
+
+    def rsample_and_log_prob(self, sample_shape: Sizes = (), shard: Shard | None = None) -> tuple[Tensor, Tensor]:
+        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), which flows get for free."""
+        z = self.rsample(sample_shape, shard)
         return z, self.log_prob(z)
 
     def detach(self) -> "Latent":
@@ -82,15 +99,12 @@ class DiagonalGaussian(Latent):
     def variance(self) -> Tensor:
         return (2 * self.log_std).exp()
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        return self._mean + self.log_std.exp() * self._noise(sample_shape)
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
+        return self._mean + self.log_std.exp() * _noise(sample_shape, self._mean, shard)
 
-    def _noise(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
-        return standard_normal(torch.Size(sample_shape) + self._mean.shape, self._mean)
-
-    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        # By the noise itself: from a sample of a narrow Gaussian it cannot be had again, nor could its gradient.
-        noise = self._noise(sample_shape)
+    def rsample_and_log_prob(self, sample_shape: Sizes = (), shard: Shard | None = None) -> tuple[Tensor, Tensor]:
+        # From the noise itself: a sample of a narrow Gaussian does not give it back exactly, nor its gradient.
+        noise = _noise(sample_shape, self._mean, shard)
         return self._mean + self.log_std.exp() * noise, self._log_prob_of_noise(noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -135,9 +149,9 @@ class FullGaussian(MultivariateNormal, Latent):
     def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
         super().__init__(mean, scale_tril=scale_tril, validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:  # type: ignore[override]
         # Mixed precision is for the products of networks: here it would round the samples.
-        noise = standard_normal(torch.Size(sample_shape) + self.loc.shape, self.loc)
+        noise = _noise(sample_shape, self.loc, shard)
         with torch.autocast(self.loc.device.type, enabled=False):
             return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
 
@@ -163,7 +177,7 @@ class Mixture(Latent):
         self.logits, self.components = logits, components
         super().__init__(components.batch_shape[:-1], components.event_shape, validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
         chosen = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))  # (...)
         z = self.components.rsample(torch.Size(sample_shape))  # (..., N, D)
         return torch.take_along_dim(z, chosen[..., None, None], -2).squeeze(-2)
@@ -197,11 +211,11 @@ class Flow(Latent):
     def centre(self) -> Tensor:
         return self.transform(self.base.centre, *self.context)[0]
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        return self.transform(self.base.rsample(torch.Size(sample_shape)), *self.context)[0]
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
+        return self.transform(self.base.rsample(sample_shape, shard), *self.context)[0]
 
-    def rsample_and_log_prob(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        u, log_prob = self.base.rsample_and_log_prob(sample_shape)
+    def rsample_and_log_prob(self, sample_shape: Sizes = (), shard: Shard | None = None) -> tuple[Tensor, Tensor]:
+        u, log_prob = self.base.rsample_and_log_prob(sample_shape, shard)
         z, log_det = self.transform(u, *self.context)
         return z, log_prob - log_det
 

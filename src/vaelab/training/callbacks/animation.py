@@ -16,6 +16,7 @@ from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
 from vaelab.training.callbacks.image_logging import log_gif
 from vaelab.training.lightning_module import VAEModule
+from vaelab.training.lightning_workarounds import batches_trained
 from vaelab.visualization.plots import (
     RGBImage,
     at_most,
@@ -122,7 +123,7 @@ class Animation(L.Callback):
 
     def _batches(self, trainer: L.Trainer) -> int:
         """Batches of the first epoch that were trained on; its last one counts as the epoch's end."""
-        return int(min(trainer.fit_loop.epoch_loop.total_batch_idx + 1, trainer.num_training_batches - 1))
+        return int(min(batches_trained(trainer), trainer.num_training_batches - 1))
 
     def _drawn(self) -> dict[int, Path]:
         return {int(path.stem): path for path in sorted(self.frames.glob("[0-9]*.png"))}

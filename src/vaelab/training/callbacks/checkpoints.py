@@ -9,12 +9,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import atomic_write
+from vaelab.training.lightning_workarounds import StepCheckpoint, is_last_step
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only=True)
 
 
-class Checkpoint(ModelCheckpoint):
+class Checkpoint(StepCheckpoint):
     """Lightning's checkpoints; one that is continued in another folder takes the best one along.
 
     Lightning's own forget it there, and call the best epoch since then the best. Those of every so many steps leave out
@@ -90,7 +90,7 @@ class Checkpoint(ModelCheckpoint):
         # Half of the gradients that make up a step are in no checkpoint.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if trainer.fit_loop.epoch_loop.done:  # by trainer.max_steps, say: it can go on in the middle of its epoch
+        if is_last_step(trainer):  # by trainer.max_steps, say: it can go on in the middle of its epoch
             self._keep_last(trainer)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -99,13 +99,13 @@ class Checkpoint(ModelCheckpoint):
         if self.monitor and self.monitor not in trainer.callback_metrics:
             return  # the training ended before it was validated, which is made good after it
         super().on_train_epoch_end(trainer, pl_module)
-        if trainer.is_last_batch or self._last_global_step_saved != trainer.global_step:
+        if trainer.is_last_batch or self.saved_step != trainer.global_step:
             self._keep_last(trainer)
 
     def _keep_last(self, trainer: L.Trainer) -> None:
-        if not self.monitor and (self._every_n_train_steps or self._train_time_interval is not None):
+        if not self.monitor and self.writes_within_epochs:
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
-            self._last_global_step_saved = trainer.global_step
+            self.saved_step = trainer.global_step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = Path(state_dict["best_model_path"])

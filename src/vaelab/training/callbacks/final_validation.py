@@ -4,6 +4,8 @@ from typing import Any
 
 import lightning as L
 
+from vaelab.training import lightning_workarounds
+
 
 class FinalValidation(L.Callback):
     """Validates what a training ends with where Lightning does not: within an epoch, or in one that it leaves out.
@@ -14,25 +16,15 @@ class FinalValidation(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_last_batch and trainer.global_step == trainer.max_steps:
-            _validate(trainer, pl_module)
+        if not trainer.is_last_batch and trainer.global_step == trainer.max_steps and _is_due(trainer, pl_module):
+            lightning_workarounds.validate(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
         if is_last or trainer.global_step == trainer.max_steps or trainer.should_stop:
-            loop = trainer.fit_loop.epoch_loop
-            loop._batches_that_stepped -= 1  # as Lightning counts for figures of an epoch's end
-            _validate(trainer, pl_module)
-            loop._batches_that_stepped += 1
+            if _is_due(trainer, pl_module):
+                lightning_workarounds.validate_at_epoch_end(trainer)
 
 
-def _validate(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-    """As Lightning's own loop over batches does it, if it has not."""
-    if pl_module.validated_at == trainer.global_step or not trainer.enable_validation:
-        return
-    connector = trainer._logger_connector
-    first_loop_iter = connector._first_loop_iter
-    trainer.validating = True
-    trainer.fit_loop.epoch_loop.val_loop.run()
-    trainer.training = True
-    connector._first_loop_iter = first_loop_iter
+def _is_due(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    return trainer.enable_validation and pl_module.validated_at != trainer.global_step

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from vaelab.runtime.console import log_line, print_line
+from vaelab.training.lightning_workarounds import batches_trained
 
 _EVERY = 0.4  # seconds between two pictures of the bar
 
@@ -39,7 +40,7 @@ class ProgressBar(L.Callback):
             return
         self._started, self._steps = time.monotonic(), 0
         self._total = _total_batches(trainer)
-        self._done_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        self._done_before = batches_trained(trainer)
         if get_console().is_terminal:
             self._bar = Bar(
                 SpinnerColumn(),

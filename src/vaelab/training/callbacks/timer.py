@@ -43,8 +43,7 @@ class Stopwatch(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        share = getattr(trainer.train_dataloader, "share", None)
-        self.images += len(batch[0]) if share is None else share.total
+        self.images += batch.shard.total
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause()

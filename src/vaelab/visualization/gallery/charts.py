@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vaelab.runs import metrics
+from vaelab.runs.metrics import term_unit
 from vaelab.runs.metrics_csv import read_rows
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable, UserError
@@ -56,7 +56,7 @@ def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstructio
     # Where a training was validated within an epoch, too, there seem to be fewer steps in it.
     validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
     epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
-    counted = {term: metrics.term_unit(f"val/{term}", subject.is_normalized) for term in curves}
+    counted = {term: term_unit(f"val/{term}", subject.unit) for term in curves}
     units = {term: f"{unit}, per image" if unit else "per image" for term, unit in counted.items()}
     arrays = {
         f"{split}/{term}": torch.tensor(curve, dtype=torch.float64).T

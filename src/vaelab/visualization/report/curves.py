@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaelab.runs import metrics
+from vaelab.runs.metrics import term_unit
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots.style import PALETTE, SPLIT_COLOURS
 from vaelab.visualization.report.page import Block, plot
@@ -100,7 +100,7 @@ def _is_mirrored(terms: Mapping[str, Mapping[str, Curve]]) -> bool:
 def _unit(term: str, figures: Mapping[str, Any]) -> str:
     if term == "lr" or "unit" not in figures:
         return ""
-    unit = metrics.term_unit(f"val/{term}", figures["unit"] == metrics.unit(True))
+    unit = term_unit(f"val/{term}", figures["unit"])
     return f"{unit} per image" if unit and unit != "bits/dim" else unit
 
 
@@ -127,7 +127,7 @@ def of_several(paths: Mapping[str, Path], terms: Sequence[str], unit: str) -> li
         ]
         if series:
             split, _, short = term.partition("/")
-            of = metrics.term_unit(term, unit == metrics.unit(True))
+            of = term_unit(term, unit)
             title = f"{title_of(short)}, {_SPLITS.get(split, split)}"
             panels.append(
                 {

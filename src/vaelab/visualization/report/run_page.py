@@ -11,8 +11,7 @@ from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
-from vaelab.runs import metrics
-from vaelab.runs.metrics import Metric
+from vaelab.runs.metrics import NOT_NATS, NOT_NATS_NOTE, Metric, formatted, term_unit
 from vaelab.runs.run_folder import TITLE_GROUPS
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.report import charts, curves
@@ -142,18 +141,18 @@ def _tiles(folder: ReportFolder) -> list[tuple[str, str, str]]:
     best = [name for name in measured if name.startswith("likelihood/test/log_likelihood")]
     if best:
         figure = _figure(measured[best[-1]])
-        value, error = metrics.formatted(figure)
+        value, error = formatted(figure)
         tiles.append((f"bound on log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {figure.unit}".strip()))
     for term in ("elbo", "reconstruction", "kl"):
         name = f"test/{term}"
         value = folder.metrics.get(name, measured.get(name, {}).get("value"))
         if isinstance(value, float):
             title = f"test {curves.title_of(term)}"
-            tiles.append((title, f"{value:,.2f}", metrics.term_unit(name, _unit_of(folder) == metrics.unit(True))))
+            tiles.append((title, f"{value:,.2f}", term_unit(name, _unit_of(folder))))
     for name, title in (("samples/frechet_distance", "Fréchet distance"), ("reconstructions/psnr", "PSNR")):
         if name in measured:
             figure = _figure(measured[name])
-            tiles.append((title, metrics.formatted(figure)[0], figure.unit))
+            tiles.append((title, formatted(figure)[0], figure.unit))
     if folder.metrics.get("parameters"):
         tiles.append(("parameters", _short(folder.metrics["parameters"]), ""))
     return tiles
@@ -270,20 +269,20 @@ def _metrics(folder: ReportFolder) -> list[Block]:
     figures = folder.metrics
     if not figures:
         raise NotApplicable("There are no figures of the training: metrics.json holds none.")
-    normalized = _unit_of(folder) == metrics.unit(True)
+    unit = _unit_of(folder)
     present = [name.partition("/")[2] for name in figures if name.startswith("test/")]
     terms = [*(term for term in _TERMS if term in present), *(term for term in present if term not in _TERMS)]
     rows = []
     for term in terms:
         values = [figures.get(f"{split}/{term}") for split in ("test", "val")]
         shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "-") for value in values]
-        rows.append([Cell(curves.title_of(term)), *shown, Cell(metrics.term_unit(f"test/{term}", normalized))])
+        rows.append([Cell(curves.title_of(term)), *shown, Cell(term_unit(f"test/{term}", unit))])
     images = folder.about.get("images", {})
     of = f" Test figures are of {images['test']:,} images and of {figures.get('tested')}." if "test" in images else ""
     lines = [table(["per image", "test", "validation", "unit"], rows, "metrics", numeric=("test", "validation"))]
     lines.append(note(f"{_SUMS}{of}"))
-    if not normalized:
-        lines.append(note(metrics.NOT_NATS))
+    if unit == NOT_NATS:
+        lines.append(note(NOT_NATS_NOTE))
     return lines
 
 
@@ -301,7 +300,7 @@ def _measured(folder: ReportFolder) -> list[Block]:
         if values.get("value") is None:
             shown = [Cell("not finite"), Cell("")]
         else:
-            value, error = metrics.formatted(_figure(values))
+            value, error = formatted(_figure(values))
             shown = [Cell(value), Cell(f"{error} {values.get('unit', '')}".strip())]
         row = [Cell(rest.replace("_", " ")), *shown, Cell(str(values.get("note", "")))]
         groups.setdefault(measure, []).append(row)
@@ -311,8 +310,8 @@ def _measured(folder: ReportFolder) -> list[Block]:
         for name, rows in groups.items()
     ]
     remarks = [str(remark) for remark in folder.evaluation.get("remarks", [])]
-    if folder.evaluation.get("protocol", {}).get("unit") == metrics.unit(False):
-        remarks.append(metrics.NOT_NATS)
+    if folder.evaluation.get("protocol", {}).get("unit") == NOT_NATS:
+        remarks.append(NOT_NATS_NOTE)
     line = "±: the standard error of the mean over images, or whatever stands beside the figure."
     return [*blocks, note(line), *map(note, remarks)]
 

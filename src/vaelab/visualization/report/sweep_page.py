@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
-from vaelab.runs import metrics, sweep_folder
+from vaelab.runs import sweep_folder
+from vaelab.runs.metrics import NOT_NATS, NOT_NATS_NOTE
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.sweep_folder import TERMS, Job
 from vaelab.runtime.errors import NotApplicable
@@ -57,19 +58,19 @@ def page(folder: Path) -> Page:
 def _sweep(folder: Path) -> Page:
     jobs = sweep_folder.read(folder)
     names = sweep_folder.swept(jobs)
-    done = [job for job in jobs if job.figures]
+    done = [job for job in jobs if job.metrics]
     comparable = len({job.kind for job in done}) <= 1
-    units = {str(job.figures.get("unit", "")) for job in done}
+    units = {str(job.metrics.get("unit", "")) for job in done}
     unit = units.pop() if len(units) == 1 else ""
     images = ImageSections(folder)
     best = done[:1] if comparable else []
     tiles = [("jobs done", f"{len(done)} of {len(jobs)}", "")]
     for job in best:
-        value = job.figures.get("val/elbo")
+        value = job.metrics.get("val/elbo")
         if isinstance(value, float):
             tiles.append(("best validation ELBO", f"{value:,.2f}", unit))
         tiles += [(name.rpartition(".")[2], job.overrides.get(name, "-"), "of the best") for name in names[:4]]
-    seconds = [job.figures.get("seconds", 0.0) for job in done]
+    seconds = [job.metrics.get("seconds", 0.0) for job in done]
     return Page(
         f"Sweep over {', '.join(names)}" if names else f"Sweep of {len(jobs)}",
         f"{len(jobs)} jobs, {duration(sum(seconds))} in all",
@@ -123,7 +124,7 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
     for number, job in enumerate(jobs, 1):
         href = f"{job.number}/{NAME}" if (folder / str(job.number) / NAME).is_file() else None
         swept = [job.overrides.get(name, "") for name in names]
-        figures = [job.figures.get(term) for term in (*TERMS, "epochs", "seconds")]
+        figures = [job.metrics.get(term) for term in (*TERMS, "epochs", "seconds")]
         *terms, epochs, seconds = (_number(value) for value in figures)
         rows.append(
             [
@@ -131,7 +132,7 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
                 Cell(str(job.number), job.number, href),
                 *(Cell(text, _value(text)) for text in swept),
                 *terms,
-                Cell(str(job.figures.get("unit", ""))),
+                Cell(str(job.metrics.get("unit", ""))),
                 epochs,
                 seconds,
                 Cell(f"{job.status}: {job.failure}" if job.failure else job.status),
@@ -149,8 +150,8 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
     lines.append(
         note(f"{sweep_folder.caption(comparable)} A heading sorts by its column; a job's number leads to its report.")
     )
-    if any(job.figures.get("unit") == metrics.unit(False) for job in jobs):
-        lines.append(note(metrics.NOT_NATS))
+    if any(job.metrics.get("unit") == NOT_NATS for job in jobs):
+        lines.append(note(NOT_NATS_NOTE))
     return lines
 
 
