@@ -5,7 +5,14 @@ import math
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaelab.models.distributions.latents import DiagonalGaussian, StandardNormal
+from vaelab.models.distributions.latents import (
+    DiagonalGaussian,
+    FullGaussian,
+    Mixture,
+    StandardNormal,
+    active_units,
+    dimension_kls,
+)
 from vaelab.models.distributions.pixels import UnnormalizedGaussian
 
 
@@ -95,3 +102,38 @@ def test_samples_and_densities_come_together() -> None:
     z_too, log_q = q.rsample_and_log_prob((5,))
     torch.testing.assert_close(z, z_too)
     torch.testing.assert_close(log_q, q.log_prob(z), atol=1e-4, rtol=1e-4)
+
+
+def test_active_units_vary() -> None:
+    codes = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert active_units(codes).tolist() == [True, True, False, False]
+
+
+def test_the_kls_of_single_dimensions_add_up() -> None:
+    q_z = DiagonalGaussian(torch.randn(5, 3), 0.3 * torch.randn(5, 3))
+    kls = dimension_kls(q_z, StandardNormal(torch.zeros(3)))
+    assert kls is not None
+    torch.testing.assert_close(kls.sum(1), kl_divergence(q_z, StandardNormal(torch.zeros(3))))
+
+
+def test_a_covariance_costs_more_than_its_dimensions() -> None:
+    tril = torch.eye(3) + 0.5 * torch.ones(3, 3).tril(-1)
+    q_z = FullGaussian(torch.randn(5, 3), tril.expand(5, 3, 3))
+    kls = dimension_kls(q_z, StandardNormal(torch.zeros(3)))
+    assert kls is not None
+    assert (kls.sum(1) < kl_divergence(q_z, StandardNormal(torch.zeros(3)))).all()
+
+
+def test_there_are_no_dimensions_where_there_is_no_closed_form() -> None:
+    q_z = DiagonalGaussian(torch.randn(5, 3), torch.zeros(5, 3))
+    components = DiagonalGaussian(torch.randn(2, 3), torch.zeros(2, 3))
+    assert dimension_kls(q_z, Mixture(torch.zeros(2), components)) is None
+
+
+def test_the_marginals_of_a_covariance_are_its_diagonal() -> None:
+    tril = torch.eye(3) + 0.5 * torch.ones(3, 3).tril(-1)
+    q_z = FullGaussian(torch.randn(5, 3), tril.expand(5, 3, 3))
+    assert q_z.marginals().batch_shape == (5, 3)
+    variances = (tril @ tril.T).diagonal().expand(5, 3)
+    torch.testing.assert_close(q_z.marginals().variance.squeeze(-1), variances)
+    torch.testing.assert_close(q_z.marginals().mean.squeeze(-1), q_z.mean)

@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch.distributions import kl_divergence
 
 from tests.conftest import tiny_vae
 from tests.evaluation.grey import grey_module
 from vaelab.evaluation.disentanglement import dci, mutual_information_gap
-from vaelab.evaluation.latent_space import active_units, aggregate, linear_probe, measure, nearest_neighbour_accuracy
+from vaelab.evaluation.latent_space import aggregate, linear_probe, measure, nearest_neighbour_accuracy
 from vaelab.models.distributions import latents
-from vaelab.models.distributions.latents import DiagonalGaussian, FullGaussian, Mixture, dimension_kls
+from vaelab.models.distributions.latents import DiagonalGaussian
 from vaelab.models.likelihoods import Bernoulli
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable
@@ -19,32 +20,6 @@ from vaelab.runtime.errors import NotApplicable
 
 def _standard(size: int) -> latents.StandardNormal:
     return latents.StandardNormal(torch.zeros(size))
-
-
-def test_active_units_vary() -> None:
-    codes = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
-    assert active_units(codes).tolist() == [True, True, False, False]
-
-
-def test_the_kls_of_single_dimensions_add_up() -> None:
-    q_z = DiagonalGaussian(torch.randn(5, 3), 0.3 * torch.randn(5, 3))
-    kls = dimension_kls(q_z, _standard(3))
-    assert kls is not None
-    torch.testing.assert_close(kls.sum(1), kl_divergence(q_z, _standard(3)))
-
-
-def test_a_covariance_costs_more_than_its_dimensions() -> None:
-    tril = torch.eye(3) + 0.5 * torch.ones(3, 3).tril(-1)
-    q_z = FullGaussian(torch.randn(5, 3), tril.expand(5, 3, 3))
-    kls = dimension_kls(q_z, _standard(3))
-    assert kls is not None
-    assert (kls.sum(1) < kl_divergence(q_z, _standard(3))).all()
-
-
-def test_there_are_no_dimensions_where_there_is_no_closed_form() -> None:
-    q_z = DiagonalGaussian(torch.randn(5, 3), torch.zeros(5, 3))
-    components = DiagonalGaussian(torch.randn(2, 3), torch.zeros(2, 3))
-    assert dimension_kls(q_z, Mixture(torch.zeros(2), components)) is None
 
 
 def test_posteriors_far_apart_tell_which_image_it_was() -> None:
@@ -74,6 +49,27 @@ def test_classes_are_read_from_codes_that_tell_them_apart() -> None:
     assert linear_probe(ring, labels, ring, labels) < 0.7
     noise = torch.randn(300, 2)
     assert linear_probe(noise, labels, torch.randn(300, 2), labels) < 0.5
+
+
+def test_of_a_single_class_in_training_that_class_is_read() -> None:
+    train, test = torch.randn(20, 2), torch.randn(10, 2)
+    labels = torch.tensor([3, 3, 3, 1, 1, 1, 1, 1, 1, 1])
+    assert linear_probe(train, torch.full((20,), 3), test, labels) == 0.3
+    assert nearest_neighbour_accuracy(train, torch.full((20,), 3), test, labels) == 0.3
+
+
+def test_the_probe_is_the_least_of_the_cross_entropy_and_its_penalty() -> None:
+    """Of one code with values -1 and 1 and symmetric labels, whose weight has one equation."""
+    codes = torch.tensor([[-1.0], [1.0]]).repeat(50, 1)
+    labels = (codes[:, 0] > 0).long()
+    with pytest.MonkeyPatch.context() as patch:
+        fitted = []
+        fit = LogisticRegression.fit
+        patch.setattr(LogisticRegression, "fit", lambda self, *data: fitted.append(fit(self, *data)) or self)
+        assert linear_probe(codes, labels, codes, labels) == 1
+    (weight,) = fitted[0].coef_[0]
+    # Two classes have one weight in scikit-learn: d/dw of log(1 + exp(-w)) + 0.0001 w^2 is 0.
+    assert -1 / (1 + math.exp(weight)) + 2e-4 * weight == pytest.approx(0, abs=1e-4)  # its tolerance
 
 
 def test_of_two_votes_that_tie_the_nearest_counts() -> None:

@@ -23,3 +23,11 @@ def test_auroc_is_the_probability_of_the_right_order() -> None:
     assert auroc(torch.ones(3), torch.zeros(2)) == 1
     assert auroc(torch.zeros(3), torch.ones(2)) == 0
     assert auroc(torch.zeros(3), torch.zeros(2)) == 0.5
+
+
+@pytest.mark.parametrize("shift", [-1000.0, 1000.0])
+def test_auroc_does_not_depend_on_where_scores_lie(shift: float) -> None:
+    """Log-likelihoods are often below -745 nats, where a logistic function of 64 bits is 0."""
+    inliers, outliers = torch.randn(200).double(), torch.randn(300).double() - 1
+    assert auroc(inliers + shift, outliers + shift) == auroc(inliers, outliers)
+    assert auroc(torch.tensor([0.0, torch.inf]), torch.tensor([-torch.inf, 0.0])) == 0.875

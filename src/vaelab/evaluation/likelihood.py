@@ -1,13 +1,8 @@
-r"""The log-likelihood of images, estimated from below by importance sampling.
+"""The log-likelihood of images, estimated from below by importance sampling: see :mod:`vaelab.models.importance`.
 
-.. math:: L_k = \mathbb{E} \log \frac1k \sum_{i=1}^k \frac{p(x|z_i)\, p(z_i)}{q(z_i|x)} \leq \log p(x), \qquad
-    z_i \sim q(z|x)
-
-Burda, Grosse and Salakhutdinov (2016), arXiv 1509.00519: it rises with k, is the ELBO for k = 1, and tends to
-log p(x). How much it still rises is how much to trust it.
+How much the bound still rises with the number of samples is how much to trust it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +12,7 @@ from torch import Tensor
 
 from vaelab.evaluation.measurement import Measurement, mean_over_images
 from vaelab.evaluation.published import published
+from vaelab.models.importance import effective_samples, importance_bound, log_weights
 from vaelab.models.likelihoods import bits_per_dim
 from vaelab.models.vae import VAE
 from vaelab.runs.metrics import Metric
@@ -25,39 +21,7 @@ from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots import convergence
 
 _STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual
-_PIXELS_AT_ONCE = 3_000_000  # that are decoded: keeps activations small, and products large enough
-_IMAGES_AT_ONCE = 100  # few, so that an image is encoded once for many samples
-
-
-@torch.no_grad()
-def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
-    """Log importance weights of images (B, C, H, W), in nats, shape (samples, B), on the CPU, piece by piece.
-
-    Args:
-        vae: the model, in evaluation mode.
-        x: images.
-        samples: how many of each.
-        y: labels (B,), which a conditional model needs: everything is conditional on them then.
-    """
-    at_once = max(1, _PIXELS_AT_ONCE // x.numel())
-    pieces = [vae.log_weights(x, min(at_once, samples - start), y) for start in range(0, samples, at_once)]
-    return torch.cat(pieces).cpu().double()  # some devices have no 64 bits
-
-
-def bound(weights: Tensor, k: int | None = None) -> Tensor:
-    """The bound with k samples, from the log weights (K, B) of k or more: the mean over all groups of k there are.
-
-    Returns:
-        Shape (B,), in nats.
-    """
-    k = k or len(weights)
-    groups = weights[: len(weights) // k * k].unflatten(0, (-1, k))
-    return (groups.logsumexp(1) - math.log(k)).mean(0)
-
-
-def effective_samples(weights: Tensor) -> Tensor:
-    r"""How many equal weights would be as good as these, :math:`(\sum w)^2 / \sum w^2`, of log weights (K, B)."""
-    return (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp()
+_IMAGES_AT_ONCE = 100
 
 
 class Bounds(NamedTuple):
@@ -89,7 +53,7 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
     found = []
     for x, y in track(parts, description, transient=True):
         weights = log_weights(vae, x.to(device).float() / 255, ks[-1], y.to(device))
-        values = torch.stack([bound(weights, k) for k in ks], 1)
+        values = torch.stack([importance_bound(weights, k) for k in ks], 1)
         variances = weights.var(0, correction=min(1, len(weights) - 1))
         found.append((values, effective_samples(weights), variances))
     return Bounds(*(torch.cat(of_all) for of_all in zip(*found, strict=True)))

@@ -41,12 +41,11 @@ def auroc(inliers: Tensor, outliers: Tensor) -> float:
     Args:
         inliers, outliers: scores, shapes (N,) and (M,), higher for what belongs.
     """
-    scores = torch.cat([inliers, outliers]).double()
-    _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0)
-    ranks = (last - (counts - 1) / 2)[inverse]  # tied scores share the mean of their ranks
-    n, m = len(inliers), len(outliers)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    # torchmetrics' AUROC takes scores outside of [0, 1] for logits: where they are far from 0, their order is lost.
+    from sklearn.metrics import roc_auc_score
+
+    ranks = torch.cat([inliers, outliers]).unique(return_inverse=True)[1]  # of infinite scores, too
+    return float(roc_auc_score([1] * len(inliers) + [0] * len(outliers), ranks.numpy()))
 
 
 def check_comparable(subject: TrainedModel, other: TrainedModel) -> None:

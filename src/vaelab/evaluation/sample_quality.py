@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import poly_mmd
 
 from vaelab.evaluation.classifier import trained
 from vaelab.evaluation.measurement import Measurement, mean_over_images
@@ -19,23 +21,28 @@ _FEWEST = 10  # test images
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    r"""The squared Fréchet distance of two Gaussians fitted to features (N, F) and (M, F) in 64 bits.
+    r"""The squared Fréchet distance of two Gaussians fitted to features (N, F) and (M, F), by torchmetrics in 64 bits.
 
     .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}\left(C_a + C_b - 2 (C_a C_b)^{1/2}\right)
 
-    Heusel et al. (2017), arXiv 1706.08500. It falls with the number of images, so that only figures of as many can be
-    compared.
+    Heusel et al. (2017), arXiv 1706.08500. It falls with the number of images: compare it at equal numbers only.
     """
-    root_a = _root(a.T.cov())
-    # The square roots of the eigenvalues of C_a C_b, by a symmetric matrix that has the same.
-    cross = torch.linalg.eigvalsh(root_a @ b.T.cov() @ root_a).clamp(min=0).sqrt().sum()
-    traces = a.var(0).sum() + b.var(0).sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + traces - 2 * cross)
+    distance = FrechetInceptionDistance(_Given(a.shape[1]))
+    distance.update(a.double(), real=True)
+    distance.update(b.double(), real=False)
+    return float(distance.compute())
 
 
-def _root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+class _Given(nn.Identity):
+    """What torchmetrics takes for its network, where the features are there already.
+
+    Args:
+        num_features: F.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -43,18 +50,9 @@ def kernel_distance(a: Tensor, b: Tensor) -> Tensor:
 
     .. math:: k(x, y) = (x^\top y / F + 1)^3
 
-    Bińkowski et al. (2018), arXiv 1801.01401.
+    Bińkowski et al. (2018), arXiv 1801.01401; by torchmetrics, in the precision of the features.
     """
-    size, count = a.shape[1], len(a)
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / size + 1) ** 3
-
-    def within(x: Tensor) -> Tensor:
-        products = kernel(x, x)
-        return (products.sum() - products.trace()) / (count * (count - 1))
-
-    return within(a) + within(b) - 2 * kernel(a, b).mean()
+    return poly_mmd(a, b)
 
 
 def precision_and_recall(real: Tensor, drawn: Tensor, k: int = _MANIFOLD_NEIGHBOURS) -> tuple[float, float]:
@@ -136,7 +134,10 @@ def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | Non
 
 
 def _kernel_distance(drawn: Tensor, real: Tensor, of: str) -> Metric:
-    """The mean over subsets that have no image in common, and its standard error where there are several."""
+    """The mean over disjoint parts, in a random order, and its standard error where there are several.
+
+    torchmetrics' own class draws parts that overlap, and gives their standard deviation: no error follows from that.
+    """
     # Test images may be in an order, and samples of a conditional model are in theirs.
     drawn, real = (features[torch.randperm(len(features))] for features in (drawn, real))
     subsets = max(1, len(real) // _SUBSET)

@@ -170,13 +170,24 @@ class VAE(nn.Module):
         """Pictures (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""
         return self.decode(self.encode(x, y).centre, y).mean
 
-    def log_weights(self, x: Tensor, samples: int, y: Tensor | None = None) -> Tensor:
+    def log_weights(self, x: Tensor, samples: int, y: Tensor | None = None, at_once: int | None = None) -> Tensor:
         r"""Logarithms of importance weights of images (B, C, H, W), in nats, shape (samples, B).
 
         .. math:: \log w_k = \log p(x|z_k) + \log p(z_k) - \log q(z_k|x), \qquad z_k \sim q(z|x)
 
         Their mean estimates the ELBO; the logarithm of the mean weight is the importance-weighted bound on log p(x)
         (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
+
+        Args:
+            x: images.
+            samples: the number of samples for each image.
+            y: labels (B,), for a conditional model.
+            at_once: the number of samples that are decoded together; ``None`` for all.
         """
-        z, log_q = self.encode(x, y).rsample_and_log_prob((samples,))  # (K, B, latent_dim), (K, B)
-        return self.decode(z, y).log_prob(x) + self.p_z().log_prob(z) - log_q
+        q_z, p_z = self.encode(x, y), self.p_z()
+        at_once = at_once or samples
+        pieces = []
+        for start in range(0, samples, at_once):
+            z, log_q = q_z.rsample_and_log_prob((min(at_once, samples - start),))  # (K, B, latent_dim), (K, B)
+            pieces.append(self.decode(z, y).log_prob(x) + p_z.log_prob(z) - log_q)
+        return torch.cat(pieces)

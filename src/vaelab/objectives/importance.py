@@ -1,17 +1,11 @@
 """Importance-weighted bounds: many samples of an image are one estimate of its likelihood."""
 
-import math
-
 from torch import Tensor
 
 from vaelab.models.distributions.latents import Latent
+from vaelab.models.importance import importance_bound
 from vaelab.models.vae import VAE
 from vaelab.objectives.base import Objective
-
-
-def _bound(log_weights: Tensor) -> Tensor:
-    """The logarithm of the mean weight, (B,), of log-weights (K, B)."""
-    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
 class IWAE(Objective):
@@ -29,7 +23,7 @@ class IWAE(Objective):
         draw = self.draw(vae, x, y)
         assert draw.log_q is not None
         assert draw.log_p is not None
-        bound = _bound(draw.log_likelihood + draw.log_p - draw.log_q)
+        bound = importance_bound(draw.log_likelihood + draw.log_p - draw.log_q)
         return draw.terms(loss=-bound.mean(), iwae=bound)
 
 
@@ -60,7 +54,7 @@ class DReG(Objective):
         draw = self.draw(vae, x, y)
         assert draw.log_p is not None
         log_weights = draw.log_likelihood + draw.log_p - self._stopped(draw.q_z).log_prob(draw.z)
-        bound = _bound(log_weights)  # its gradient weighs every sample by w~ already
+        bound = importance_bound(log_weights)  # its gradient weighs every sample by w~ already
         if draw.z.requires_grad:
             weights = log_weights.detach().softmax(0).unsqueeze(-1)  # (K, B, 1)
             draw.z.register_hook(lambda gradient: gradient * weights)

@@ -3,9 +3,8 @@
 from typing import Literal
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from vaelab.models.distributions.latents import DiagonalGaussian
+from vaelab.models.distributions.latents import DiagonalGaussian, dimension_kls
 from vaelab.models.vae import VAE
 from vaelab.objectives.base import Trace, check_number
 from vaelab.objectives.warmup import AnnealedObjective, Warmup
@@ -41,7 +40,7 @@ class BetaVAE(AnnealedObjective):
 
 
 class FreeBits(AnnealedObjective):
-    r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): what the latents may say without being charged.
+    r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): a divergence that is not penalised.
 
     .. math::
         \mathbb{E}_{x \in \mathcal M} \mathbb{E}_q[\log p(x|z)] -
@@ -51,9 +50,9 @@ class FreeBits(AnnealedObjective):
 
     Args:
         free_nats: :math:`\lambda`, nats per latent dimension.
-        per: what is charged for more than that: each ``dimension`` by itself, by the closed form between Gaussians with
-            diagonal covariance, whatever ``divergence`` says; or all of them together, ``total``, for
-            ``latent_dim * free_nats``, which any posterior and prior can do, but leaves dimensions unused.
+        per: what is penalised above that. ``dimension``: each dimension by itself, by the closed form between Gaussians
+            with diagonal covariance, whatever ``divergence`` is. ``total``: all of them together, above
+            ``latent_dim * free_nats``; any posterior and prior can do this, but it leaves dimensions unused.
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
         warmup: of the divergence's weight, from 0 to 1.
     """
@@ -75,20 +74,22 @@ class FreeBits(AnnealedObjective):
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         draw = self.draw(vae, x, y)
         if self.per == "dimension":
-            charged = average(self._kl_per_dimension(draw).mean(0)).clamp(min=self.free_nats).sum()
+            penalised = average(self._kl_per_dimension(draw).mean(0)).clamp(min=self.free_nats).sum()
         else:
-            charged = average(draw.kl.mean()).clamp(min=self.free_nats * vae.latent_dim)
-        return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged)
+            penalised = average(draw.kl.mean()).clamp(min=self.free_nats * vae.latent_dim)
+        return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * penalised)
 
     @staticmethod
     def _kl_per_dimension(draw: Trace) -> Tensor:
         """KL(q(z_j|x) || p(z_j)), (B, latent_dim)."""
-        if not (isinstance(draw.q_z, DiagonalGaussian) and isinstance(draw.p_z, DiagonalGaussian)):
+        # A full covariance is refused: its dimensions add up to less than its divergence, and free_nats=0 is the bound.
+        kls = dimension_kls(draw.q_z, draw.p_z) if isinstance(draw.q_z, DiagonalGaussian) else None
+        if kls is None:
             raise NotImplementedError(
                 "only Gaussians with diagonal covariance have a divergence for each latent dimension, as posterior and "
                 "as prior: type module.objective.per=total"
             )
-        return kl_divergence(draw.q_z.marginals(), draw.p_z.marginals())
+        return kls
 
 
 class Capacity(AnnealedObjective):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vaelab.evaluation.likelihood import bound, log_weights
+from vaelab.models.importance import importance_bound, log_weights
 from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.random import evaluation_seed
@@ -115,7 +115,9 @@ class Model:
         """
         with evaluation_seed(self._device):
             torch.manual_seed(seed)
-            return self._each(lambda x, y: bound(log_weights(self.vae, x, samples, y)), self._images(images), labels)
+            return self._each(
+                lambda x, y: importance_bound(log_weights(self.vae, x, samples, y)), self._images(images), labels
+            )
 
     def _images(self, images: npt.ArrayLike) -> Tensor:
         array = np.asarray(images)

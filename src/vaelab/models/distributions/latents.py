@@ -23,6 +23,7 @@ from vaelab.runtime.data_parallel import Shard
 
 Sizes = torch.Size | list[int] | tuple[int, ...]
 
+ACTIVE_VARIANCE = 0.01  # of a dimension's codes over images, above which it is active (arXiv 1509.00519)
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -155,6 +156,10 @@ class FullGaussian(MultivariateNormal, Latent):
         with torch.autocast(self.loc.device.type, enabled=False):
             return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
 
+    def marginals(self) -> DiagonalGaussian:
+        """The distributions of the single dimensions: batch shape (..., D), event shape (1,)."""
+        return DiagonalGaussian(self.mean, 0.5 * self.variance.log()).marginals()
+
     def detach(self) -> "FullGaussian":
         return FullGaussian(self.loc.detach(), self.scale_tril.detach())
 
@@ -247,11 +252,18 @@ def _kl_full_diagonal(q: FullGaussian, p: DiagonalGaussian) -> Tensor:
 
 
 def dimension_kls(q_z: Latent, p_z: Latent) -> Tensor | None:
-    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` where its closed form does not exist.
+    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` where it has no closed form.
 
     For a diagonal Gaussian these add up to the KL divergence; for one with a full covariance, to less.
     """
     if not isinstance(q_z, DiagonalGaussian | FullGaussian) or not isinstance(p_z, DiagonalGaussian):
         return None
-    marginals = DiagonalGaussian(q_z.mean, 0.5 * q_z.variance.log()).marginals()
-    return kl_divergence(marginals, p_z.marginals())
+    return kl_divergence(q_z.marginals(), p_z.marginals())
+
+
+def active_units(codes: Tensor) -> Tensor:
+    """Which dimensions of codes (N, D) have a variance above 0.01 over images (arXiv 1509.00519).
+
+    The codes are the means of the posteriors. A flow's posterior has no mean in closed form: its code is its centre.
+    """
+    return codes.var(0) > ACTIVE_VARIANCE

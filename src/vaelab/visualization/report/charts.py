@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from vaelab.models.distributions.latents import ACTIVE_VARIANCE
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots.style import PALETTE
 from vaelab.visualization.report import latent_space
 from vaelab.visualization.report.images import ReportFolder, sheet_uri
 from vaelab.visualization.report.page import Block, Section, plot, section
 
-_ACTIVE = 0.01  # variance of a dimension's means, as evaluation/latents.py has it
 _BINS = 48
 
 
@@ -88,13 +88,13 @@ def _bars(kls: Sequence[float], variances: Any, of: str) -> Block:
     for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
         text = f"z{i + 1}: {kls[i]:.3f} nats"
         text += "" if spread is None else f", variance of its means {spread[i]:.3g}"
-        strong = spread is None or spread[i] > _ACTIVE
+        strong = spread is None or spread[i] > ACTIVE_VARIANCE
         rows.append({"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": strong, "text": text})
     data = {"bars": rows, "x": "latent dimension", "y": "KL divergence, nats"}
     caption = f"{sum(kls):.2f} nats in {len(kls)} dimensions."
     if spread is not None:
-        active = sum(value > _ACTIVE for value in spread)
-        caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {_ACTIVE}."
+        active = sum(value > ACTIVE_VARIANCE for value in spread)
+        caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {ACTIVE_VARIANCE}."
     if of:
         caption = f"{caption[:-1]}; of {of}."
     return plot("bars", "KL divergence of each latent dimension", data, caption)
