@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 @entry_point("evaluate")
 def main(cfg: "DictConfig") -> None:
     """Evaluates; the real function loads torch, which an error or --help need not wait for."""
-    check_evaluation(cfg)
-    from vaelab.commands.evaluate import evaluate
+    wanted = check_evaluation(cfg)
+    from vaelab.commands.evaluate import evaluate_checked
 
-    evaluate(cfg)
+    evaluate_checked(cfg, wanted)
 
 
 if __name__ == "__main__":

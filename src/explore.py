@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaelab.commands.cli import entry_point
+from vaelab.commands.config_validation import check_exploration
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -11,9 +12,10 @@ if TYPE_CHECKING:
 @entry_point("explore")
 def main(cfg: "DictConfig") -> None:
     """Explores; the real function loads torch, which an error or --help need not wait for."""
-    from vaelab.commands.explore import explore
+    check_exploration(cfg)
+    from vaelab.commands.explore import explore_checked
 
-    explore(cfg)
+    explore_checked(cfg)
 
 
 if __name__ == "__main__":

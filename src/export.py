@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 @entry_point("export")
 def main(cfg: "DictConfig") -> None:
     """Exports; the real function loads torch, which an error or --help need not wait for."""
-    check_export(cfg)
-    from vaelab.commands.export import export
+    wanted = check_export(cfg)
+    from vaelab.commands.export import export_checked
 
-    export(cfg)
+    export_checked(cfg, wanted)
 
 
 if __name__ == "__main__":

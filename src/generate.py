@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 @entry_point("generate")
 def main(cfg: "DictConfig") -> None:
     """Generates; the real function loads torch, which an error or --help need not wait for."""
-    check_generation(cfg)
-    from vaelab.commands.generate import generate
+    wanted = check_generation(cfg)
+    from vaelab.commands.generate import generate_checked
 
-    generate(cfg)
+    generate_checked(cfg, wanted)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ def main(cfg: "DictConfig") -> float | None:
         The ELBO on validation images, by which a sweep ranks its jobs and a search chooses the next ones.
     """
     check_training(cfg)
-    from vaelab.commands.train import train
+    from vaelab.commands.train import train_checked
 
-    return train(cfg).get("val/elbo")
+    return train_checked(cfg).get("val/elbo")
 
 
 if __name__ == "__main__":

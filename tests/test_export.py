@@ -265,8 +265,8 @@ def test_a_file_that_puts_out_something_else_is_not_kept(
     ("options", "said"),
     [
         (["format=tflite"], "format=tflite: no such format; choose from all, onnx"),
-        (["tolerance=0"], "tolerance=0: it must be a number above 0"),
-        (["license=3"], "license=3: type the identifier"),
+        (["tolerance=0"], "tolerance=0: it must be a finite number above 0; type e.g. tolerance=0.0001"),
+        (["license=3"], "license=3: it must be text or null; type e.g. license=mit"),
     ],
 )
 def test_what_is_refused(run_dir: Path, tmp_path: Path, options: list[str], said: str) -> None:

@@ -3,18 +3,25 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, composed
+from vaelab.commands.config_validation import check_evaluation, check_training
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.hardware import flushed_denormals, set_matmul_precision, uses_channels_last
+from vaelab.runtime.validation import MatrixProducts
 
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
 from vaelab.machine import keep_freed_memory
+from vaelab.settings import check_evaluation, check_training
+from vaelab.validation import MatrixProducts
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)
@@ -51,14 +58,21 @@ def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pyte
     assert torch.get_float32_matmul_precision() == before or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     try:
-        for precision, rounded in (("high", True), ("highest", False)):
+        cases: list[tuple[MatrixProducts, bool]] = [("high", True), ("highest", False)]
+        for precision, rounded in cases:
             set_matmul_precision(precision)
             assert torch.get_float32_matmul_precision() == precision
             assert torch.backends.cudnn.allow_tf32 == rounded
     finally:
         torch.set_float32_matmul_precision(before)
-    with pytest.raises(UserError, match="matmul_precision=low: choose from highest, high"):
-        set_matmul_precision("low")
+
+
+@pytest.mark.parametrize(("command", "check"), [("train", check_training), ("evaluate", check_evaluation)])
+def test_products_of_an_exactness_that_does_not_exist_are_refused(
+    command: str, check: Callable[[DictConfig], object]
+) -> None:
+    with pytest.raises(UserError, match="matmul_precision=low: it must be highest, high or medium"):
+        check(composed(command, "matmul_precision=low", *(["run=latest"] if command == "evaluate" else [])))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +80,7 @@ def test_products_are_as_exact_as_they_are_told_to_be_on_a_gpu(monkeypatch: pyte
     [("auto", "32-true", False), ("auto", "bf16-mixed", True), (True, "32-true", True), (False, "16-mixed", False)],
 )
 def test_the_layout_is_chosen_and_said(
-    setting: bool | str, precision: str, kept: bool, caplog: pytest.LogCaptureFixture
+    setting: bool | Literal["auto"], precision: str, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "vaelab.runtime.hardware"):
         assert uses_channels_last(setting, precision) is kept

@@ -228,10 +228,14 @@ def test_iaf_begins_near_the_identity() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        (InverseAutoregressiveFlow, {"steps": 0}, "steps must be positive integers"),
-        (InverseAutoregressiveFlow, {"context_size": -1}, "context_size must be positive integers"),
-        (InverseAutoregressiveFlow, {"hidden_sizes": 64}, "hidden_sizes must be a list"),
-        (InverseAutoregressiveFlow, {"hidden_sizes": [1.5]}, "hidden_sizes must be positive integers"),
+        (InverseAutoregressiveFlow, {"steps": 0}, "steps=0: it must be a positive integer; type e.g. steps=4"),
+        (InverseAutoregressiveFlow, {"context_size": -1}, "context_size=-1: it must be a positive integer"),
+        (InverseAutoregressiveFlow, {"hidden_sizes": 64}, "hidden_sizes=64: it must be a list of positive integers"),
+        (
+            InverseAutoregressiveFlow,
+            {"hidden_sizes": [1.5]},
+            r"hidden_sizes=\[1.5\]: it must be a list of positive integers",
+        ),
         (InverseAutoregressiveFlow, {"activation": "elu"}, "unknown activation"),
     ],
 )

@@ -84,13 +84,13 @@ def test_only_dynamic_training_images_change() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size must be a positive integer"),
-        ({"batch_size": "many"}, "data.batch_size must be a positive integer"),
-        ({"limit": 0}, "data.limit must be a positive integer"),
-        ({"validation": 0}, "data.validation must be"),
-        ({"validation": 1.0}, "data.validation must be"),
+        ({"batch_size": 0}, "batch_size=0: it must be a positive integer; type e.g. batch_size=128"),
+        ({"batch_size": "many"}, "batch_size=many: it must be a positive integer"),
+        ({"limit": 0}, "limit=0: it must be a positive integer or null"),
+        ({"validation": 0}, "validation=0: it must be a positive integer, a number above 0 and below 1 or test"),
+        ({"validation": 1.0}, "validation=1.0: it must be"),
         ({"validation": 60}, "leaves none of grey's 60 training images"),
-        ({"binarize": "sometimes"}, "choose from none, threshold, dynamic, static"),
+        ({"binarize": "sometimes"}, "it must be none, threshold, dynamic or static"),
         ({"image_shape": [1, 28, 28]}, r"type 'data.image_shape=\[1,8,8\]'"),
     ],
 )

@@ -157,11 +157,11 @@ def test_folders_that_may_not_be_read_or_written(tmp_path: Path, monkeypatch: py
     ("options", "message"),
     [
         ({"image_shape": [2, 4, 4]}, r"type e.g. data.image_shape=\[1,64,64\]"),
-        ({"image_shape": [3, 4]}, r"data.image_shape=\[3, 4\]"),
-        ({"image_shape": [3, 0, 4]}, "data.image_shape"),
-        ({"test_fraction": 0}, "data.source.test_fraction must lie between 0 and 1"),
-        ({"test_fraction": 1}, "data.source.test_fraction must lie between 0 and 1"),
-        ({"on_error": "ignore"}, "choose from fail, skip"),
+        ({"image_shape": [3, 4]}, r"image_shape=\[3,4\]: it must be a list of 3"),
+        ({"image_shape": [3, 0, 4]}, r"image_shape=\[3,0,4\]: it must be"),
+        ({"test_fraction": 0}, "test_fraction=0: it must be a number above 0 and below 1"),
+        ({"test_fraction": 1}, "test_fraction=1: it must be a number above 0 and below 1"),
+        ({"on_error": "ignore"}, "on_error=ignore: it must be fail or skip"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:

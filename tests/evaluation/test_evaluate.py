@@ -67,7 +67,7 @@ def test_everything_that_applies_is_measured(
     [
         ("what=fid", "what=fid: no such measure"),
         ("what=[latents,fid]", "what=fid: no such measure"),
-        ("likelihood.samples=0", "likelihood.samples=0: it must be an integer of at least 1"),
+        ("likelihood.samples=0", "likelihood.samples=0: it must be a positive integer"),
         ("likelihood.splits=[test,all]", "choose some of"),
         ("latents.pairs=1.5", "latents.pairs=1.5"),
     ],

@@ -103,7 +103,7 @@ def test_impossible_networks_are_refused() -> None:
         ConvDecoder(2, (1, 28, 28), kernel_sizes=1)
     with pytest.raises(ValueError, match="2 values for 3 layers"):
         ConvDecoder(2, (1, 28, 28), strides=[2, 2])
-    with pytest.raises(ValueError, match="padding is half, same or valid"):
+    with pytest.raises(ValueError, match="padding=full: it must be half, same or valid"):
         ConvEncoder((1, 28, 28), padding="full")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="positive integer"):
         MLPEncoder((1, 28, 28), hidden_sizes=[0])

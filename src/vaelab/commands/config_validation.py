@@ -5,19 +5,31 @@ that a mistake is answered at once.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError
+from vaelab.runtime.validation import (
+    AtLeastTwo,
+    MatrixProducts,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+    Seed,
+    SettingError,
+    check,
+    integer,
+    such_as,
+)
 
 MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
 FORMATS = ("onnx", "torch_export", "safetensors", "hub")
 _SPLITS = ("train", "val", "test")
-_COMPILE_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
@@ -37,13 +49,72 @@ def _chosen(key: str, value: Any, options: Sequence[str], what: str) -> list[str
     return listed(value)
 
 
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+_TRAINING: dict[str, Any] = {
+    "latent_dim": PositiveInt,
+    "conditional": bool,
+    "report": bool,
+    "keep_freed_memory": bool,
+    "flush_denormals": bool,
+    "channels_last": bool | Literal["auto"],
+    "matmul_precision": MatrixProducts,
+    "compile": bool | Literal["reduce-overhead", "max-autotune"],  # torch.compile's modes
+    "seed": Seed,
+    "trainer.max_epochs": PositiveInt | Literal[-1] | None,
+    "trainer.max_steps": PositiveInt | Literal[-1] | None,
+    "trainer.accumulate_grad_batches": PositiveInt,
+    "trainer.log_every_n_steps": PositiveInt,
+    "trainer.gradient_clip_val": NonNegativeNumber | None,
+}
+_EVALUATION: dict[str, Any] = {
+    "seed": Seed,
+    "report": bool,
+    "matmul_precision": MatrixProducts,
+    "likelihood.samples": PositiveInt,
+    "likelihood.limit": AtLeastTwo | None,
+    "latents.limit": AtLeastTwo | None,
+    "latents.pairs": AtLeastTwo,
+    "reconstructions.limit": AtLeastTwo | None,
+    "samples.count": Annotated[int, integer(10)],
+    "samples.shown": PositiveInt,
+    "scores.samples": PositiveInt,
+    "scores.limit": AtLeastTwo | None,
+    "scores.extremes": PositiveInt,
+}
+_GENERATION: dict[str, Any] = {
+    "seed": Seed,
+    "temperature": NonNegativeNumber,
+    "format": Literal["png", "npz", "both"],  # png: and GIF; npz: the numbers
+    "images": such_as(int | Sequence[int] | None, [3, 17]),
+    "invert": bool,
+}
+_DRAWING: dict[str, Any] = {  # of a picture, or of all that have such a setting
+    "count": PositiveInt,
+    "scale": PositiveInt,
+    "per_class": PositiveInt,
+    "dimensions": PositiveInt,
+    "limit": AtLeastTwo,
+    "steps": AtLeastTwo,
+    "frames": AtLeastTwo,
+    "frame_ms": Annotated[int, integer(10)],
+    "reach": NonNegativeNumber,
+}
+_EXPORT: dict[str, Any] = {
+    "tolerance": such_as(PositiveNumber, 1e-4),
+    "license": such_as(str | None, "mit"),
+}
+_EXPLORATION: dict[str, Any] = {
+    "images": such_as(NonNegativeInt, 2000),
+    "draws": PositiveInt,
+    "port": such_as(Annotated[int, integer(0, 65535)], 8000),
+    "open": bool,
+    "serve": bool,
+    "seed": Seed,
+}
 
 
-def _check_seed(cfg: DictConfig) -> None:
-    if not _is_integer(cfg.seed, 0) or cfg.seed >= 2**32:
-        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to 4294967295; type e.g. seed=0")
+def _check_all(cfg: DictConfig, types: Mapping[str, Any]) -> None:
+    for key, annotation in types.items():
+        check(key, OmegaConf.select(cfg, key), annotation)
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -52,25 +123,12 @@ def check_training(cfg: DictConfig) -> None:
     Raises:
         UserError: with what to type instead.
     """
-    if not _is_integer(cfg.latent_dim, 1):
-        raise UserError(f"latent_dim={cfg.latent_dim}: it must be a positive integer; type e.g. latent_dim=20")
-    for key in ("conditional", "report", "keep_freed_memory", "flush_denormals"):
-        if not isinstance(cfg[key], bool):
-            raise UserError(f"{key}={cfg[key]}: it is true or false")
+    _check_all(cfg, _TRAINING)
     if cfg.conditional and cfg.data.classes is None:
         raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
-    _check_seed(cfg)
-    for key, least in (("max_epochs", 1), ("max_steps", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 1)):
-        value = cfg.trainer[key]
-        unlimited = key in ("max_epochs", "max_steps") and value in (-1, None)
-        if not unlimited and not _is_integer(value, least):
-            raise UserError(f"trainer.{key}={value}: it must be a positive integer; type e.g. trainer.{key}=10")
     for key, value in cfg.optimizer.items():
         if isinstance(value, str) and not str(key).startswith("_"):
-            raise UserError(f"optimizer.{key}={value}: it must be a number; type e.g. optimizer.lr=1e-3")
-    clip = cfg.trainer.gradient_clip_val
-    if clip is not None and (not isinstance(clip, int | float) or isinstance(clip, bool) or clip < 0):
-        raise UserError(f"trainer.gradient_clip_val={clip}: it must be a number of at least 0, 0 for no clipping")
+            raise SettingError(f"optimizer.{key}", value, "a number", 1e-3)
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
     if cfg.data.validation == "test":
@@ -88,8 +146,6 @@ def check_training(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision}: choose from 32-true, bf16-mixed and 16-mixed, or type "
             "accelerator=cpu_bf16 or gpu_bf16"
         )
-    if cfg.compile not in (False, True, *_COMPILE_MODES):
-        raise UserError(f"compile={cfg.compile}: it is true, false, {' or '.join(_COMPILE_MODES)}")
     if str(cfg.trainer.precision).startswith("16") and _is_on_cpu(
         cfg
     ):  # Lightning would quietly take another precision
@@ -140,26 +196,7 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
-    _check_seed(cfg)
-    for key, least in (
-        ("likelihood.samples", 1),
-        ("likelihood.limit", 2),
-        ("latents.limit", 2),
-        ("latents.pairs", 2),
-        ("reconstructions.limit", 2),
-        ("samples.count", 10),
-        ("samples.shown", 1),
-        ("scores.samples", 1),
-        ("scores.limit", 2),
-        ("scores.extremes", 1),
-    ):
-        value = OmegaConf.select(cfg, key)
-        if value is None and key.endswith(".limit"):
-            continue
-        if not _is_integer(value, least):
-            raise UserError(f"{key}={value}: it must be an integer of at least {least}")
-    if not isinstance(cfg.report, bool):
-        raise UserError(f"report={cfg.report}: it is true or false")
+    _check_all(cfg, _EVALUATION)
     splits = listed(cfg.likelihood.splits)
     if not splits or any(split not in _SPLITS for split in splits):
         raise UserError(f"likelihood.splits={cfg.likelihood.splits}: choose some of [{','.join(_SPLITS)}]")
@@ -179,27 +216,16 @@ def check_generation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
-    _check_seed(cfg)
-    least = dict.fromkeys(("count", "scale", "per_class", "dimensions"), 1)
-    least |= {"limit": 2, "steps": 2, "frames": 2, "frame_ms": 10}
-    numbers = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
-    for key, value in ((prefix + key, values[key]) for prefix, values in numbers for key in least if key in values):
-        smallest = least[key.rpartition(".")[2]]
-        if not _is_integer(value, smallest):
-            raise UserError(f"{key}={value}: it must be an integer of at least {smallest}")
-    for key, value in (("temperature", cfg.temperature), ("pictures.traversal.reach", cfg.pictures.traversal.reach)):
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-            raise UserError(f"{key}={value}: it must be a number of at least 0")
-    if cfg.format not in ("png", "npz", "both"):
-        raise UserError(f"format={cfg.format}: choose from png (and GIF), npz (the numbers), both")
-    for number in listed(cfg.images):
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"images={number}: test images are chosen by number, from 0: type e.g. images=[3,17]")
+    _check_all(cfg, _GENERATION)
+    places = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
+    for prefix, values in places:
+        for key in (key for key in _DRAWING if key in values):
+            check(prefix + key, values[key], _DRAWING[key])
     for file in listed(cfg.files):
         if not Path(str(file)).expanduser().is_file():
             raise UserError(f"files={file}: there is no such file")
-    if not isinstance(cfg.invert, bool) or (cfg.invert and not listed(cfg.files)):
-        raise UserError(f"invert={cfg.invert}: true or false, for images that files=... names")
+    if cfg.invert and not listed(cfg.files):
+        raise UserError("invert=true is for images that files=... names: type files=[...] as well")
     return _chosen("what", cfg.what, list(map(str, cfg.pictures)), "picture")
 
 
@@ -210,8 +236,16 @@ def check_export(cfg: DictConfig) -> list[str]:
         UserError: with what to type instead.
     """
     wanted = _chosen("format", cfg.format, FORMATS, "format")
-    if not isinstance(cfg.tolerance, int | float) or isinstance(cfg.tolerance, bool) or not cfg.tolerance > 0:
-        raise UserError(f"tolerance={cfg.tolerance}: it must be a number above 0, e.g. 1e-4")
-    if cfg.license is not None and not isinstance(cfg.license, str):
-        raise UserError(f"license={cfg.license}: type the identifier of a licence, e.g. license=mit")
+    _check_all(cfg, _EXPORT)
     return wanted
+
+
+def check_exploration(cfg: DictConfig) -> None:
+    """Refuses impossible settings.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    _check_all(cfg, _EXPLORATION)
+    if cfg.images == 1:
+        raise UserError("images=1: a map needs two images; type images=2000, or images=0 for none")

@@ -10,6 +10,7 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError, Mi
 
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import options_of
+from vaelab.runtime.validation import SettingError
 
 # What is wrong with a disk rather than with us.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -46,10 +47,12 @@ def explain(error: BaseException) -> str | None:
 
 def _explain_instantiation(error: InstantiationException) -> str | None:
     cause = cause_of(error)
+    key = re.search(r"full_key: (\S+)", str(error))
+    if isinstance(cause, SettingError) and key:
+        return explain(cause.within(key[1]))
     line = first_line(cause) if isinstance(cause, InstantiationException) else explain(cause)
     if line is None and isinstance(cause, ValueError | TypeError | ImportError):
         line = first_line(cause)
-    key = re.search(r"full_key: (\S+)", str(error))
     return f"{key[1]}: {line}" if line and key else line
 
 

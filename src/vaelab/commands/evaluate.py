@@ -54,8 +54,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: there is no such checkpoint, or it is no checkpoint of this project, or a setting is impossible.
     """
+    return evaluate_checked(cfg, check_evaluation(cfg))
+
+
+def evaluate_checked(cfg: DictConfig, wanted: list[str]) -> dict[str, Any]:
+    """What :func:`evaluate` does with settings that are checked already, of which these measures are wanted."""
     filter_warnings()
-    wanted = check_evaluation(cfg)
     keep_freed_memory()
     set_matmul_precision(cfg.matmul_precision)
     with evaluation_seed(torch.device("cpu")):  # building a model draws weights, though others are loaded into it

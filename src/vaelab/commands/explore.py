@@ -1,7 +1,6 @@
 """Move through a model's latent space in a browser: what ``explore.py`` runs."""
 
 import contextlib
-import math
 import os
 import sys
 import webbrowser
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import torch
 from omegaconf import DictConfig
 
+from vaelab.commands.config_validation import check_exploration
 from vaelab.runs import checkpoint
 from vaelab.runtime import console
 from vaelab.runtime.errors import UserError
@@ -35,8 +35,13 @@ def explore(cfg: DictConfig) -> Path:
         UserError: there is no such checkpoint, its data set is not found, its decoder cannot be translated, or a
             setting is impossible.
     """
+    check_exploration(cfg)
+    return explore_checked(cfg)
+
+
+def explore_checked(cfg: DictConfig) -> Path:
+    """Explores as :func:`explore` does, with settings that are checked already."""
     filter_warnings()
-    _check(cfg)
     path = checkpoint.find(cfg.run)
     with evaluation_seed(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
         page = contents(path, cfg.images, cfg.draws, cfg.seed, cfg.data_dir)
@@ -48,21 +53,6 @@ def explore(cfg: DictConfig) -> Path:
     elif cfg.open and _has_browser():
         webbrowser.open(file.resolve().as_uri())
     return file
-
-
-def _check(cfg: DictConfig) -> None:
-    for name, least, most in (("images", 0, math.inf), ("draws", 1, math.inf), ("port", 0, 65535)):
-        value = cfg[name]
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            limit = "" if most == math.inf else f" and at most {most}"
-            raise UserError(f"{name}={value}: it must be an integer of at least {least}{limit}")
-    if cfg.images == 1:
-        raise UserError("images=1: a map needs two images; type images=2000, or images=0 for none")
-    for name in ("open", "serve"):
-        if not isinstance(cfg[name], bool):
-            raise UserError(f"{name}={cfg[name]}: it must be true or false")
-    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32) or isinstance(cfg.seed, bool):
-        raise UserError(f"seed={cfg.seed}: it must be an integer from 0 to {2**32 - 1}")
 
 
 def _has_browser() -> bool:

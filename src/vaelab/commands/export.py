@@ -45,7 +45,11 @@ def export(cfg: DictConfig) -> list[Path]:
     Raises:
         UserError: there is no such checkpoint or format, a package is missing, or a file puts out something else.
     """
-    wanted = check_export(cfg)
+    return export_checked(cfg, check_export(cfg))
+
+
+def export_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
+    """What :func:`export` does with settings that are checked already, of which these formats are wanted."""
     for name in wanted:
         _need(name)
     folder = Path(cfg.run_dir)

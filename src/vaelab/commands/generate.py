@@ -103,7 +103,6 @@ def _keep(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
     return files
 
 
-@torch.no_grad()
 def generate(cfg: DictConfig) -> list[Path]:
     """Draws the pictures asked for and writes them as PNG, as GIF where they move, and their numbers as NPZ.
 
@@ -118,7 +117,12 @@ def generate(cfg: DictConfig) -> list[Path]:
     Raises:
         UserError: there is no such checkpoint, picture, image or file, or a setting is impossible.
     """
-    wanted = check_generation(cfg)
+    return generate_checked(cfg, check_generation(cfg))
+
+
+@torch.no_grad()
+def generate_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
+    """What :func:`generate` does with settings that are checked already, of which these pictures are wanted."""
     files = []
     with evaluation_seed(torch.device("cpu")):
         subject = TrainedModel.load(cfg.run, cfg.data_dir, cfg.limit)

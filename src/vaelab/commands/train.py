@@ -60,8 +60,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: the configuration is impossible.
     """
-    filter_warnings()
     check_training(cfg)
+    return train_checked(cfg)
+
+
+def train_checked(cfg: DictConfig) -> dict[str, Any]:
+    """Trains as :func:`train` does, with settings that are checked already."""
+    filter_warnings()
     if cfg.keep_freed_memory:
         keep_freed_memory()
     set_matmul_precision(cfg.matmul_precision)

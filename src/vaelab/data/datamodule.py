@@ -11,6 +11,7 @@ from vaelab.data.batches import Batch, Batches, Binarization, binarize
 from vaelab.data.source import Images, Source
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import typed
+from vaelab.runtime.validation import Fraction, ImageShape, PositiveInt, checked
 
 log = logging.getLogger(__name__)
 
@@ -49,35 +50,22 @@ class ImageDataModule(L.LightningDataModule):
         UserError: a value is impossible, or the source's images have another shape.
     """
 
+    @checked
     def __init__(
         self,
         source: Source,
-        image_shape: list[int],
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation: int | float | Literal["test"] = 5000,
+        image_shape: ImageShape,
+        batch_size: PositiveInt = 128,
+        eval_batch_size: PositiveInt = 500,
+        validation: PositiveInt | Fraction | Literal["test"] = 5000,
         binarize: Binarization = "none",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
         classes: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("limit", limit)):
-            if not (isinstance(value, int) and not isinstance(value, bool) and value > 0) and not (
-                name == "limit" and value is None
-            ):
-                raise UserError(f"data.{name} must be a positive integer, not {value!r}: type e.g. data.{name}=128")
-        is_number = isinstance(validation, int) and validation > 0 and validation is not True
-        is_fraction = isinstance(validation, float) and 0 < validation < 1
-        if not (validation == "test" or is_number or is_fraction):
-            raise UserError(
-                "data.validation must be a number of training images, a fraction of them, or test, not "
-                f"{validation!r}: type e.g. data.validation=5000"
-            )
-        if binarize not in ("none", "threshold", "dynamic", "static"):
-            raise UserError(f"data.binarize={binarize}: no such way; choose from none, threshold, dynamic, static")
         self.source, self.image_shape = source, tuple(image_shape)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation, self.binarization, self.limit = validation, binarize, limit

@@ -12,6 +12,7 @@ import torch
 
 from vaelab.data.source import Images
 from vaelab.runtime.files import atomic_write
+from vaelab.runtime.validation import NonNegativeInt, checked
 
 log = logging.getLogger(__name__)
 
@@ -153,17 +154,14 @@ class Digits:
         return Images(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), torch.from_numpy(factors))
 
 
-def load_digits(split: Split, cache_dir: Path | str | None, seed: int = 0) -> DigitImages:
+@checked
+def load_digits(split: Split, cache_dir: Path | str | None, seed: NonNegativeInt = 0) -> DigitImages:
     """Return the 5,000 images of a split, 500 of each class in shuffled order, from the cache where it has them.
 
     A missing, damaged or foreign cache file is replaced; a folder that cannot be written, or ``None``, only means that
     the images are rendered anew, which takes about a second. Both splits are fixed by ``seed`` and independent of each
     other. Raises ValueError for an unknown split or a negative seed.
     """
-    if split not in _SPLITS:
-        raise ValueError(f"split must be one of {_SPLITS}, not {split!r}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, not {seed}")
     key = f"digits-v{_VERSION}-seed{seed}-{split}"
     path = None if cache_dir is None else Path(cache_dir) / f"{key}.npz"
     digits = None if path is None else _read(path, key)

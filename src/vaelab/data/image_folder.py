@@ -5,7 +5,6 @@ import logging
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from vaelab.data.image_cache import File, ImageCache
 from vaelab.data.image_files import SUFFIXES
 from vaelab.data.source import Images
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.validation import Fraction, ImageShape, checked
 
 log = logging.getLogger(__name__)
 
@@ -51,29 +51,22 @@ class ImageFolder:
         UserError: a value is impossible, a folder or picture cannot be read, or there are too few of them.
     """
 
+    @checked
     def __init__(
         self,
         folder: str | Path | None,
-        image_shape: Sequence[int],
+        image_shape: ImageShape,
         cache_dir: str | Path,
-        test_fraction: float = 0.1,
+        test_fraction: Fraction = 0.1,
         seed: int = 0,
         on_error: Literal["fail", "skip"] = "fail",
     ) -> None:
         self.image_shape = tuple(image_shape)
-        is_shape = all(isinstance(size, int) and size > 0 for size in self.image_shape)
-        if not is_shape or len(self.image_shape) != 3 or self.image_shape[0] not in (1, 3):
+        if self.image_shape[0] not in (1, 3):
             raise UserError(
                 f"data.image_shape={list(self.image_shape)} is not one a folder of images can have, which are grey or "
                 "coloured: type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
             )
-        if not 0 < test_fraction < 1:
-            raise UserError(
-                f"data.source.test_fraction must lie between 0 and 1, not be {test_fraction}: type e.g. "
-                "data.source.test_fraction=0.1"
-            )
-        if on_error not in ("fail", "skip"):
-            raise UserError(f"data.source.on_error={on_error}: no such way; choose from fail, skip")
         self._folder = None if folder is None else Path(str(folder)).expanduser().absolute()
         self.name = self._folder.name if self._folder is not None else "image_folder"
         self.classes: tuple[str, ...] = ()  # known once the folder has been read

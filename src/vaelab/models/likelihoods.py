@@ -18,6 +18,7 @@ from torch.distributions import Laplace as LaplaceDistribution
 from vaelab.models.distributions import pixels
 from vaelab.models.distributions.pixels import BernoulliImages, UnnormalizedGaussian
 from vaelab.runtime.data_parallel import Shard
+from vaelab.runtime.validation import PositiveNumber, checked
 
 
 class Likelihood(nn.Module, ABC):
@@ -84,10 +85,9 @@ class SquaredError(Likelihood):
         weight: :math:`w` > 0; 0.5, the default, is the half squared error of a Gaussian with unit variance.
     """
 
-    def __init__(self, weight: float = 0.5) -> None:
+    @checked
+    def __init__(self, weight: PositiveNumber = 0.5) -> None:
         super().__init__()
-        if not weight > 0:
-            raise ValueError(f"the squared error's weight must be positive, not {weight}")
         self.weight = weight
 
     def is_normalized(self, binary: bool) -> bool:
@@ -131,20 +131,10 @@ class ScaledLikelihood(Likelihood):
     # A pixel that is always black would send a density to infinity: half a grey level is as close as it can be known.
     # As errors do not exceed one, neither does the scale that is best for them.
     scale_bounds = (1 / 510, 1.0)
-    scale_names: tuple[str, ...] = ("learned", "per_pixel")
     _first_scale = 0.1
 
     def __init__(self, scale: float | str) -> None:
         super().__init__()
-        if isinstance(scale, (int, float)) and not isinstance(scale, bool):
-            is_possible = 0 < scale < math.inf
-        else:
-            is_possible = scale in self.scale_names
-        if not is_possible:
-            *names, last = self.scale_names
-            raise ValueError(
-                f"the scale of {type(self).__name__} is a positive number, {', '.join(names)} or {last}, not {scale!r}"
-            )
         self.scale = scale
         if scale == "learned":
             self.unbounded_scale = nn.Parameter(torch.zeros(()))
@@ -185,12 +175,12 @@ class Gaussian(ScaledLikelihood):
             ``optimal``, with the same lower bound.
     """
 
-    scale_names = ("learned", "per_pixel", "optimal")
     mean_squared_error: Tensor
     batches: Tensor
     _memory = 20  # batches that the running mean goes back: enough to be steady, too few to lag behind the decoder
 
-    def __init__(self, scale: float | Literal["learned", "per_pixel", "optimal"]) -> None:
+    @checked
+    def __init__(self, scale: PositiveNumber | Literal["learned", "per_pixel", "optimal"]) -> None:
         super().__init__(scale)
         if scale == "optimal":
             self.register_buffer("mean_squared_error", torch.tensor(self._first_scale**2))
@@ -238,7 +228,8 @@ class Laplace(ScaledLikelihood):
             :class:`ScaledLikelihood`.
     """
 
-    def __init__(self, scale: float | Literal["learned", "per_pixel"]) -> None:
+    @checked
+    def __init__(self, scale: PositiveNumber | Literal["learned", "per_pixel"]) -> None:
         super().__init__(scale)
 
     def is_normalized(self, binary: bool) -> bool:
@@ -266,7 +257,8 @@ class DiscretizedLogistic(ScaledLikelihood):
     # upper one black and white share a pixel between them, 49 to 49 in a hundred.
     scale_bounds = (1 / 8160, 16.0)
 
-    def __init__(self, scale: float | Literal["learned", "per_pixel"] = "per_pixel") -> None:
+    @checked
+    def __init__(self, scale: PositiveNumber | Literal["learned", "per_pixel"] = "per_pixel") -> None:
         super().__init__(scale)
 
     def is_normalized(self, binary: bool) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vaelab.models.distributions import latents
 from vaelab.models.distributions.flows import MADE, Composition, GatedAutoregression
 from vaelab.models.distributions.latents import Latent
-from vaelab.models.networks.layers import positive
+from vaelab.runtime.validation import PositiveInt, checked
 
 
 class DiagonalGaussian(nn.Module):
@@ -26,12 +26,11 @@ class DiagonalGaussian(nn.Module):
             :math:`\log \sigma`. The family is the same; the latter's gradient is twice as steep.
     """
 
+    @checked
     def __init__(
         self, in_features: int, latent_dim: int, scale: Literal["log_variance", "log_std"] = "log_variance"
     ) -> None:
         super().__init__()
-        if scale not in ("log_variance", "log_std"):
-            raise ValueError(f"the posterior's scale is log_variance or log_std, not {scale!r}")
         self.scale = scale
         self.head = nn.Linear(in_features, 2 * latent_dim)
 
@@ -107,18 +106,17 @@ class InverseAutoregressiveFlow(nn.Module):
         ValueError: a size is not a positive integer, or there is no such activation.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
         latent_dim: int,
-        steps: int = 4,
-        context_size: int = 64,
-        hidden_sizes: Sequence[int] = (128,),
+        steps: PositiveInt = 4,
+        context_size: PositiveInt = 64,
+        hidden_sizes: Sequence[PositiveInt] = (128,),
         activation: str = "ELU",
     ) -> None:
         super().__init__()
-        positive([steps], "the flow's steps")
-        positive([context_size], "the flow's context_size")
         self.sizes = [latent_dim, latent_dim, context_size]
         self.head = nn.Linear(in_features, sum(self.sizes))
         self.transform = Composition(

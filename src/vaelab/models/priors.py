@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vaelab.models.distributions import latents
 from vaelab.models.distributions.flows import AffineCoupling, Composition
 from vaelab.models.distributions.latents import Latent
-from vaelab.models.networks.layers import positive
+from vaelab.runtime.validation import Fraction, ImageShape, PositiveInt, PositiveNumber, checked
 
 Encode = Callable[[Tensor], Latent]
 
@@ -55,11 +55,9 @@ class GaussianMixture(nn.Module):
         ValueError: ``components`` or ``spread`` is impossible.
     """
 
-    def __init__(self, latent_dim: int, components: int = 10, spread: float = 0.5) -> None:
+    @checked
+    def __init__(self, latent_dim: int, components: PositiveInt = 10, spread: Fraction = 0.5) -> None:
         super().__init__()
-        positive([components], "the mixture's components")
-        if not (isinstance(spread, float) and 0 < spread < 1):
-            raise ValueError(f"the mixture's spread must lie between 0 and 1, both excluded, not {spread!r}")
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(spread * torch.randn(components, latent_dim))
         self.log_stds = nn.Parameter(torch.full((components, latent_dim), 0.5 * math.log(1 - spread**2)))
@@ -92,24 +90,17 @@ class VampPrior(nn.Module):
         ValueError: an argument is impossible.
     """
 
+    @checked
     def __init__(
         self,
         latent_dim: int,
-        image_shape: Sequence[int],
-        components: int = 100,
+        image_shape: ImageShape,
+        components: PositiveInt = 100,
         weights: Literal["uniform", "learned"] = "uniform",
-        initial_mean: float = 0.5,
-        initial_std: float = 0.25,
+        initial_mean: Fraction = 0.5,
+        initial_std: PositiveNumber = 0.25,  # equal pseudo-inputs would stay equal
     ) -> None:
         super().__init__()
-        positive([components], "the VampPrior's components")
-        positive(image_shape, "the VampPrior's image_shape")
-        if weights not in ("uniform", "learned"):
-            raise ValueError(f"the VampPrior's weights are uniform or learned, not {weights!r}")
-        if not (isinstance(initial_mean, float) and 0 < initial_mean < 1):
-            raise ValueError(f"the VampPrior's initial_mean must lie between 0 and 1, not {initial_mean!r}")
-        if not (isinstance(initial_std, int | float) and 0 < initial_std < math.inf):  # equal pseudo-inputs stay equal
-            raise ValueError(f"the VampPrior's initial_std must be positive, not {initial_std!r}")
         pixels = initial_mean + initial_std * torch.randn(components, *image_shape)
         # A clipped pixel gets no gradient: one that began at a border would stay there.
         self.pixels = nn.Parameter(pixels.clamp(0.01, 0.99))
@@ -149,8 +140,13 @@ class RealNVP(nn.Module):
 
     zero: Tensor
 
+    @checked
     def __init__(
-        self, latent_dim: int, couplings: int = 6, hidden_sizes: Sequence[int] = (64, 64), activation: str = "SiLU"
+        self,
+        latent_dim: int,
+        couplings: PositiveInt = 6,
+        hidden_sizes: Sequence[PositiveInt] = (64, 64),
+        activation: str = "SiLU",
     ) -> None:
         super().__init__()
         if latent_dim < 2:
@@ -158,7 +154,6 @@ class RealNVP(nn.Module):
                 f"RealNVP has no halves of {latent_dim} latent dimension: type latent_dim=2 or more, or "
                 "prior=gaussian_mixture"
             )
-        positive([couplings], "RealNVP's couplings")
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
         self.transform = Composition(
             AffineCoupling(latent_dim, hidden_sizes, activation, swap=i % 2 == 1) for i in range(couplings)

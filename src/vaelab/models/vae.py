@@ -5,7 +5,7 @@
 Kingma and Welling (2014), arXiv 1312.6114; Rezende, Mohamed and Wierstra (2014), arXiv 1401.4082.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from vaelab.models.distributions.latents import Latent
 from vaelab.models.likelihoods import Likelihood
 from vaelab.runtime.data_parallel import Shard
 from vaelab.runtime.errors import UserError
+from vaelab.runtime.validation import AtLeastTwo, ImageShape, PositiveInt, checked, within
 from vaelab.runtime.workarounds import mkl
 
 mkl.initialize_vector_functions()  # every model is built from here, before anything is computed
@@ -48,37 +49,36 @@ class VAE(nn.Module):
         ValueError: a size is not a positive integer.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int],
-        latent_dim: int,
+        image_shape: ImageShape,
+        latent_dim: PositiveInt,
         encoder: Callable[..., nn.Module],
         decoder: Callable[..., nn.Module],
         likelihood: Likelihood,
         prior: Callable[..., nn.Module],
         posterior: Callable[..., nn.Module],
-        classes: int | None = None,
+        classes: AtLeastTwo | None = None,
         initialize: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be a positive integer, not {latent_dim!r}")
-        if len(image_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in image_shape):
-            raise ValueError(f"image_shape must be three positive integers (C, H, W), not {list(image_shape)}")
-        if classes is not None and classes < 2:
-            raise ValueError(f"a conditional VAE needs at least two classes, not {classes}")
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
         self.latent_dim = latent_dim
         self.classes = classes
         self.likelihood = likelihood
-        self.encoder = encoder(image_shape=(channels + (classes is not None), height, width))
-        self.posterior = posterior(in_features=self.encoder.out_features, latent_dim=latent_dim)
-        self.prior = prior(latent_dim=latent_dim)
-        self.decoder = decoder(
-            in_features=latent_dim + (classes or 0),
-            image_shape=(channels * likelihood.parameters_per_channel, height, width),
-        )
+        with within("encoder"):
+            self.encoder = encoder(image_shape=(channels + (classes is not None), height, width))
+        with within("posterior"):
+            self.posterior = posterior(in_features=self.encoder.out_features, latent_dim=latent_dim)
+        with within("prior"):
+            self.prior = prior(latent_dim=latent_dim)
+        with within("decoder"):
+            self.decoder = decoder(
+                in_features=latent_dim + (classes or 0),
+                image_shape=(channels * likelihood.parameters_per_channel, height, width),
+            )
         self.class_channel = None if classes is None else nn.Linear(classes, height * width, bias=False)
         if initialize is not None:
             for part in (self.encoder, self.posterior, self.decoder, self.class_channel):

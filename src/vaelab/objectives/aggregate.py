@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vaelab.models.distributions.latents import DiagonalGaussian
 from vaelab.models.vae import VAE
-from vaelab.objectives.base import Trace, check_number
+from vaelab.objectives.base import Trace
 from vaelab.objectives.warmup import AnnealedObjective, Warmup
-from vaelab.runtime.data_parallel import gather, share
+from vaelab.runtime.data_parallel import Shard
+from vaelab.runtime.validation import NonNegativeNumber, checked
 
 # Widths of kernels of which the sum is taken, as multiples of 2 * latent_dim: those of Tolstikhin et al.
 _SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -109,38 +110,35 @@ class BetaTCVAE(AnnealedObjective):
         ValueError: ``data_size`` was not set.
     """
 
+    @checked
     def __init__(
         self,
-        beta: float = 6.0,
-        alpha: float = 1.0,
-        gamma: float = 1.0,
+        beta: NonNegativeNumber = 6.0,
+        alpha: NonNegativeNumber = 1.0,
+        gamma: NonNegativeNumber = 1.0,
         sampling: Sampling = "stratified",
         samples: int = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
         super().__init__(samples, divergence, warmup)
-        for name, value in (("beta", beta), ("alpha", alpha), ("gamma", gamma)):
-            check_number(name, value)
-        if sampling not in ("stratified", "weighted"):
-            raise ValueError(f"the total correlation's sampling is stratified or weighted, not {sampling!r}")
         self.beta, self.alpha, self.gamma, self.sampling = beta, alpha, gamma, sampling
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        information, correlation, dimensions = self._parts(draw)
-        charged = (
-            draw.kl + (self.alpha - 1) * information + (self.beta - 1) * correlation + (self.gamma - 1) * dimensions
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        information, correlation, dimensions = self._parts(trace)
+        weighted = (
+            trace.kl + (self.alpha - 1) * information + (self.beta - 1) * correlation + (self.gamma - 1) * dimensions
         )
-        return draw.terms(
-            loss=(draw.reconstruction + self.warmth() * charged).mean(),
+        return trace.terms(
+            loss=(trace.reconstruction + self.warmup_factor() * weighted).mean(),
             mutual_information=information,
             total_correlation=correlation,
             dimension_kl=dimensions,
         )
 
-    def _parts(self, draw: Trace) -> tuple[Tensor, Tensor, Tensor]:
-        if not (isinstance(draw.q_z, DiagonalGaussian) and isinstance(draw.p_z, DiagonalGaussian)):
+    def _parts(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
+        if not (isinstance(trace.q_z, DiagonalGaussian) and isinstance(trace.p_z, DiagonalGaussian)):
             raise NotImplementedError(
                 "the total correlation needs Gaussians with diagonal covariance, as posterior and as prior: type "
                 "posterior=diagonal_gaussian prior=standard_normal, or objective=beta"
@@ -150,10 +148,9 @@ class BetaTCVAE(AnnealedObjective):
                 "the total correlation depends on how many images there are to train with: set the objective's "
                 "data_size, which a trainer with an image data module does by itself"
             )
-        batch = DiagonalGaussian(gather(draw.q_z.mean), gather(draw.q_z.log_std))
-        weights = log_sampling_weights(batch.batch_shape[0], self.data_size, self.sampling, draw.z.device)
-        rows = slice(None) if (own := share()) is None else own.rows
-        return decompose(draw.q_z, draw.p_z, draw.z, weights[rows], batch)
+        batch = DiagonalGaussian(trace.shard.gather(trace.q_z.mean), trace.shard.gather(trace.q_z.log_std))
+        weights = log_sampling_weights(batch.batch_shape[0], self.data_size, self.sampling, trace.z.device)
+        return decompose(trace.q_z, trace.p_z, trace.z, weights[trace.shard.rows], batch)
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = "inverse_multiquadratic") -> Tensor:
@@ -215,31 +212,28 @@ class MMD(AnnealedObjective):
         NotImplementedError: the prior would learn, and ``kl_weight`` is 0.
     """
 
+    @checked
     def __init__(
         self,
-        mmd_weight: float = 100.0,
-        kl_weight: float = 0.0,
+        mmd_weight: NonNegativeNumber = 100.0,
+        kl_weight: NonNegativeNumber = 0.0,
         kernel: Kernel = "inverse_multiquadratic",
         samples: int = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
         super().__init__(samples, divergence, warmup)
-        check_number("mmd_weight", mmd_weight)
-        check_number("kl_weight", kl_weight)
-        if kernel not in ("inverse_multiquadratic", "gaussian"):
-            raise ValueError(f"the discrepancy's kernel is inverse_multiquadratic or gaussian, not {kernel!r}")
         self.mmd_weight, self.kl_weight, self.kernel = mmd_weight, kl_weight, kernel
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
         if not self.kl_weight and list(vae.prior.parameters()):
             raise NotImplementedError(
                 "nothing would train the prior, since no gradient flows through its samples: type "
                 "module.objective.kl_weight=1, or prior=standard_normal"
             )
         # Samples of one image are not independent: each of the K goes by itself.
-        z = gather(draw.z, 1)
-        mmd = maximum_mean_discrepancy(z, draw.p_z.sample(z.shape[:-1]), self.kernel).mean()
-        charged = self.kl_weight * draw.kl.mean() + self.mmd_weight * mmd
-        return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * charged, mmd=mmd)
+        z = trace.shard.gather(trace.z, 1)
+        mmd = maximum_mean_discrepancy(z, trace.p_z.sample(z.shape[:-1]), self.kernel).mean()
+        weighted = self.kl_weight * trace.kl.mean() + self.mmd_weight * mmd
+        return trace.terms(loss=trace.reconstruction.mean() + self.warmup_factor() * weighted, mmd=mmd)

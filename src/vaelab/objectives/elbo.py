@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vaelab.models.vae import VAE
 from vaelab.objectives.base import Objective
+from vaelab.runtime.data_parallel import Shard
 
 
 class ELBO(Objective):
@@ -15,9 +16,9 @@ class ELBO(Objective):
     With the closed form of the divergence it is the paper's estimator B, with its estimate by the samples estimator A.
     """
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        return draw.terms(loss=(draw.reconstruction + draw.kl).mean())
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        return trace.terms(loss=(trace.reconstruction + trace.kl).mean())
 
 
 class Autoencoder(Objective):
@@ -31,7 +32,7 @@ class Autoencoder(Objective):
 
     trains_variance = False
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
         with torch.no_grad():
-            draw = self.draw(vae, x, y)
-        return draw.terms(loss=-vae.decode(vae.encode(x, y).centre, y).log_prob(x).mean())
+            trace = self.trace(vae, x, y, shard)
+        return trace.terms(loss=-vae.log_likelihood(x, vae.encode(x, y).centre, y, shard).mean())

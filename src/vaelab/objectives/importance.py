@@ -6,6 +6,7 @@ from vaelab.models.distributions.latents import Latent
 from vaelab.models.importance import importance_bound
 from vaelab.models.vae import VAE
 from vaelab.objectives.base import Objective
+from vaelab.runtime.data_parallel import Shard
 
 
 class IWAE(Objective):
@@ -19,12 +20,12 @@ class IWAE(Objective):
 
     needs_densities = True
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        assert draw.log_q is not None
-        assert draw.log_p is not None
-        bound = importance_bound(draw.log_likelihood + draw.log_p - draw.log_q)
-        return draw.terms(loss=-bound.mean(), iwae=bound)
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        assert trace.log_q is not None
+        assert trace.log_p is not None
+        bound = importance_bound(trace.log_likelihood + trace.log_p - trace.log_q)
+        return trace.terms(loss=-bound.mean(), iwae=bound)
 
 
 class DReG(Objective):
@@ -50,15 +51,15 @@ class DReG(Objective):
 
     needs_densities = True
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        assert draw.log_p is not None
-        log_weights = draw.log_likelihood + draw.log_p - self._stopped(draw.q_z).log_prob(draw.z)
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        assert trace.log_p is not None
+        log_weights = trace.log_likelihood + trace.log_p - self._stopped(trace.q_z).log_prob(trace.z)
         bound = importance_bound(log_weights)  # its gradient weighs every sample by w~ already
-        if draw.z.requires_grad:
+        if trace.z.requires_grad:
             weights = log_weights.detach().softmax(0).unsqueeze(-1)  # (K, B, 1)
-            draw.z.register_hook(lambda gradient: gradient * weights)
-        return draw.terms(loss=-bound.mean(), iwae=bound)
+            trace.z.register_hook(lambda gradient: gradient * weights)
+        return trace.terms(loss=-bound.mean(), iwae=bound)
 
     @staticmethod
     def _stopped(q_z: Latent) -> Latent:

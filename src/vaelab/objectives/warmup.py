@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaelab.objectives.base import Objective, check_number
+from vaelab.objectives.base import Objective
+from vaelab.runtime.validation import FractionOrOne, NonNegativeInt, PositiveInt, check_fields
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,12 @@ class Warmup:
         ValueError: a value is impossible, or cycles of no steps are asked for.
     """
 
-    steps: int = 0
-    cycles: int = 1
-    ramp: float = 1.0
+    steps: NonNegativeInt = 0
+    cycles: PositiveInt = 1
+    ramp: FractionOrOne = 1.0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("steps", self.steps, 0), ("cycles", self.cycles, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"a warm-up's {name} must be an integer of at least {least}, not {value!r}")
-        check_number("warm-up's ramp", self.ramp)
-        if not 0 < self.ramp <= 1:
-            raise ValueError(f"a warm-up's ramp is a fraction of a cycle, above 0 and at most 1, not {self.ramp!r}")
+        check_fields(self)
         if not self.steps and (self.cycles, self.ramp) != (1, 1):
             raise ValueError("a warm-up with cycles or a ramp must say how many steps it takes: steps is 0")
 
@@ -68,7 +64,7 @@ class AnnealedObjective(Objective):
         super().__init__(samples, divergence)
         self.warmup = Warmup() if warmup is None else warmup
 
-    def warmth(self) -> Tensor:
+    def warmup_factor(self) -> Tensor:
         """How far the warm-up has come, from 0 to 1, a scalar.
 
         In evaluation mode it is over: losses under different weights could not be compared, and the best epoch would

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from vaelab.models.distributions.latents import DiagonalGaussian, dimension_kls
 from vaelab.models.vae import VAE
-from vaelab.objectives.base import Trace, check_number
+from vaelab.objectives.base import Trace
 from vaelab.objectives.warmup import AnnealedObjective, Warmup
-from vaelab.runtime.data_parallel import average
+from vaelab.runtime.data_parallel import Shard
+from vaelab.runtime.validation import NonNegativeNumber, checked
 
 
 class BetaVAE(AnnealedObjective):
@@ -23,20 +24,20 @@ class BetaVAE(AnnealedObjective):
         warmup: by which beta rises to its value.
     """
 
+    @checked
     def __init__(
         self,
-        beta: float = 4.0,
+        beta: NonNegativeNumber = 4.0,
         samples: int = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
         super().__init__(samples, divergence, warmup)
-        check_number("beta", beta)
         self.beta = beta
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        return draw.terms(loss=(draw.reconstruction + self.beta * self.warmth() * draw.kl).mean())
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        return trace.terms(loss=(trace.reconstruction + self.beta * self.warmup_factor() * trace.kl).mean())
 
 
 class FreeBits(AnnealedObjective):
@@ -57,33 +58,31 @@ class FreeBits(AnnealedObjective):
         warmup: of the divergence's weight, from 0 to 1.
     """
 
+    @checked
     def __init__(
         self,
-        free_nats: float = 0.25,
+        free_nats: NonNegativeNumber = 0.25,
         per: Literal["dimension", "total"] = "dimension",
         samples: int = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
         super().__init__(samples, divergence, warmup)
-        check_number("free_nats", free_nats)
-        if per not in ("dimension", "total"):
-            raise ValueError(f"free bits are per dimension or total, not {per!r}")
         self.free_nats, self.per = free_nats, per
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
         if self.per == "dimension":
-            penalised = average(self._kl_per_dimension(draw).mean(0)).clamp(min=self.free_nats).sum()
+            penalised = trace.shard.mean(self._kl_per_dimension(trace).mean(0)).clamp(min=self.free_nats).sum()
         else:
-            penalised = average(draw.kl.mean()).clamp(min=self.free_nats * vae.latent_dim)
-        return draw.terms(loss=draw.reconstruction.mean() + self.warmth() * penalised)
+            penalised = trace.shard.mean(trace.kl.mean()).clamp(min=self.free_nats * vae.latent_dim)
+        return trace.terms(loss=trace.reconstruction.mean() + self.warmup_factor() * penalised)
 
     @staticmethod
-    def _kl_per_dimension(draw: Trace) -> Tensor:
+    def _kl_per_dimension(trace: Trace) -> Tensor:
         """KL(q(z_j|x) || p(z_j)), (B, latent_dim)."""
         # A full covariance is refused: its dimensions add up to less than its divergence, and free_nats=0 is the bound.
-        kls = dimension_kls(draw.q_z, draw.p_z) if isinstance(draw.q_z, DiagonalGaussian) else None
+        kls = dimension_kls(trace.q_z, trace.p_z) if isinstance(trace.q_z, DiagonalGaussian) else None
         if kls is None:
             raise NotImplementedError(
                 "only Gaussians with diagonal covariance have a divergence for each latent dimension, as posterior and "
@@ -107,20 +106,19 @@ class Capacity(AnnealedObjective):
         warmup: by which the capacity rises from 0 to its value; gamma is the same from the beginning.
     """
 
+    @checked
     def __init__(
         self,
-        capacity: float = 25.0,
-        gamma: float = 1000.0,
+        capacity: NonNegativeNumber = 25.0,
+        gamma: NonNegativeNumber = 1000.0,
         samples: int = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
         super().__init__(samples, divergence, warmup)
-        check_number("capacity", capacity)
-        check_number("gamma", gamma)
         self.capacity, self.gamma = capacity, gamma
 
-    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        draw = self.draw(vae, x, y)
-        excess = average(draw.kl.mean()) - self.capacity * self.warmth()
-        return draw.terms(loss=draw.reconstruction.mean() + self.gamma * excess.abs())
+    def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
+        trace = self.trace(vae, x, y, shard)
+        excess = trace.shard.mean(trace.kl.mean()) - self.capacity * self.warmup_factor()
+        return trace.terms(loss=trace.reconstruction.mean() + self.gamma * excess.abs())

@@ -10,15 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from vaelab.runtime.errors import UserError
+from vaelab.runtime.validation import MatrixProducts
 
 log = logging.getLogger(__name__)
-
-_PRODUCTS = ("highest", "high", "medium")  # torch's words
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -64,36 +63,24 @@ def flushed_denormals() -> Iterator[bool]:
         torch.set_flush_denormal(False)
 
 
-def uses_channels_last(setting: bool | str, precision: str) -> bool:
+def uses_channels_last(setting: bool | Literal["auto"], precision: str) -> bool:
     """Whether convolutions are to see the channels of a pixel side by side.
 
     Args:
         setting: ``true``, ``false``, or ``auto``: in 16 bits, where they gain by it; in 32 they do not.
-        precision: the trainer's.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if setting not in (True, False, "auto"):
-        raise UserError(f"channels_last={setting}: it is true, false or auto")
+        precision: the trainer's."""
     chosen = "16" in precision if setting == "auto" else bool(setting)
     log.info("feature maps are kept %s", "pixel by pixel (channels last)" if chosen else "channel by channel")
     return chosen
 
 
-def set_matmul_precision(precision: str) -> None:
+def set_matmul_precision(precision: MatrixProducts) -> None:
     """How exact products of 32-bit matrices and convolutions are on a GPU.
 
     Args:
         precision: ``highest`` for 32 bits; ``high`` for TensorFloat-32, of which 10 bits are the mantissa, on GPUs
             since Ampere; ``medium`` for bfloat16, where there are kernels. (Of torch's own accord convolutions would
-            be in TensorFloat-32 and matrix products in 32 bits.)
-
-    Raises:
-        UserError: there is no such precision.
-    """
-    if precision not in _PRODUCTS:
-        raise UserError(f"matmul_precision={precision}: choose from {', '.join(_PRODUCTS)}, or accelerator=gpu_tf32")
+            be in TensorFloat-32 and matrix products in 32 bits.)"""
     if torch.cuda.is_available():  # a CPU would round its products too
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = precision != "highest"

@@ -21,7 +21,7 @@ def literal(value: Any) -> str:
         return text if is_plain else quoted(text)
     if isinstance(value, list):
         return f"[{','.join(map(literal, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
 
 
 def quoted(text: str) -> str:

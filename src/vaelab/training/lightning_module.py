@@ -17,6 +17,7 @@ from vaelab.objectives import Objective
 from vaelab.runtime.data_parallel import Shard
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.random import evaluation_seed, random_state, set_random_state
+from vaelab.runtime.validation import SettingError, checked, within
 from vaelab.training import lightning_workarounds
 from vaelab.training.compilation import Step, compiled_step
 from vaelab.training.metric_sums import MetricSums, sums_of
@@ -51,6 +52,7 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         validated_at: the step of the last validation.
     """
 
+    @checked
     def __init__(
         self,
         vae: VAE,
@@ -60,8 +62,6 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         bad_numbers: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
-        if bad_numbers not in ("stop", "skip"):
-            raise ValueError(f"module.bad_numbers is stop or skip, not {bad_numbers!r}")
         self.vae = vae
         self.objective = objective
         self.optimizer = optimizer
@@ -199,7 +199,10 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         if total_steps == float("inf"):
             raise UserError("scheduler: it has to know how long the training is; type trainer.max_epochs=... as well")
         try:
-            scheduler = self.scheduler(optimizer, int(total_steps))
+            with within("scheduler"):
+                scheduler = self.scheduler(optimizer, int(total_steps))
+        except SettingError:
+            raise
         except (ValueError, TypeError) as error:
             raise UserError(f"scheduler: {error}; --cfg job -p scheduler prints its settings") from error
         if "monitor" in scheduler:

@@ -10,8 +10,11 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from vaelab.runtime.validation import FractionOrZero, NonNegativeInt, checked
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:
+
+@checked
+def cosine(optimizer: Optimizer, total_steps: int, warmup: FractionOrZero = 0.0, final: float = 0.0) -> dict[str, Any]:
     """Half a cosine from the learning rate down to a fraction of it, after a linear warm-up (arXiv 1608.03983).
 
     Args:
@@ -23,8 +26,6 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: f
     Raises:
         ValueError: ``warmup`` is no such fraction.
     """
-    if not 0 <= warmup < 1:
-        raise ValueError(f"the cosine schedule's warmup is a fraction of the training in [0, 1), not {warmup}")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:
@@ -36,11 +37,12 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: f
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
 
+@checked
 def plateau(
     optimizer: Optimizer,
     total_steps: int,
     factor: float = 0.5,
-    patience: int = 5,
+    patience: NonNegativeInt = 5,
     threshold: float = 0.0,
     monitor: str = "val/elbo",
     mode: Literal["max", "min"] = "max",

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelab.models.networks.layers import activation, dense, positive
+from vaelab.models.networks.layers import activation, dense
+from vaelab.runtime.validation import PositiveInt, checked
 
 _OPEN = 2.0  # added to a gate's logit, so that a flow begins near the identity: 0.88 of the vector passes
 _RANGE = 3.0  # within which that logit moves
@@ -63,9 +64,9 @@ class AffineCoupling(nn.Module):
         swap: whether the second half is the one that is kept, :math:`u_a`.
     """
 
-    def __init__(self, size: int, hidden_sizes: Sequence[int], activation_name: str, swap: bool) -> None:
+    @checked
+    def __init__(self, size: int, hidden_sizes: Sequence[PositiveInt], activation_name: str, swap: bool) -> None:
         super().__init__()
-        positive(hidden_sizes, "hidden_sizes")
         self.swap = swap
         kept = size // 2 if swap else size - size // 2
         sizes = [kept, *hidden_sizes]
@@ -134,11 +135,16 @@ class MADE(nn.Module):
 
     position: Tensor
 
+    @checked
     def __init__(
-        self, size: int, context_size: int, hidden_sizes: Sequence[int], activation_name: str, backwards: bool = False
+        self,
+        size: int,
+        context_size: int,
+        hidden_sizes: Sequence[PositiveInt],
+        activation_name: str,
+        backwards: bool = False,
     ) -> None:
         super().__init__()
-        positive(hidden_sizes, "hidden_sizes")
         position = torch.arange(size)
         position = position.flip(0) if backwards else position
         self.register_buffer("position", position, persistent=False)

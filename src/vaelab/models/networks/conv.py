@@ -19,23 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaelab.models.networks.layers import activation as make_activation
-from vaelab.models.networks.layers import dense, positive
+from vaelab.models.networks.layers import dense
+from vaelab.runtime.validation import ImageShape, PositiveInt, checked
 
 Padding = Literal["half", "same", "valid"]
 
 
 def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]:
     """One value per layer, from one for all or a list of them."""
-    spread = [values] * layers if isinstance(values, int) else list(values)
+    spread = list(values) if isinstance(values, Sequence) else [values] * layers
     if len(spread) != layers:
         raise ValueError(f"{what} has {len(spread)} values for {layers} layers: {spread}")
-    positive(spread, what)
     return spread
-
-
-def _check_padding(padding: str) -> None:
-    if padding not in ("half", "same", "valid"):
-        raise ValueError(f"padding is half, same or valid, not {padding!r}")
 
 
 class SamePad2d(nn.Module):
@@ -129,18 +124,18 @@ class ConvEncoder(nn.Module):
         ValueError: the image is too small for these convolutions, or the lists do not fit together.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64),
-        kernel_sizes: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 2,
+        image_shape: ImageShape,
+        channels: Sequence[PositiveInt] = (32, 64),
+        kernel_sizes: PositiveInt | Sequence[PositiveInt] = 3,
+        strides: PositiveInt | Sequence[PositiveInt] = 2,
         padding: Padding = "half",
-        hidden_sizes: Sequence[int] = (),
+        hidden_sizes: Sequence[PositiveInt] = (),
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        _check_padding(padding)
         channels = _per_layer(channels, len(channels), "channels")
         kernels = _per_layer(kernel_sizes, len(channels), "kernel_sizes")
         steps = _per_layer(strides, len(channels), "strides")
@@ -194,24 +189,22 @@ class ConvDecoder(nn.Module):
         ValueError: the lists do not fit together.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
-        image_shape: Sequence[int],
-        hidden_sizes: Sequence[int] = (),
+        image_shape: ImageShape,
+        hidden_sizes: Sequence[PositiveInt] = (),
         stem: Literal["dense", "transposed"] = "dense",
-        stem_channels: int = 64,
+        stem_channels: PositiveInt = 64,
         stem_activation: str = "ReLU",
-        channels: Sequence[int] = (64, 32),
-        kernel_sizes: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = (2, 2, 1),
+        channels: Sequence[PositiveInt] = (64, 32),
+        kernel_sizes: PositiveInt | Sequence[PositiveInt] = 3,
+        strides: PositiveInt | Sequence[PositiveInt] = (2, 2, 1),
         padding: Padding = "half",
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        if stem not in ("dense", "transposed"):
-            raise ValueError(f"stem is dense or transposed, not {stem!r}")
-        _check_padding(padding)
         outputs = [*_per_layer(channels, len(channels), "channels"), image_shape[0]]
         kernels = _per_layer(kernel_sizes, len(outputs), "kernel_sizes (one more than channels)")
         steps = _per_layer(strides, len(outputs), "strides (one more than channels)")

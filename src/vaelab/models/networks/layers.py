@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from vaelab.runtime.validation import PositiveInt, checked
+
 
 def activation(name: str) -> nn.Module:
     """The activation with the name of its class in :mod:`torch.nn`: ``ReLU``, ``SiLU``, ``Tanh``, ``Identity``, ...
@@ -29,26 +31,13 @@ def glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def positive(values: Sequence[int], what: str) -> None:
-    """Refuses what are no sizes.
-
-    Raises:
-        ValueError: a value is not a positive integer, or these are no list.
-    """
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"{what} must be a list of positive integers such as [64, 64], not {values!r}")
-    for value in values:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{what} must be positive integers, not {value!r}")
-
-
-def dense(sizes: Sequence[int], activation_name: str) -> nn.Sequential:
+@checked
+def dense(sizes: Sequence[PositiveInt], activation_name: str) -> nn.Sequential:
     """Linear layers from ``sizes[0]`` features to ``sizes[-1]``, each followed by the activation.
 
     Raises:
         ValueError: a size is not a positive integer.
     """
-    positive(sizes, "layer sizes")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation(activation_name)]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vaelab.models.networks.layers import dense, positive
+from vaelab.models.networks.layers import dense
+from vaelab.runtime.validation import ImageShape, PositiveInt, checked
 
 
 class MLPEncoder(nn.Module):
@@ -17,11 +18,11 @@ class MLPEncoder(nn.Module):
         activation: a class of :mod:`torch.nn`.
     """
 
+    @checked
     def __init__(
-        self, image_shape: Sequence[int], hidden_sizes: Sequence[int] = (400,), activation: str = "ReLU"
+        self, image_shape: ImageShape, hidden_sizes: Sequence[PositiveInt] = (400,), activation: str = "ReLU"
     ) -> None:
         super().__init__()
-        positive(hidden_sizes, "the encoder's hidden_sizes")
         sizes = [math.prod(image_shape), *hidden_sizes]
         self.out_features = sizes[-1]
         self.layers = dense(sizes, activation)
@@ -40,15 +41,15 @@ class MLPDecoder(nn.Module):
         activation: a class of :mod:`torch.nn`.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
-        image_shape: Sequence[int],
-        hidden_sizes: Sequence[int] = (400,),
+        image_shape: ImageShape,
+        hidden_sizes: Sequence[PositiveInt] = (400,),
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        positive(hidden_sizes, "the decoder's hidden_sizes")
         sizes = [in_features, *hidden_sizes]
         self.image_shape = tuple(image_shape)
         self.layers = dense(sizes, activation)

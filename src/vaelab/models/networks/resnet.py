@@ -7,13 +7,23 @@ which leaves no checkerboard (Odena, Dumoulin and Olah 2016).
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaelab.models.networks.layers import activation as make_activation
-from vaelab.models.networks.layers import positive
+from vaelab.runtime.validation import (
+    FractionOrZero,
+    ImageShape,
+    NonNegativeInt,
+    checked,
+    integer,
+    sequence,
+)
+
+Channels = Annotated[Sequence[int], sequence(integer(1), least=1, example=[32, 64])]  # of each stage
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -66,16 +76,6 @@ def _sizes(image_shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _check(channels: Sequence[int], blocks: int, dropout: float) -> None:
-    positive(channels, "channels")
-    if not channels:
-        raise ValueError("a residual network needs at least one stage: channels=[32]")
-    if not isinstance(blocks, int) or blocks < 0:
-        raise ValueError(f"blocks is a number of residual blocks per stage, 0 or more, not {blocks!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a fraction in [0, 1), not {dropout}")
-
-
 class ResNetEncoder(nn.Module):
     """Stages of a strided convolution and residual blocks; each halves the size.
 
@@ -90,16 +90,16 @@ class ResNetEncoder(nn.Module):
         ValueError: a value is impossible.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64),
-        blocks: int = 2,
+        image_shape: ImageShape,
+        channels: Channels = (32, 64),
+        blocks: NonNegativeInt = 2,
         activation: str = "SiLU",
-        dropout: float = 0.0,
+        dropout: FractionOrZero = 0.0,
     ) -> None:
         super().__init__()
-        _check(channels, blocks, dropout)
         inputs = image_shape[0]
         layers: list[nn.Module] = []
         for outputs in channels:
@@ -129,17 +129,17 @@ class ResNetDecoder(nn.Module):
         ValueError: a value is impossible.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
-        image_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64),
-        blocks: int = 2,
+        image_shape: ImageShape,
+        channels: Channels = (32, 64),
+        blocks: NonNegativeInt = 2,
         activation: str = "SiLU",
-        dropout: float = 0.0,
+        dropout: FractionOrZero = 0.0,
     ) -> None:
         super().__init__()
-        _check(channels, blocks, dropout)
         sizes = _sizes(image_shape, len(channels))
         self.first = (channels[-1], *sizes[-1])
         self.stem = nn.Linear(in_features, channels[-1] * sizes[-1][0] * sizes[-1][1])

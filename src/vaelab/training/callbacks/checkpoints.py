@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import atomic_write
+from vaelab.runtime.validation import PositiveInt, PositiveNumber, checked
 from vaelab.training.lightning_workarounds import StepCheckpoint, is_last_step
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,14 @@ class Checkpoint(StepCheckpoint):
 
     resumed_from: Path | None = None
 
+    @checked
     def __init__(
-        self, *, every_n_minutes: float | None = None, every_n_train_steps: int | None = None, **options: Any
+        self,
+        *,
+        every_n_minutes: PositiveNumber | None = None,
+        every_n_train_steps: PositiveInt | None = None,
+        **options: Any,
     ) -> None:
-        for name, value in (("every_n_minutes", every_n_minutes), ("every_n_train_steps", every_n_train_steps)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-                raise ValueError(f"{name} must be a positive number, or null for none, not {value!r}")
         interval = timedelta(minutes=every_n_minutes) if every_n_minutes and not every_n_train_steps else None
         super().__init__(every_n_train_steps=every_n_train_steps, train_time_interval=interval, **options)
 

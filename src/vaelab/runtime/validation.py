@@ -1,0 +1,269 @@
+"""What a setting may be: types, and the one error line about a value of another type.
+
+A part of a model says in its annotations what each argument must be, and :func:`checked` sees to it::
+
+    class Warmup:
+        @checked
+        def __init__(self, steps: NonNegativeInt = 0, kernel: Literal["gaussian", "cosine"] = "gaussian") -> None: ...
+
+The commands check their settings by tables from setting to type, with :func:`check`. An annotation is understood if it
+is built from ``bool``, ``int``, ``float``, ``str``, ``None``, ``Literal``, the types of this file, unions of them and
+sequences of them. Others, such as those of tensors, are not checked.
+"""
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vaelab.runtime.errors import UserError
+from vaelab.runtime.overrides import literal, typed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class SettingError(UserError, ValueError):
+    """A setting has a value that it cannot have.
+
+    Args:
+        setting: its name, as far as it is known here.
+        value: what it is.
+        must_be: what it must be, in words.
+        example: a value that it can have.
+    """
+
+    def __init__(self, setting: str, value: Any, must_be: str, example: Any) -> None:
+        super().__init__(setting, value, must_be, example)  # by which it is pickled
+        self.setting, self.value, self.must_be, self.example = setting, value, must_be, example
+
+    def __str__(self) -> str:
+        suggestion = typed(self.setting, _plain(self.example))
+        return f"{self.setting}={literal(_plain(self.value))}: it must be {self.must_be}; type e.g. {suggestion}"
+
+    def __repr__(self) -> str:  # as Hydra shows it
+        return f"SettingError({str(self)!r})"
+
+    def within(self, part: str) -> "SettingError":
+        """The same error, of a setting of this part: ``components`` within ``prior`` is ``prior.components``."""
+        return SettingError(f"{part}.{self.setting}", self.value, self.must_be, self.example)
+
+
+def _plain(value: Any) -> Any:
+    """Sequences of every class as lists."""
+    return [_plain(element) for element in value] if _is_sequence(value) else value
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+@contextmanager
+def within(part: str) -> Iterator[None]:
+    """Has errors about the settings of a part say of which part they are.
+
+    Raises:
+        SettingError: with the part's name before the setting's.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise error.within(part) from error
+
+
+@dataclass(frozen=True, eq=False)  # equal kinds are no use: each is made once
+class Kind:
+    """A type of values.
+
+    Attributes:
+        alternatives: what such a value is, in words that follow "it must be"; several are joined by "or".
+        accepts: whether a value is one.
+        example: one of them.
+    """
+
+    alternatives: tuple[str, ...]
+    accepts: Callable[[Any], bool]
+    example: Any
+
+    @property
+    def words(self) -> str:
+        """The alternatives in one phrase."""
+        return " or ".join(filter(None, (", ".join(self.alternatives[:-1]), self.alternatives[-1])))
+
+
+def integer(least: int | None = None, most: int | None = None, example: int = 20) -> Kind:
+    """Whole numbers from ``least`` to ``most``, both included; neither booleans nor 1.0."""
+
+    def accepts(value: Any) -> bool:
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        return is_integer and (least is None or value >= least) and (most is None or value <= most)
+
+    if least is None:
+        words = "an integer"
+    elif most is not None:
+        words = f"an integer from {least} to {most}"
+    else:
+        words = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    return Kind((words,), accepts, example if accepts(example) else least)
+
+
+def number(
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    example: float = 0.5,
+) -> Kind:
+    """Finite numbers from ``least`` to ``most``, both included, and between ``above`` and ``below``, both excluded."""
+
+    def accepts(value: Any) -> bool:
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return is_number and least <= value <= most and above < value < below
+
+    limits = [
+        f"{words} {bound}"
+        for words, bound in (("of at least", least), ("above", above), ("at most", most), ("below", below))
+        if math.isfinite(bound)
+    ]
+    finite = "" if math.isfinite(min(most, below)) else "finite "
+    return Kind((f"a {finite}number {' and '.join(limits)}".strip(),), accepts, example)
+
+
+def choice(options: Sequence[Any]) -> Kind:
+    """One of some values."""
+
+    def accepts(value: Any) -> bool:
+        return any(type(value) is type(option) and value == option for option in options)
+
+    return Kind(tuple(map(literal, options)), accepts, options[0])
+
+
+def sequence(element: Kind, length: int | None = None, least: int = 0, example: list[Any] | None = None) -> Kind:
+    """Lists, tuples and other sequences of one kind of values: of this length, or of at least so many."""
+
+    def accepts(value: Any) -> bool:
+        fits = _is_sequence(value) and length in (None, len(value)) and len(value) >= least
+        return fits and all(map(element.accepts, value))
+
+    several, is_noun = re.subn(r"^an? (.*?)(integer|number)", r"\1\2s", element.words)
+    count = f"{length} " if length else f"at least {least} " if least else ""
+    words = f"a list of {count}{several if is_noun else f'values, each {element.words}'}"
+    return Kind((words,), accepts, example or [element.example] * (length or 2))
+
+
+def union(kinds: Sequence[Kind]) -> Kind:
+    """What is of one of several kinds."""
+    alternatives = tuple(words for kind in kinds for words in kind.alternatives)
+    return Kind(alternatives, lambda value: any(kind.accepts(value) for kind in kinds), kinds[0].example)
+
+
+FLAG = choice((True, False))
+TEXT = Kind(("text",), lambda value: isinstance(value, str), "text")
+NULL = choice((None,))
+
+PositiveInt = Annotated[int, integer(1)]
+NonNegativeInt = Annotated[int, integer(0)]
+AtLeastTwo = Annotated[int, integer(2)]
+Seed = Annotated[int, integer(0, 2**32 - 1, example=0)]
+PositiveNumber = Annotated[float, number(above=0)]
+NonNegativeNumber = Annotated[float, number(0)]
+Fraction = Annotated[float, number(above=0, below=1)]  # both excluded
+FractionOrZero = Annotated[float, number(0, below=1)]
+FractionOrOne = Annotated[float, number(most=1, above=0)]
+ImageShape = Annotated[Sequence[int], sequence(integer(1), 3, example=[1, 28, 28])]  # (C, H, W)
+MatrixProducts = Literal["highest", "high", "medium"]  # torch's words
+
+_PLAIN_KINDS = {bool: FLAG, int: integer(), float: number(), str: TEXT, None: NULL, NoneType: NULL}
+
+
+@functools.cache
+def kind_of(annotation: Any) -> Kind | None:
+    """The kind of values that an annotation means; ``None`` if it means none that is checked."""
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return next((kind for kind in reversed(arguments) if isinstance(kind, Kind)), None) or kind_of(arguments[0])
+    if origin is Literal:
+        return choice(arguments)
+    if origin in (Union, UnionType):
+        kinds = [kind for kind in map(kind_of, arguments) if kind is not None]
+        return union(kinds) if len(kinds) == len(arguments) else None
+    if origin in (Sequence, list) or (origin is tuple and arguments[1:] == (...,)):
+        element = kind_of(arguments[0])
+        return None if element is None else sequence(element)
+    return _PLAIN_KINDS.get(annotation)
+
+
+def such_as(annotation: Any, example: Any) -> Any:
+    """A type of which this value is the best example to propose."""
+    kind = kind_of(annotation)
+    assert kind is not None
+    return Annotated[annotation, replace(kind, example=example)]
+
+
+def check(setting: str, value: Any, annotation: Any, example: Any = None) -> None:
+    """Refuses a value that is not of the annotated type.
+
+    Args:
+        setting: its name.
+        value: what it is.
+        annotation: a type, see the file's description.
+        example: what to propose, if the type's own example is not the best.
+
+    Raises:
+        SettingError: with what to type instead.
+    """
+    kind = kind_of(annotation)
+    if kind is not None and not kind.accepts(value):
+        fits = example is not None and kind.accepts(example)
+        raise SettingError(setting, value, kind.words, example if fits else kind.example)
+
+
+def check_fields(instance: Any) -> None:
+    """Refuses a dataclass's instance if a field's value is not of its type, for ``__post_init__``.
+
+    Raises:
+        SettingError: see :func:`check`.
+    """
+    owner: Any = type(instance)
+    for name, annotation in _annotations(owner).items():
+        check(name, getattr(instance, name), annotation, getattr(owner, name, None))
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuses arguments that are not of the annotated types, for functions and for ``__init__``.
+
+    The proposal is the argument's default, if it has one. The function's signature stays as it is.
+
+    Raises:
+        SettingError: see :func:`check`.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given: Mapping[str, Any] = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # whose own error says what is missing, or too much
+        annotations = _annotations(function)
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            if name in annotations and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                default = None if parameter.default is parameter.empty else parameter.default
+                check(name, value, annotations[name], default)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def _annotations(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner, include_extras=True)
