@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.conftest import composed
 from tests.test_choices import SINGLE, WITH_CLOSED_FORM
 from vaelab.commands.config_validation import check_training
+from vaelab.runtime.data_parallel import Shard
 from vaelab.runtime.errors import UserError
 from vaelab.training.lightning_module import VAEModule
 
@@ -27,7 +28,7 @@ def _step(module: VAEModule) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """The loss, the figures and the gradients of a step on the same images with the same noise."""
     torch.manual_seed(2)
     x, y = torch.rand(8, 1, 28, 28).round(), torch.arange(8)
-    loss, sums = module._step(x, y)
+    loss, sums = module._step(x, y, Shard.of(8))
     loss.backward()
     return loss.detach(), sums, [parameter.grad for parameter in module.parameters()]
 
@@ -41,7 +42,7 @@ def test_every_choice_is_one_graph_with_the_same_gradients(choice: str) -> None:
     module = _module(*overrides)
     torch.compiler.reset()
     # Traced as for any compiler, with its derivative, but computed by torch's own kernels: compiling takes a minute.
-    module._step = torch.compile(module._step_on, fullgraph=True, dynamic=False, backend="aot_eager")
+    module._step = torch.compile(module._compute_step, fullgraph=True, dynamic=False, backend="aot_eager")
     torch.testing.assert_close(_step(module), expected)
 
 
@@ -58,7 +59,9 @@ def test_compiled_code_gives_the_same_figures() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_a_step_that_cannot_be_compiled_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     module = _module()
-    monkeypatch.setattr(module.objective, "forward", lambda vae, x, y: {"loss": vae.encode(x).centre[x.sum().item() :]})
+    monkeypatch.setattr(
+        module.objective, "forward", lambda vae, x, y, shard: {"loss": vae.encode(x).centre[x.sum().item() :]}
+    )
     torch.compiler.reset()
     module.compile_steps()
     with pytest.raises(UserError, match="type compile=false"):

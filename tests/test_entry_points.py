@@ -238,7 +238,7 @@ def test_latest_is_continued(tmp_path: Path) -> None:
     for more in ([], ["ckpt_path=latest", "trainer.max_epochs=3"]):
         done = subprocess.run([*train, *more], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-    assert "continuing" in done.stdout
+    assert "resuming" in done.stdout
     latest = tmp_path / "logs" / "train" / "latest"
     assert json.loads((latest / "metrics.json").read_text())["epochs"] == 3
     assert len(list((tmp_path / "logs" / "train" / "runs").iterdir())) == 2

@@ -118,7 +118,7 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
     assert "not complete" in out
     again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "continuing" in again.stdout
+    assert "resuming" in again.stdout
     assert {row["epochs"] for row in _table(tmp_path).values()} == {"12"}
 
 
@@ -191,7 +191,7 @@ def test_slurm_jobs_are_queued_again_once_and_go_on(tmp_path: Path, tiny_data: l
     assert (state / "asked").read_text() == "requeue 77_0\n"
     assert output.count("stopped by SIGUSR2") == 1
     assert "stopped by SIGTERM" not in output
-    assert output.count("continuing") == 1
+    assert output.count("resuming") == 1
     for number in (0, 1):
         assert json.loads((sweep / str(number) / "metrics.json").read_text())["epochs"] == 12
     with (sweep / "0" / "metrics.csv").open(newline="") as file:

@@ -185,7 +185,7 @@ def test_a_gaussian_is_the_squared_error_with_its_constant() -> None:
 
 def test_no_single_scale_is_likelier_than_the_optimal_one() -> None:
     outputs, x = torch.randn(6, 5, 1, 4, 4), torch.rand(5, 1, 4, 4)
-    optimal = Gaussian("optimal")(outputs.requires_grad_()).log_prob(x).mean()
+    optimal = Gaussian("optimal").log_prob(outputs.requires_grad_(), x).mean()
     scale = (x - outputs.sigmoid()).square().mean().sqrt().item()
     torch.testing.assert_close(optimal, Gaussian(scale)(outputs).log_prob(x).mean())
     for factor in (0.97, 1.03):
@@ -195,7 +195,7 @@ def test_no_single_scale_is_likelier_than_the_optimal_one() -> None:
 def test_the_optimal_scale_gives_the_gradient_of_the_logarithm_of_the_error() -> None:
     """At the optimum -log p is D / 2 log(mean squared error) and a constant (arXiv 2006.13202)."""
     outputs, x = torch.randn(5, 1, 4, 4, requires_grad=True), torch.rand(5, 1, 4, 4)
-    loss = -Gaussian("optimal")(outputs).log_prob(x).mean()
+    loss = -Gaussian("optimal").log_prob(outputs, x).mean()
     expected = 16 / 2 * (x - outputs.sigmoid()).square().mean().log()
     torch.testing.assert_close(
         torch.autograd.grad(loss, outputs), torch.autograd.grad(expected, outputs), atol=1e-6, rtol=1e-4
@@ -206,18 +206,18 @@ def test_the_optimal_scale_is_a_running_mean_where_nothing_is_trained() -> None:
     likelihood, errors = Gaussian("optimal"), []
     for _ in range(3):
         outputs, x = torch.randn(5, 1, 4, 4, requires_grad=True), torch.rand(5, 1, 4, 4)
-        likelihood(outputs).log_prob(x)
+        likelihood.log_prob(outputs, x)
         errors.append((x - outputs.sigmoid()).square().mean())
         torch.testing.assert_close(likelihood.common_scale(), torch.stack(errors).mean().sqrt().detach())
     scale = likelihood.common_scale()
     expected = Gaussian(float(scale))(outputs).log_prob(x)
     with torch.no_grad():
-        torch.testing.assert_close(likelihood(outputs).log_prob(x), expected)
-    torch.testing.assert_close(likelihood.eval()(outputs).log_prob(x), expected)
+        torch.testing.assert_close(likelihood.log_prob(outputs, x), expected)
+    torch.testing.assert_close(likelihood.eval().log_prob(outputs, x), expected)
     assert likelihood.common_scale() == scale
     last = (x - (outputs + 5).sigmoid()).square().mean().sqrt().detach()
     for _ in range(200):  # what is long ago is forgotten
-        likelihood.train()(outputs + 5).log_prob(x)
+        likelihood.train().log_prob(outputs + 5, x)
     torch.testing.assert_close(likelihood.common_scale(), last, atol=0, rtol=1e-3)
 
 
@@ -251,7 +251,7 @@ def test_a_pixel_that_never_changes_is_worth_no_more_than_half_a_grey_level() ->
         (Gaussian("optimal"), outputs),
         (Gaussian("per_pixel"), torch.cat([outputs, outputs], 1)),
     ):
-        torch.testing.assert_close(likelihood(inputs).log_prob(black), torch.full((2,), highest))
+        torch.testing.assert_close(likelihood.log_prob(inputs, black), torch.full((2,), highest))
 
 
 def test_the_learned_scale_becomes_the_error() -> None:
@@ -308,9 +308,9 @@ def test_an_optimal_scale_forgets_a_batch_of_no_numbers() -> None:
     likelihood = Gaussian("optimal")
     x = torch.rand(4, 1, 3, 3)
     good = torch.randn(4, 1, 3, 3, requires_grad=True)
-    likelihood(good).log_prob(x)
+    likelihood.log_prob(good, x)
     before = likelihood.mean_squared_error.clone()
-    likelihood(good * float("nan")).log_prob(x)
+    likelihood.log_prob(good * float("nan"), x)
     assert torch.equal(likelihood.mean_squared_error, before)
     assert likelihood.batches == 1
     assert likelihood.eval()(good).log_prob(x).isfinite().all()

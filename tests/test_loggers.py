@@ -36,7 +36,7 @@ def test_going_on_drops_what_is_logged_again(tmp_path: Path) -> None:
     for step in range(5):
         first.log_metrics({"a": step}, step=step)
     second = CSVLogger(tmp_path / "metrics.csv")
-    second.go_on(3)
+    second.resume(3)
     second.log_metrics({"b": 30}, step=3)
     assert [(row["step"], row["a"], row["b"]) for row in _rows(second.path)] == [
         ("0", "0", ""),
@@ -71,7 +71,7 @@ def test_unknown_wandb_modes_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_torn_last_row_is_left_out(tmp_path: Path, torn: str) -> None:
     (tmp_path / "metrics.csv").write_text(f"step,a\n5,1.0\n{torn}")
     logger = CSVLogger(tmp_path / "metrics.csv")
-    logger.go_on(7)
+    logger.resume(7)
     logger.log_metrics({"a": 2.0}, step=7)
     assert [(row["step"], row["a"]) for row in _rows(logger.path)] == [("5", "1.0"), ("7", "2.0")]
 

@@ -174,7 +174,7 @@ def test_a_process_that_dies_ends_the_others_and_both_go_on(tmp_path: Path, tiny
     assert _contents(tmp_path)["global_step"] >= 94
     done = _run([*TRAIN, *options, f"hydra.run.dir={tmp_path}", f"ckpt_path={tmp_path}"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("continuing") == 1
+    assert done.stdout.count("resuming") == 1
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 470
 
 

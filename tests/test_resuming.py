@@ -11,6 +11,7 @@ import torch
 from tests.trainings import rows, same, trained, weights
 from vaelab.commands.error_messages import explain
 from vaelab.runs import provenance
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import UserError
 from vaelab.training import loggers
 from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -126,7 +127,7 @@ def test_a_job_that_is_queued_again_goes_on_from_its_own_folder(
     trained(tmp_path / "a", *tiny_data)
     line = [*tiny_data, f"ckpt_path={tmp_path / 'a'}"]
     trained(tmp_path / "b", *line, "trainer.max_epochs=3")
-    with pytest.raises(UserError, match=r"b already holds a run: continue it with ckpt_path=.*/b "):
+    with pytest.raises(UserError, match=r"b already holds a run: resume it with ckpt_path=.*/b "):
         trained(tmp_path / "b", *line, "trainer.max_epochs=4")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     third = next(row["val/elbo"] for row in rows(tmp_path / "b") if row["epoch"] == "2" and row["val/elbo"])
@@ -265,7 +266,7 @@ def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path, tiny_data: list[str]) -> None:
-    with locked(tmp_path), pytest.raises(UserError, match="another training is writing into"):
+    with locked(RunFolder(tmp_path)), pytest.raises(UserError, match="another training is writing into"):
         trained(tmp_path, *tiny_data, "callbacks=none")
     assert not (tmp_path / "config.yaml").exists()
     assert trained(tmp_path, *tiny_data, "callbacks=none")["epochs"] == 2

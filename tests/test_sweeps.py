@@ -177,6 +177,6 @@ def test_a_signal_ends_the_sweep_and_the_same_command_does_the_rest(tmp_path: Pa
     assert not (tmp_path / "1").exists()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "continuing" in again.stdout
+    assert "resuming" in again.stdout
     for number in (0, 1):
         assert json.loads((tmp_path / str(number) / "metrics.json").read_text())["epochs"] == 20

@@ -88,7 +88,7 @@ def test_a_slurm_job_whose_time_is_up_is_queued_again_and_goes_on(
     # As Slurm starts it: the same command, and a count.
     on = subprocess.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, timeout=300)
     assert on.returncode == 0, on.stderr
-    assert "continuing" in on.stdout
+    assert "resuming" in on.stdout
     _assert_same(whole, tmp_path / "run")
 
 

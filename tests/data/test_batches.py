@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vaelab.data.batches import Batches, binarize
+from vaelab.runtime.data_parallel import Shard
 from vaelab.runtime.errors import UserError
 
 
@@ -16,14 +17,15 @@ def _numbered(count: int = 103) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _seen(batches: Batches) -> list[int]:
-    return [int(number) for _, labels in batches for number in labels]
+    return [int(number) for _, labels, _ in batches for number in labels]
 
 
 def test_every_image_comes_once_and_in_order() -> None:
     batches = Batches(*_numbered(), batch_size=10)
     assert len(batches) == 11
     assert _seen(batches) == list(range(103))
-    x, y = next(iter(batches))
+    x, y, shard = next(iter(batches))
+    assert shard == Shard.of(10)
     torch.testing.assert_close(x.flatten(), y / 255)
     assert x.dtype == torch.float32
 
@@ -40,7 +42,7 @@ def test_shuffled_order_differs_by_epoch_and_follows_from_the_seed() -> None:
 def test_drop_last_leaves_out_partial_batches() -> None:
     batches = Batches(*_numbered(), 10, drop_last=True)
     assert len(batches) == 10
-    assert [len(y) for _, y in batches] == [10] * 10
+    assert [len(y) for _, y, _ in batches] == [10] * 10
     assert len(Batches(*_numbered(100), 10, drop_last=True)) == 10
     assert len(list(Batches(*_numbered(7), 10, drop_last=True))) == 1  # all there is
 
@@ -66,7 +68,7 @@ def test_state_continues_in_the_middle_of_an_epoch(stop: int) -> None:
         got += list(resumed)
     got += list(resumed)
     assert len(got) == len(expected) == 22
-    for (x, y), (expected_x, expected_y) in zip(got, expected, strict=True):
+    for (x, y, _), (expected_x, expected_y, _) in zip(got, expected, strict=True):
         assert torch.equal(x, expected_x)
         assert torch.equal(y, expected_y)
 
@@ -80,14 +82,13 @@ def test_processes_share_every_batch(count: int, world_size: int, drop_last: boo
         Batches(*_numbered(count), 10, shuffle=True, drop_last=drop_last, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    whole = [y.tolist() for _, y in Batches(*_numbered(count), 10, shuffle=True, drop_last=drop_last)]
+    whole = [y.tolist() for _, y, _ in Batches(*_numbered(count), 10, shuffle=True, drop_last=drop_last)]
     together: list[list[int]] = [[] for _ in whole]
     for rank in ranks:
-        for i, (_, y) in enumerate(rank):
-            assert rank.share is not None
-            assert len(y) == max(rank.share.count, 1)
-            assert rank.share.weight == pytest.approx(rank.share.count * world_size / len(whole[i]))
-            together[i] += y.tolist()[: rank.share.count]
+        for i, (_, y, shard) in enumerate(rank):
+            assert len(y) == max(shard.count, 1)
+            assert shard.weight == pytest.approx(shard.count * world_size / len(whole[i]))
+            together[i] += y.tolist()[: shard.count]
     assert together == whole
 
 
@@ -103,7 +104,7 @@ def test_binarization_probabilities_are_exact() -> None:
 def test_dynamic_images_are_drawn_anew_at_every_visit() -> None:
     images = torch.full((20, 1, 8, 8), 128, dtype=torch.uint8)
     batches = Batches(images, torch.zeros(20), 20, dynamic=True)
-    (first, _), (second, _) = next(iter(batches)), next(iter(batches))
+    (first, *_), (second, *_) = next(iter(batches)), next(iter(batches))
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)
 
@@ -111,12 +112,12 @@ def test_dynamic_images_are_drawn_anew_at_every_visit() -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_an_image_is_drawn_the_same_whichever_process_has_it(world_size: int) -> None:
     images = torch.randint(0, 256, (43, 1, 8, 8), dtype=torch.uint8)
-    whole = [x for x, _ in Batches(images, torch.zeros(43), 10, dynamic=True)]
+    whole = [x for x, *_ in Batches(images, torch.zeros(43), 10, dynamic=True)]
     ranks = [
         Batches(images, torch.zeros(43), 10, dynamic=True, rank=i, world_size=world_size) for i in range(world_size)
     ]
     for i, parts in enumerate(zip(*ranks, strict=True)):
-        assert torch.equal(torch.cat([x for x, _ in parts]), whole[i])
+        assert torch.equal(torch.cat([x for x, *_ in parts]), whole[i])
 
 
 def test_other_batches_cannot_go_on_in_the_middle_of_an_epoch() -> None:

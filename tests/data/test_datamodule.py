@@ -76,7 +76,7 @@ def test_only_dynamic_training_images_change() -> None:
     static, dynamic = _module(binarize="static", shuffle=False), _module(binarize="dynamic", shuffle=False)
     for module, same in ((static, True), (dynamic, False)):
         batches = module.train_dataloader()
-        first, second = (torch.cat([x for x, _ in batches]) for _ in range(2))
+        first, second = (torch.cat([x for x, *_ in batches]) for _ in range(2))
         assert set(first.unique().tolist()) == {0.0, 1.0}
         assert torch.equal(first, second) is same
 

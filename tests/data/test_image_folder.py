@@ -175,7 +175,7 @@ def test_a_data_module_makes_batches_of_them(tmp_path: Path) -> None:
     module.prepare_data()
     module.setup()
     assert sum(len(split.images) for split in module.splits.values()) == 30
-    for x, y in module.train_dataloader():
+    for x, y, _ in module.train_dataloader():
         assert x.shape[1:] == (3, 4, 4)
         assert 0 <= x.min() <= x.max() <= 1
         assert len(x) == len(y)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tests.conftest import LinearDecoder, LinearGaussian
 from vaelab import objectives
-from vaelab.models.distributions.latents import DiagonalGaussian, Latent
+from vaelab.runtime.data_parallel import Shard
+from vaelab.models.distributions.latents import DiagonalGaussian, Latent, Sizes
 from vaelab.models.likelihoods import Likelihood
 from vaelab.models.networks.mlp import MLPEncoder
 from vaelab.models.posteriors import DiagonalGaussian as GaussianPosterior
@@ -47,8 +48,8 @@ class Unknown(Latent):
     def centre(self) -> Tensor:
         return self.gaussian.mean
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
-        return self.gaussian.rsample(sample_shape)
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
+        return self.gaussian.rsample(sample_shape, shard)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.gaussian.log_prob(value)

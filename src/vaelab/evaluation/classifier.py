@@ -119,7 +119,7 @@ def _train(model: Classifier, train: Images, device: torch.device) -> None:
 
     with torch.enable_grad():
         steps = zip(range(_STEPS), endless(), strict=False)
-        for _, (x, y) in track(steps, "training a classifier to judge samples by", _STEPS, transient=True):
+        for _, (x, y, _) in track(steps, "training a classifier to judge samples by", _STEPS, transient=True):
             loss = F.cross_entropy(model.head(model.trunk(x)), y)
             optimizer.zero_grad()
             loss.backward()

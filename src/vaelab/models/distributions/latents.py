@@ -43,7 +43,7 @@ class Latent(Distribution):
         """One latent vector (..., D) to stand for all of them in pictures and measures: the mean, if it is known."""
         return self.mean
 
-    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
         """Samples (*sample_shape, ..., D), differentiable in the parameters.
 
         Args:
@@ -150,7 +150,7 @@ class FullGaussian(MultivariateNormal, Latent):
     def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
         super().__init__(mean, scale_tril=scale_tril, validate_args=False)
 
-    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
         # Mixed precision is for the products of networks: here it would round the samples.
         noise = _noise(sample_shape, self.loc, shard)
         with torch.autocast(self.loc.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""The validation of the weights that a training ends with."""
+"""The validation of the final weights."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from vaelab.training import lightning_workarounds
 
 
 class FinalValidation(L.Callback):
-    """Validates what a training ends with where Lightning does not: within an epoch, or in one that it leaves out.
+    """Validates the final weights if the training ends between two validations.
 
-    It does so before the checkpoints are written, so that the best one is chosen among all that was validated.
+    It does so before the checkpoints are written, so that the best checkpoint is chosen among all validated weights.
     """
 
     def on_train_batch_end(
@@ -21,10 +21,10 @@ class FinalValidation(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last or trainer.global_step == trainer.max_steps or trainer.should_stop:
-            if _is_due(trainer, pl_module):
-                lightning_workarounds.validate_at_epoch_end(trainer)
+        ends = is_last or trainer.global_step == trainer.max_steps or trainer.should_stop
+        if ends and _is_due(trainer, pl_module):
+            lightning_workarounds.validate_at_epoch_end(trainer)
 
 
 def _is_due(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-    return trainer.enable_validation and pl_module.validated_at != trainer.global_step
+    return bool(trainer.enable_validation and pl_module.validated_at != trainer.global_step)
