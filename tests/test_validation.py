@@ -60,6 +60,7 @@ VALUES: dict[str, Any] = {
     "1": 1,
     "2": 2,
     "large": 2**32,
+    "too large for a float": 10**400,
     "-0.5": -0.5,
     "0.0": 0.0,
     "0.5": 0.5,
@@ -82,14 +83,14 @@ VALUES: dict[str, Any] = {
     "array": np.array([1, 2, 3]),
     "dict": {"a": 1},
 }
-POSITIVE_INTEGERS = {"1", "2", "large", "numpy 3"}
+POSITIVE_INTEGERS = {"1", "2", "large", "too large for a float", "numpy 3"}
 POSITIVE = POSITIVE_INTEGERS | {"0.5", "1.0", "1.5", "numpy 0.25"}
 SHAPES = {"[1, 28, 28]", "(3, 8, 8)", "list config"}
 TYPES: list[tuple[Any, set[str], str]] = [
     (PositiveInt, POSITIVE_INTEGERS, "a positive integer"),
     (NonNegativeInt, {"0", *POSITIVE_INTEGERS}, "an integer of at least 0"),
     (AtLeastTwo, POSITIVE_INTEGERS - {"1"}, "an integer of at least 2"),
-    (Annotated[int, integer(10)], {"large"}, "an integer of at least 10"),
+    (Annotated[int, integer(10)], {"large", "too large for a float"}, "an integer of at least 10"),
     (Annotated[int, integer(0, 2)], {"0", "1", "2"}, "an integer from 0 to 2"),
     (Seed, {"0", "1", "2", "numpy 3"}, "an integer from 0 to 4294967295"),
     (int, {"-1", "0", *POSITIVE_INTEGERS}, "an integer"),

@@ -124,7 +124,7 @@ def number(
     """Finite numbers from ``least`` to ``most``, both included, and between ``above`` and ``below``, both excluded."""
 
     def accepts(value: Any) -> bool:
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
         return is_number and least <= value <= most and above < value < below
 
     limits = [
