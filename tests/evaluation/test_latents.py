@@ -58,15 +58,19 @@ def test_of_a_single_class_in_training_that_class_is_read() -> None:
     assert nearest_neighbour_accuracy(train, torch.full((20,), 3), test, labels) == 0.3
 
 
-def test_the_probe_is_the_least_of_the_cross_entropy_and_its_penalty() -> None:
+def test_the_probe_is_the_least_of_the_cross_entropy_and_its_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one code with values -1 and 1 and symmetric labels, whose weight has one equation."""
     codes = torch.tensor([[-1.0], [1.0]]).repeat(50, 1)
     labels = (codes[:, 0] > 0).long()
-    with pytest.MonkeyPatch.context() as patch:
-        fitted = []
-        fit = LogisticRegression.fit
-        patch.setattr(LogisticRegression, "fit", lambda self, *data: fitted.append(fit(self, *data)) or self)
-        assert linear_probe(codes, labels, codes, labels) == 1
+    fitted = []
+    fit = LogisticRegression.fit
+
+    def watched(self: LogisticRegression, *data: object) -> LogisticRegression:
+        fitted.append(self)
+        return fit(self, *data)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    assert linear_probe(codes, labels, codes, labels) == 1
     (weight,) = fitted[0].coef_[0]
     # Two classes have one weight in scikit-learn: d/dw of log(1 + exp(-w)) + 0.0001 w^2 is 0.
     assert -1 / (1 + math.exp(weight)) + 2e-4 * weight == pytest.approx(0, abs=1e-4)  # its tolerance
