@@ -260,10 +260,10 @@ def test_it_does_not_load_torch() -> None:
     ("command", "function", "overrides"),
     [
         ("train", "vaelab.commands.train.train", ["ckpt_path=/nowhere/run"]),
-        ("evaluate", "vaelab.commands.evaluate", ["run=/nowhere/run"]),
+        ("evaluate", "vaelab.commands.evaluate.evaluate", ["run=/nowhere/run"]),
         ("generate", "vaelab.commands.generate.generate", ["run=/nowhere/run"]),
         ("export", "vaelab.commands.export.export", ["run=/nowhere/run", "format=torch_export"]),
-        ("explore", "vaelab.visualization.explorer.page", ["run=/nowhere/run"]),
+        ("explore", "vaelab.commands.explore.explore", ["run=/nowhere/run"]),
     ],
 )
 def test_the_settings_of_a_command_are_checked_once(

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tests.conftest import LinearDecoder, LinearGaussian
 from vaelab import objectives
-from vaelab.runtime.data_parallel import Shard
 from vaelab.models.distributions.latents import DiagonalGaussian, Latent, Sizes
 from vaelab.models.likelihoods import Likelihood
 from vaelab.models.networks.mlp import MLPEncoder
@@ -17,6 +16,7 @@ from vaelab.models.posteriors import DiagonalGaussian as GaussianPosterior
 from vaelab.models.priors import Encode, StandardNormal
 from vaelab.models.vae import VAE
 from vaelab.objectives import Objective
+from vaelab.runtime.data_parallel import Shard
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "beta": partial(objectives.BetaVAE, beta=3.0),

@@ -117,7 +117,7 @@ def test_an_old_run_is_resumed_bit_for_bit(old: Path, tmp_path: Path, tiny_data:
 
 def test_other_settings_are_refused_as_before(old: Path, tiny_data: list[str]) -> None:
     typed = [tiny_data[0], *RunFolder(old / "mlp").config["overrides"][1:], "trainer.max_epochs=4"]
-    with pytest.raises(UserError, match=r"other settings.*loss=bce"):
+    with pytest.raises(UserError, match=r"other settings.*likelihoods\.Bernoulli"):
         train(composed("train", *typed, "loss=mse", f"ckpt_path={old / 'mlp'}", f"run_dir={old / 'mlp'}"))
 
 

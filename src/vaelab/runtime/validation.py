@@ -124,8 +124,10 @@ def number(
     """Finite numbers from ``least`` to ``most``, both included, and between ``above`` and ``below``, both excluded."""
 
     def accepts(value: Any) -> bool:
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
-        return is_number and least <= value <= most and above < value < below
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        number: Any = value  # of any class, NumPy's too
+        return bool(-math.inf < number < math.inf and least <= number <= most and above < number < below)
 
     limits = [
         f"{words} {bound}"
