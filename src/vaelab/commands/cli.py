@@ -24,11 +24,9 @@ from typing import Any, ClassVar, NoReturn
 try:
     import hydra
     from dotenv import load_dotenv
-    from hydra._internal.utils import get_args_parser
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
-    from hydra.core.utils import JobReturn, JobStatus
     from hydra.errors import HydraException
     from hydra.experimental.callback import Callback
     from hydra.types import RunMode
@@ -50,6 +48,7 @@ from vaelab.commands.error_messages import (
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import CONFIGS, FAILURE, ROOT, options_of
+from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
 WIDTH = 99  # of --help
 
@@ -330,7 +329,7 @@ def _parse_args() -> Namespace:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            args = get_args_parser().parse_args()
+            args = arguments_parser().parse_args()
     except SystemExit as end:
         if not end.code:
             raise
@@ -360,11 +359,4 @@ def _quit(line: str, code: int = 1) -> NoReturn:
     raise SystemExit(code) from None
 
 
-def _raise_quietly(job: JobReturn) -> Any:
-    if job.status is JobStatus.FAILED:
-        raise job._return_value
-    return job._return_value
-
-
-# As in Hydra, less the line "Error executing job with overrides: ...", a second one about the same error.
-JobReturn.return_value = JobReturn.return_value.getter(_raise_quietly)  # type: ignore[method-assign, attr-defined]
+raise_job_errors_quietly()

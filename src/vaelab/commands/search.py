@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.commands.launchers import Interrupted
 from vaelab.runs.sweep_folder import STUDY
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.workarounds.hydra import result_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -155,8 +156,8 @@ def _tell(study: "Study", trial: "FrozenTrial", result: JobReturn) -> None:
     from optuna.trial import TrialState
 
     if result.status is not JobStatus.COMPLETED:
-        if isinstance(result._return_value, Interrupted):
-            raise result._return_value
+        if isinstance(error := result_of(result), Interrupted):
+            raise error
         study.tell(trial.number, state=TrialState.FAIL)
         return
     value = result.return_value

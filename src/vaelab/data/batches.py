@@ -33,8 +33,8 @@ class Batch(NamedTuple):
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """Stored images, uint8, as floats in [0, 1]."""
-    return images.float().div_(255)
+    """Images as floats in [0, 1]: bytes are divided by 255, floats stay as they are."""
+    return images.float() if images.is_floating_point() else images.float().div_(255)
 
 
 def binarize(images: Tensor, generator: torch.Generator, shard: Shard | None = None) -> Tensor:

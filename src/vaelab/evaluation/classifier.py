@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
-from vaelab.data.batches import Batches
+from vaelab.data.batches import Batches, to_floats
 from vaelab.data.source import Images
 from vaelab.runtime.files import atomic_write
 from vaelab.runtime.random import evaluation_seed
@@ -57,8 +57,7 @@ class Classifier(nn.Module):
         """Features (N, 128) of images (N, C, H, W), floats in [0, 1] or uint8, in 64 bits on the CPU."""
         device = next(self.parameters()).device
         parts = images.split(500)
-        scaled = (part.to(device).float() / (255 if images.dtype == torch.uint8 else 1) for part in parts)
-        return torch.cat([self.trunk(part).cpu().double() for part in scaled])
+        return torch.cat([self.trunk(to_floats(part.to(device))).cpu().double() for part in parts])
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:

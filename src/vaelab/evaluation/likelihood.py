@@ -10,6 +10,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from vaelab.data.batches import to_floats
 from vaelab.evaluation.measurement import Measurement, mean_over_images
 from vaelab.evaluation.published import published
 from vaelab.models.importance import effective_samples, importance_bound, log_weights
@@ -52,7 +53,7 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
     parts = list(zip(images.split(_IMAGES_AT_ONCE), labels.split(_IMAGES_AT_ONCE), strict=True))
     found = []
     for x, y in track(parts, description, transient=True):
-        weights = log_weights(vae, x.to(device).float() / 255, ks[-1], y.to(device))
+        weights = log_weights(vae, to_floats(x.to(device)), ks[-1], y.to(device))
         values = torch.stack([importance_bound(weights, k) for k in ks], 1)
         variances = weights.var(0, correction=min(1, len(weights) - 1))
         found.append((values, effective_samples(weights), variances))

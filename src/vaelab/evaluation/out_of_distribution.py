@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaelab.data.batches import to_floats
 from vaelab.data.source import Images
 from vaelab.evaluation.likelihood import bounds
 from vaelab.evaluation.measurement import Measurement, mean_over_images
@@ -134,7 +135,7 @@ def _extremes(scores: Tensor, images: Tensor, count: int) -> RGBImage:
     order = scores.argsort(descending=True)
     chosen = torch.cat([order[:count], order.flip(0)[:count]])
     return labelled_grid(
-        images[chosen].float() / 255,
+        to_floats(images[chosen]),
         count,
         f"the highest and the lowest scores of {len(scores):,} test images, from the left",
         left=["highest", "lowest"],

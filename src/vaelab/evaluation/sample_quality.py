@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
+from vaelab.data.batches import to_floats
 from vaelab.evaluation.classifier import trained
 from vaelab.evaluation.measurement import Measurement, mean_over_images
 from vaelab.runs.metrics import Metric
@@ -156,7 +157,7 @@ def nearest(queries: Tensor, among: Tensor) -> Tensor:
 
 def _beside_nearest(pictures: Tensor, drawn: Tensor, images: Tensor, features: Tensor) -> RGBImage:
     """Samples over the training images that are nearest to them, in pixels and in features."""
-    rows = [pictures, images[nearest(255 * pictures, images)] / 255, images[nearest(drawn, features)] / 255]
+    rows = [pictures, to_floats(images[nearest(255 * pictures, images)]), to_floats(images[nearest(drawn, features)])]
     title = f"samples, and the nearest of {len(images):,} images to train and to validate on"
     left = ["sample", "nearest\nin pixels", "nearest\nin features"]
     return labelled_grid(torch.cat(rows), len(pictures), title, left=left)

@@ -1,19 +1,11 @@
 """The encoder and the decoder as modules from tensors to tensors, which exporters can trace."""
 
-import copy
-
 from torch import Tensor, nn
 
 from vaelab.models.vae import VAE
+from vaelab.runtime.workarounds.tracing import without
 
 Outputs = dict[str, Tensor]
-
-
-def _without(vae: VAE, *names: str) -> VAE:
-    """The same model, weights and all, less some of its parts: a file keeps whatever a module has."""
-    rest = copy.copy(vae)
-    rest._modules = {name: part for name, part in vae._modules.items() if name not in names}
-    return rest
 
 
 class Encoder(nn.Module):
@@ -25,7 +17,7 @@ class Encoder(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = _without(vae, "decoder", "likelihood", "prior")
+        self.vae = without(vae, "decoder", "likelihood", "prior")
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Outputs:
         """What is known of q(z|x), by name."""
@@ -41,7 +33,7 @@ class Decoder(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = _without(vae, "encoder", "posterior", "class_channel", "prior")
+        self.vae = without(vae, "encoder", "posterior", "class_channel", "prior")
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Outputs:
         """The pictures, by their name."""

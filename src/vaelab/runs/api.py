@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vaelab.data.batches import to_floats
 from vaelab.models.importance import importance_bound, log_weights
 from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError, first_line
@@ -125,11 +126,10 @@ class Model:
             array = array[:, None]
         if array.ndim != 4 or array.shape[1:] != self.image_shape:
             raise UserError(f"images have shape {array.shape}, not (N, {', '.join(map(str, self.image_shape))})")
-        x = torch.tensor(np.ascontiguousarray(array), dtype=torch.float32)
-        if array.dtype == np.uint8:
-            x = x / 255
-        elif not (np.issubdtype(array.dtype, np.floating) and len(x) and x.min() >= 0 and x.max() <= 1):
+        is_float = np.issubdtype(array.dtype, np.floating)
+        if array.dtype != np.uint8 and not (is_float and len(array) and array.min() >= 0 and array.max() <= 1):
             raise UserError(f"images are {array.dtype}, not bytes from 0 to 255 or floats from 0 to 1")
+        x = to_floats(torch.tensor(np.ascontiguousarray(array)))
         return (x > 0.5).float() if self._is_binary else x
 
     @torch.no_grad()

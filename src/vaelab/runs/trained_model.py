@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from vaelab.data.batches import binarize
+from vaelab.data.batches import binarize, to_floats
 from vaelab.data.datamodule import SPLIT_SEEDS, ImageDataModule
 from vaelab.data.source import Images
 from vaelab.models.distributions.latents import Latent
@@ -195,7 +195,7 @@ class TrainedModel:
 
     def pixels(self, images: Tensor) -> Tensor:
         """Stored images, uint8, as floats in [0, 1] on the model's device and in its precision."""
-        return (images.to(self.device).float() / 255).to(next(self.vae.parameters()).dtype)
+        return to_floats(images.to(self.device)).to(next(self.vae.parameters()).dtype)
 
     def batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as the model takes them, with their labels, on its device."""

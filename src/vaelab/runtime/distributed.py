@@ -29,6 +29,7 @@ from hydra.core.hydra_config import HydraConfig
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import quoted
 from vaelab.runtime.paths import ROOT
+from vaelab.runtime.workarounds.lightning_processes import replaced_launcher
 
 if TYPE_CHECKING:
     import lightning as L
@@ -161,22 +162,17 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
     if trainer.world_size == 1:
         yield
         return
-    from lightning.pytorch.strategies.launchers import subprocess_script
-
     before = {name: os.environ.get(name) for name in (*_VARIABLES, _TORCHRUNS_STORE, _PARENT)}
     family = _Family(trainer.world_size)
     if os.environ.get(_TORCHRUNS_STORE) == "True":
         os.environ.update(_meet(trainer.default_root_dir))
-    functions: dict[str, Any] = {"_launch_process_observer": family.watch}
+    line = None
     if HydraConfig.initialized():
         line = command(HydraConfig.get(), checkpoint)
-        functions["_hydra_subprocess_cmd"] = lambda local_rank: (line, os.getcwd())
         os.environ.setdefault(_PARENT, str(os.getpid()))
-    lightnings = {name: getattr(subprocess_script, name) for name in functions}
     try:
-        for name, function in functions.items():
-            setattr(subprocess_script, name, function)
-        yield
+        with replaced_launcher(family.watch, line, os.getcwd()):
+            yield
     except RuntimeError as error:
         reason = family.loss() if _LOST.search(str(error)) else None
         if reason is None:
@@ -184,8 +180,6 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
         raise UserError(reason) from error
     finally:
         family.end()
-        for name, function in lightnings.items():
-            setattr(subprocess_script, name, function)
         for variable, value in before.items():
             os.environ.pop(variable, None)
             if value is not None:

@@ -1,19 +1,21 @@
-"""What Lightning and torch say that does not apply here."""
+"""Warnings of Lightning and torch that do not apply to this project."""
 
 import logging
 import warnings
 
+MESSAGES = (
+    ".*smaller than the logging interval.*",  # training metrics are logged at the end of an epoch, however short it is
+    ".*The dirpath has changed from.*",  # a training that is resumed in a new run folder keeps its checkpoints there
+    ".*Checkpoint directory .* exists and is not empty.*",  # a training that is resumed in its run folder
+    ".*your dataloader is not resumable.*",  # it is, by the state of the data module
+    ".*treespec, LeafSpec.*",  # Lightning's use of torch's pytree
+    ".*when logging on epoch level in distributed setting.*",  # metrics are reduced over all processes already
+)
+
 
 def filter_warnings() -> None:
-    """Leaves out what Lightning says about itself and what does not apply here."""
+    """Hides these warnings, and what Lightning logs about itself."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*smaller than the logging interval.*",  # training figures are logged at the end of an epoch, however short
-        ".*The dirpath has changed from.*",  # a training continued in a new run folder keeps its checkpoints there
-        ".*Checkpoint directory .* exists and is not empty.*",  # a training continued in its run folder
-        ".*your dataloader is not resumable.*",  # it is, by the data module's state
-        ".*treespec, LeafSpec.*",  # Lightning, of torch's pytree
-        ".*when logging on epoch level in distributed setting.*",  # what is logged is of all processes already
-    ):
+    for message in MESSAGES:
         warnings.filterwarnings("ignore", message=message)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vaelab.models.traceable import Decoder
 from vaelab.models.vae import VAE
 from vaelab.runtime.errors import UserError
+from vaelab.runtime.workarounds.tracing import decompositions, operation_name
 
 # Operations on single numbers, under the names that they have in torch and in decoder.js.
 _UNARY = (
@@ -84,7 +85,7 @@ def translated(module: nn.Module, examples: tuple[Tensor, ...]) -> Graph:
         program = torch.export.export(module, examples, strict=False)
         table = torch.export.default_decompositions()
         elementary = [getattr(torch.ops.aten, name) for name in _TAKEN_APART if hasattr(torch.ops.aten, name)]
-        table.update(torch._decomp.get_decompositions(elementary))
+        table.update(decompositions(elementary))
         return _Translation(program.run_decompositions(table)).graph
 
 
@@ -131,7 +132,7 @@ class _Translation:
     def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, Any]) -> Any:
         """What a node comes to: a value, several, or none for an assertion."""
         target: Any = node.target
-        name = _name(target)
+        name = operation_name(target)
         if name.startswith("_assert"):
             return None
         args: Any = torch.fx.map_arg(node.args, values.__getitem__)
@@ -192,7 +193,7 @@ class _Translation:
         source = next(value for value in _flat([*args, *kwargs.values()]) if isinstance(value, _Value))
         places = torch.arange(math.prod(source.shape), dtype=torch.float64).view(source.shape)
         return _applied(
-            target, args, kwargs, {source: places}, lambda moved: self._gathered(_name(target), source, moved)
+            target, args, kwargs, {source: places}, lambda moved: self._gathered(operation_name(target), source, moved)
         )
 
     def _gathered(self, name: str, source: _Value, places: Tensor) -> _Value:
@@ -319,11 +320,6 @@ class _Translation:
         each = [-1, *[1] * (len(shape) - 2)]
         scaled = self._pointwise("mul", shape, x, _constant(factor.view(each)))
         return [self._pointwise("add", shape, scaled, _constant(shift.view(each)))]
-
-
-def _name(target: Any) -> str:
-    """An operation's name without where it is defined and which of its forms it is: ``aten.add.Tensor`` is ``add``."""
-    return str(target).split(".")[1] if isinstance(target, torch._ops.OpOverload) else str(target.__name__)
 
 
 def _flat(values: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from vaelab.visualization.plots.grids import (
     labelled_grid,
     manifold,
     reconstruction_grid,
+    to_bytes,
 )
 from vaelab.visualization.plots.latent_paths import manifold_latents, pca, straight_path
 from vaelab.visualization.plots.style import RGBImage
@@ -45,4 +46,5 @@ __all__ = [
     "save_png",
     "slices",
     "straight_path",
+    "to_bytes",
 ]

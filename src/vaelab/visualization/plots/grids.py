@@ -25,6 +25,11 @@ def at_most(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (max(1, round(height * shrink)), max(1, round(width * shrink))), mode="area")
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """Images as bytes: floats are clamped to [0, 1], scaled to 255 and rounded."""
+    return images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
 def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: int = 2) -> RGBImage:
     """Images side by side, row after row.
 
@@ -37,7 +42,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: 
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    pixels = images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    pixels = to_bytes(images).cpu()
     pixels = pixels[:, :3] if channels >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     tiles = pixels.permute(0, 2, 3, 1).numpy().repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale, width * scale

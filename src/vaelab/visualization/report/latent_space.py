@@ -18,7 +18,7 @@ from torch import Tensor
 from vaelab.models.distributions.latents import dimension_kls
 from vaelab.runs.trained_model import TrainedModel, evenly_spaced
 from vaelab.runtime.files import atomic_write
-from vaelab.visualization.plots import at_most, pca
+from vaelab.visualization.plots import at_most, pca, to_bytes
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -61,7 +61,7 @@ def gather(subject: TrainedModel, limit: int) -> Arrays:
             log_variances.append(logs)
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         for images, tiles in ((x, originals), (picture, pictures)):
-            tiles.append((at_most(images, _LARGEST_TILE).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+            tiles.append(to_bytes(at_most(images, _LARGEST_TILE)).cpu())
     codes = torch.cat(means)
     known = [values for values in kls if values is not None]
     columns = math.ceil(math.sqrt(len(codes) * tile[0] / tile[1]))

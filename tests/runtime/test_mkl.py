@@ -13,7 +13,7 @@ class Record(TorchFunctionMode):
             self.sizes.setdefault(getattr(function, "__name__", ""), args[0].numel())
         return function(*args, **(kwargs or {}))
 with Record():
-    from vaelab.training import train
+    from vaelab.commands.train import train
 print(*(Record.sizes.get(name) for name in ("exp", "log", "sqrt", "sigmoid", "expm1")))
 """
 

@@ -1,0 +1,34 @@
+"""How Lightning starts the further processes of a training.
+
+Lightning types the command line of the first process again, ``sys.argv``. In a sweep that is the whole sweep. It also
+does not notice with every backend that a process has ended. Both are functions of a module of Lightning, without a
+setting; they are replaced while the processes of one training run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def replaced_launcher(observe: Callable[..., None], command: Sequence[str] | None, directory: str) -> Iterator[None]:
+    """Replaces these functions inside.
+
+    Args:
+        observe: is given the processes that were started, as ``child_processes``.
+        command: that starts another process; ``None`` for Lightning's own.
+        directory: in which it starts.
+    """
+    from lightning.pytorch.strategies.launchers import subprocess_script
+
+    functions: dict[str, Any] = {"_launch_process_observer": observe}
+    if command is not None:
+        functions["_hydra_subprocess_cmd"] = lambda local_rank: (command, directory)
+    originals = {name: getattr(subprocess_script, name) for name in functions}
+    try:
+        for name, function in functions.items():
+            setattr(subprocess_script, name, function)
+        yield
+    finally:
+        for name, function in originals.items():
+            setattr(subprocess_script, name, function)
