@@ -192,8 +192,8 @@ def script(tmp_path: Path) -> Path:
             import logging, sys, time, warnings
             from hydra.core.hydra_config import HydraConfig
             from hydra.utils import instantiate
-            from vaelab.cli import entry_point
-            from vaelab.errors import UserError
+            from vaelab.commands.cli import entry_point
+            from vaelab.runtime.errors import UserError
 
             @entry_point("train")
             def main(cfg):

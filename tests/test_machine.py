@@ -19,9 +19,9 @@ from vaelab.runtime.validation import MatrixProducts
 FAULTS = """
 import sys; sys.path.insert(0, {src!r})
 import resource, torch
-from vaelab.machine import keep_freed_memory
-from vaelab.settings import check_evaluation, check_training
-from vaelab.validation import MatrixProducts
+from vaelab.runtime.hardware import keep_freed_memory
+from vaelab.commands.config_validation import check_evaluation, check_training
+from vaelab.runtime.validation import MatrixProducts
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20): torch.ones(20_000_000)

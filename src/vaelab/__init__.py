@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaelab.runtime import renamed
-from vaelab.runtime.version import __version__
+from vaelab.runtime.version import __version__ as __version__
 from vaelab.runtime.workarounds import torchvision
 
 if TYPE_CHECKING:

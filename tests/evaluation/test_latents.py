@@ -90,7 +90,7 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     subject = TrainedModel(vae, grey_module((1, 4, 4)))
     measured = measure(subject, None, 20)
-    assert set(measured.figures) == {
+    assert set(measured.metrics) == {
         "active_units",
         "mutual_information_lower_bound",
         "aggregate_kl_upper_bound",
@@ -105,7 +105,7 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     assert sum(measured.arrays["dimension_kls"]) == pytest.approx(kl, rel=1e-5)
     assert len(measured.arrays["dimension_kls"]) == 2
     assert set(measured.pictures) == {"dimensions"}
-    assert measured.figures["mutual_information_lower_bound"].value <= math.log(20) + 1e-6
+    assert measured.metrics["mutual_information_lower_bound"].value <= math.log(20) + 1e-6
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
     assert vae.training
 
@@ -120,7 +120,7 @@ def test_what_a_data_set_is_too_small_for() -> None:
         for name, images in module.splits.items()
     }
     module.source.factor_names = ("brightness",)  # type: ignore[attr-defined]
-    figures = measure(TrainedModel(vae, module), None, 20).figures
+    figures = measure(TrainedModel(vae, module), None, 20).metrics
     assert "mig" in figures
     assert not any(name.startswith("dci") for name in figures)
 
@@ -132,6 +132,6 @@ def test_what_says_nothing_is_zero_and_a_number() -> None:
     assert all(
         math.isfinite(value) for value in dci(torch.zeros(100, 2), factors, torch.zeros(100, 2), factors).values()
     )
-    one = measure(TrainedModel(tiny_vae(Bernoulli(), latent_dim=1), grey_module((1, 4, 4))), None, 20).figures
+    one = measure(TrainedModel(tiny_vae(Bernoulli(), latent_dim=1), grey_module((1, 4, 4))), None, 20).metrics
     assert "mig" not in one
     assert all(math.isfinite(figure.value) for figure in one.values())

@@ -24,20 +24,20 @@ def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae:
     for split in ("train", "test"):
         images = subject.images(split, limit).images
         exact = log_likelihood(linear_vae, images / 255)
-        figure = measured.figures[f"{split}/log_likelihood, k=3000"]
+        figure = measured.metrics[f"{split}/log_likelihood, k=3000"]
         assert figure.value == pytest.approx(float(exact.mean()), abs=0.02)
         assert figure.standard_error == pytest.approx(float(exact.std()) / math.sqrt(len(images)), rel=0.02)
         assert figure.unit == "nats"
-        rising = [measured.figures[f"{split}/log_likelihood, k={k}"].value for k in (1, 10, 100, 1000, 3000)]
+        rising = [measured.metrics[f"{split}/log_likelihood, k={k}"].value for k in (1, 10, 100, 1000, 3000)]
         assert rising == sorted(rising)
-        assert measured.figures[f"{split}/gap"].value == pytest.approx(rising[-1] - rising[0])
+        assert measured.metrics[f"{split}/gap"].value == pytest.approx(rising[-1] - rising[0])
         assert f"{len(images):,}" in figure.note
     assert set(measured.pictures) == {"likelihood"}
 
 
 def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae: VAE) -> None:
     subject = TrainedModel(linear_vae, grey_module((1, 3, 2)))
-    figures = measure(subject, 500, ["test"], None).figures
+    figures = measure(subject, 500, ["test"], None).metrics
     x = subject.images("test").images / 255
     single = torch.stack([log_weights(linear_vae, x, 1)[0] for _ in range(500)])
     expected = float(single.var(0).mean().sqrt())
@@ -45,7 +45,7 @@ def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae
 
 
 def test_one_image_has_no_standard_error(linear_vae: VAE) -> None:
-    figures = measure(TrainedModel(linear_vae, grey_module((1, 3, 2), tested=1)), 10, ["test"], None).figures
+    figures = measure(TrainedModel(linear_vae, grey_module((1, 3, 2), tested=1)), 10, ["test"], None).metrics
     assert all(figure.standard_error is None and math.isfinite(figure.value) for figure in figures.values())
 
 
@@ -56,7 +56,7 @@ def test_a_mere_loss_is_not_called_a_likelihood() -> None:
 
 def test_bits_per_dim_are_of_the_largest_k() -> None:
     vae = tiny_vae(DiscretizedLogistic())
-    figures = measure(TrainedModel(vae, grey_module((1, 4, 4))), 20, ["val"], None).figures
+    figures = measure(TrainedModel(vae, grey_module((1, 4, 4))), 20, ["val"], None).metrics
     expected = -figures["val/log_likelihood, k=20"].value / (16 * math.log(2))
     assert figures["val/bits_per_dim"].value == pytest.approx(expected)
     assert figures["val/bits_per_dim"].standard_error > 0  # type: ignore[operator]

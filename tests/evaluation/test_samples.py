@@ -97,15 +97,15 @@ def test_features_of_bytes_are_those_of_floats() -> None:
 def test_samples_are_measured(tmp_path: Path) -> None:
     subject = TrainedModel(tiny_vae(Bernoulli(), (1, 8, 8)).eval(), grey_module((1, 8, 8), binarize="threshold"))
     measured = measure(subject, 40, 5, tmp_path)
-    figures = measured.figures
+    figures = measured.metrics
     assert figures["frechet_distance"].value > figures["frechet_distance_of_training_images"].value
     assert 0 <= figures["class_distance"].value <= 1
     assert sum(measured.arrays["class_shares"]) == pytest.approx(1)
     assert set(measured.pictures) == {"nearest_neighbours"}
     torch.manual_seed(0)
-    again = measure(subject, 40, 5, tmp_path).figures
+    again = measure(subject, 40, 5, tmp_path).metrics
     torch.manual_seed(0)
-    assert measure(subject, 40, 5, tmp_path).figures == again
+    assert measure(subject, 40, 5, tmp_path).metrics == again
 
 
 def test_the_nearest_is_found_among_bytes() -> None:
@@ -148,7 +148,7 @@ def test_without_classes_there_is_no_classifier() -> None:
 def test_reconstructions_are_measured() -> None:
     vae = tiny_vae(Bernoulli(), (1, 12, 12)).eval()
     subject = TrainedModel(vae, grey_module((1, 12, 12)))
-    figures = reconstructions.measure(subject, None).figures
+    figures = reconstructions.measure(subject, None).metrics
     x = subject.images("test").images / 255
     with torch.no_grad():
         errors = (vae.reconstruct(x) - x).square().flatten(1).mean(1)
@@ -157,4 +157,4 @@ def test_reconstructions_are_measured() -> None:
     with torch.no_grad():
         assert figures["ssim"].value == pytest.approx(float(structural_similarity(vae.reconstruct(x), x).mean()))
     small = TrainedModel(tiny_vae(Bernoulli()).eval(), grey_module((1, 4, 4)))
-    assert set(reconstructions.measure(small, None).figures) == {"mse", "psnr"}
+    assert set(reconstructions.measure(small, None).metrics) == {"mse", "psnr"}

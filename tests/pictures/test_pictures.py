@@ -32,8 +32,8 @@ def test_every_picture_of_any_data_and_model(shape: tuple[int, int, int], latent
         gallery.traversal(model, steps=3, frames=3),
         gallery.class_samples(model, 2),
     ):
-        assert drawn.picture.dtype == np.uint8
-        assert drawn.picture.shape[2] == 3
+        assert drawn.image.dtype == np.uint8
+        assert drawn.image.shape[2] == 3
 
 
 def test_images_without_classes_are_drawn_as_far_as_they_can_be() -> None:
@@ -43,7 +43,7 @@ def test_images_without_classes_are_drawn_as_far_as_they_can_be() -> None:
         gallery.latents(model),
         gallery.interpolation(model, [8, 6]),
     ):
-        assert drawn.picture.size
+        assert drawn.image.size
     with pytest.raises(NotApplicable, match="neither images of the classes"):
         gallery.arithmetic(model)
 
@@ -94,7 +94,7 @@ def test_a_posterior_without_a_variance_is_drawn_by_its_means() -> None:
 
     model.vae.encode = lambda x, y=None: Point(x.flatten(1)[:, :2])  # type: ignore[method-assign]
     assert model.codes_of_test[1] is None
-    assert gallery.latents(model).picture.size
+    assert gallery.latents(model).image.size
 
 
 def test_arithmetic_moves_along_a_difference_of_means(monkeypatch: pytest.MonkeyPatch) -> None:

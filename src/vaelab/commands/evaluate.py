@@ -108,27 +108,27 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     tested = trainer.test(VAEModule(vae, saved.objective), datamodule, verbose=False)[0]
     folder.mkdir(parents=True, exist_ok=True)
     vae.to(trainer.strategy.root_device).float().eval()
-    subject = TrainedModel.of(saved, datamodule)
-    of = f"{subject.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
-    figures = {name: Metric(float(value), term_unit(name, subject.unit), None, of) for name, value in tested.items()}
-    protocol = _protocol(cfg, path, config, subject)
+    model = TrainedModel.of(saved, datamodule)
+    of = f"{model.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
+    metrics = {name: Metric(float(value), term_unit(name, model.unit), None, of) for name, value in tested.items()}
+    protocol = _protocol(cfg, path, config, model)
     evaluation: dict[str, Any] = {"protocol": protocol, "metrics": {}, "arrays": {}, "remarks": []}
     remarks: list[str] = []
 
     def keep(left: list[str]) -> None:  # what is measured is not lost when the next one fails
-        evaluation["metrics"] = {key: figure.as_json() for key, figure in figures.items()}
+        evaluation["metrics"] = {key: metric.as_json() for key, metric in metrics.items()}
         evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
         files.write_json(evaluation, folder / "evaluation.json")
 
-    measures = _measures(cfg, subject, folder)
+    measures = _measures(cfg, model, folder)
     try:
         for number, name in enumerate(wanted, 1):
-            measured = _measured(cfg, subject, f"{number} of {len(wanted)}: {name}", name, measures[name])
-            for key, picture in measured.pictures.items():
+            measurement = _measured(cfg, model, f"{number} of {len(wanted)}: {name}", name, measures[name])
+            for key, picture in measurement.pictures.items():
                 save_png(picture, folder / f"{key}.png")
-            figures |= {f"{name}/{key}": figure for key, figure in measured.figures.items()}
-            evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measured.arrays.items()}
-            remarks += measured.remarks
+            metrics |= {f"{name}/{key}": metric for key, metric in measurement.metrics.items()}
+            evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measurement.arrays.items()}
+            remarks += measurement.remarks
             if left := wanted[number:]:
                 keep(left)
     except BaseException:
@@ -136,36 +136,36 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
             console.print_line(f"what was measured until then: {console.short_path(folder / 'evaluation.json')}")
         raise
     keep([])
-    print_measurements(console.short_path(path), figures, remarks, subject.unit)
+    print_measurements(console.short_path(path), metrics, remarks, model.unit)
     if cfg.report:
-        _report(subject, trainer, folder)
+        _report(model, trainer, folder)
     console.print_line(f"written to {console.short_path(folder)}")
     return evaluation
 
 
-def _report(subject: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
+def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
     """The page of an evaluation, and what it shows."""
     from vaelab.visualization import report
     from vaelab.visualization.report import latent_space
 
     with best_effort("about.json"):
         provenance.write(
-            RunFolder(folder).about_file, f"1 {hardware.device_name(subject.device)}", trainer.precision, subject.splits
+            RunFolder(folder).about_file, f"1 {hardware.device_name(model.device)}", trainer.precision, model.splits
         )
-    with best_effort("latents.npz"), evaluation_seed(subject.device):
-        latent_space.keep(subject, folder / "latents.npz")
+    with best_effort("latents.npz"), evaluation_seed(model.device):
+        latent_space.keep(model, folder / "latents.npz")
     with best_effort(report.NAME):
         console.print_line(f"report: {console.short_path(report.write(folder))}")
 
 
 def _measured(
-    cfg: DictConfig, subject: TrainedModel, title: str, name: str, measure: Callable[[], Measurement]
+    cfg: DictConfig, model: TrainedModel, title: str, name: str, measure: Callable[[], Measurement]
 ) -> Measurement:
     """What a measure comes to; of one that does not apply, a remark, unless it was asked for by its name."""
     if not get_console().is_terminal:  # which has a progress bar
         console.print_line(title)
     try:
-        with evaluation_seed(subject.device):
+        with evaluation_seed(model.device):
             torch.manual_seed(cfg.seed)
             return measure()
     except NotApplicable as reason:
@@ -174,9 +174,9 @@ def _measured(
         return Measurement({}, remarks=[f"no {name}: {reason}"])
 
 
-def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: TrainedModel) -> dict[str, Any]:
+def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], model: TrainedModel) -> dict[str, Any]:
     """What was evaluated, on which images: what a figure has to be quoted with."""
-    datamodule = subject.datamodule
+    datamodule = model.datamodule
     named = {"run": path} if cfg.against_run is None else {"run": path, "against_run": checkpoint.find(cfg.against_run)}
     runs = [f"{key}={literal(where.resolve())}" for key, where in named.items()]  # latest is another one soon
     others = [word for word in provenance.task_overrides() if word.partition("=")[0] not in named]
@@ -186,43 +186,43 @@ def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], subject: Trai
         "choices": config.get("choices", {}),
         "latent_dim": config.get("latent_dim"),
         "likelihood": config["module"]["vae"]["likelihood"],
-        "conditional": subject.vae.classes is not None,
-        "image_shape": list(subject.vae.image_shape),
+        "conditional": model.vae.classes is not None,
+        "image_shape": list(model.vae.image_shape),
         "data": datamodule.source.name,
         "binarize": datamodule.binarization,
         "validation": datamodule.validation,
         "seed": cfg.seed,
-        "unit": subject.unit,
-        "comparable": comparability.shared_settings(config, subject.is_normalized),
+        "unit": model.unit,
+        "comparable": comparability.shared_settings(config, model.is_normalized),
     }
 
 
-def _measures(cfg: DictConfig, subject: TrainedModel, folder: Path) -> dict[str, Callable[[], Measurement]]:
+def _measures(cfg: DictConfig, model: TrainedModel, folder: Path) -> dict[str, Callable[[], Measurement]]:
     splits = listed(cfg.likelihood.splits)
     cache_dir = None if cfg.samples.cache_dir is None else Path(cfg.samples.cache_dir).expanduser()
-    against, options = _against(cfg, subject), cfg.scores
+    against, options = _against(cfg, model), cfg.scores
     return {
-        "likelihood": partial(likelihood.measure, subject, cfg.likelihood.samples, splits, cfg.likelihood.limit),
-        "latents": partial(latent_space.measure, subject, cfg.latents.limit, cfg.latents.pairs),
-        "reconstructions": partial(reconstructions.measure, subject, cfg.reconstructions.limit),
-        "samples": partial(sample_quality.measure, subject, cfg.samples.count, cfg.samples.shown, cache_dir),
+        "likelihood": partial(likelihood.measure, model, cfg.likelihood.samples, splits, cfg.likelihood.limit),
+        "latents": partial(latent_space.measure, model, cfg.latents.limit, cfg.latents.pairs),
+        "reconstructions": partial(reconstructions.measure, model, cfg.reconstructions.limit),
+        "samples": partial(sample_quality.measure, model, cfg.samples.count, cfg.samples.shown, cache_dir),
         "scores": partial(
-            out_of_distribution.measure, subject, options.samples, options.limit, options.extremes, folder, against
+            out_of_distribution.measure, model, options.samples, options.limit, options.extremes, folder, against
         ),
     }
 
 
-def _against(cfg: DictConfig, subject: TrainedModel) -> Against | None:
+def _against(cfg: DictConfig, model: TrainedModel) -> Against | None:
     """The data set to tell from the model's own, with the model of the run that was trained on it, if one was named."""
     if cfg.against_run is not None:
         other = TrainedModel.load(cfg.against_run)
-        other.vae.to(subject.device)
+        other.vae.to(model.device)
     elif cfg.against is not None:
         options = OmegaConf.to_container(cfg.against, resolve=True)
         assert isinstance(options, dict)
-        own = {"binarize": subject.datamodule.binarization, "validation": "test"}
-        other = TrainedModel(subject.vae, instantiate({**options, **own}, _convert_="all"))
+        own = {"binarize": model.datamodule.binarization, "validation": "test"}
+        other = TrainedModel(model.vae, instantiate({**options, **own}, _convert_="all"))
     else:
         return None
-    out_of_distribution.check_comparable(subject, other)
+    out_of_distribution.check_comparable(model, other)
     return Against(other, cfg.against_run is not None)

@@ -57,8 +57,8 @@ def export_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
     path = checkpoint.find(cfg.run)
     files: list[Path] = []
     with evaluation_seed(torch.device("cpu")), torch.no_grad():
-        subject = TrainedModel.load(path)
-        vae = subject.vae
+        model = TrainedModel.load(path)
+        vae = model.vae
         for name in wanted:
             if name in ("onnx", "torch_export"):
                 files += [_traced(vae, part, name, folder, cfg.tolerance) for part in (Encoder, Decoder)]
@@ -66,7 +66,7 @@ def export_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
                 target = folder / "hub" if name == "hub" else folder
                 files += _weights(path, vae, target, cfg.tolerance)
             if name == "hub":
-                files.append(write_card(subject, path, folder / "hub", cfg.license))
+                files.append(write_card(model, path, folder / "hub", cfg.license))
                 console.print_line(f"hub: {console.short_path(folder / 'hub')}")
     return files
 
@@ -118,7 +118,7 @@ def example(vae: VAE, part: type[Encoder | Decoder], count: int) -> dict[str, Te
     """Inputs of the encoder, which are samples, or of the decoder, which are latents from the prior, by name."""
     labels = vae.classes_in_turn(count)
     torch.manual_seed(count)
-    z = vae.draw(count)
+    z = vae.sample_latents(count)
     values = {"latents": z} if part is Decoder else {"images": vae.decode(z, labels).mean}
     return values if labels is None else {**values, "labels": labels}
 

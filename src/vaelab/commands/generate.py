@@ -26,21 +26,21 @@ _LONGEST_NAME = 24  # that fits beside a picture
 _MARKEDLY = 0.2
 
 
-def _choose(cfg: DictConfig, subject: TrainedModel) -> NamedImages | None:
+def _choose(cfg: DictConfig, model: TrainedModel) -> NamedImages | None:
     """The test images and the files that were named, if any were."""
     numbers, files, labels = listed(cfg.images), listed(cfg.files), listed(cfg.labels)
-    parts = [subject.numbered(numbers)] if numbers else []
+    parts = [model.numbered(numbers)] if numbers else []
     if files or labels:
-        parts.append(_from_files(files, _labels(labels, len(files), subject), cfg.invert, subject))
+        parts.append(_from_files(files, _labels(labels, len(files), model), cfg.invert, model))
     if not parts:
         return None
     images, of = zip(*((part.images.images, part.images.labels) for part in parts), strict=True)
     return NamedImages(Images(torch.cat(images), torch.cat(of)), [name for part in parts for name in part.names])
 
 
-def _labels(labels: list[Any], count: int, subject: TrainedModel) -> Tensor:
+def _labels(labels: list[Any], count: int, model: TrainedModel) -> Tensor:
     """The classes that were typed for files, by number or name."""
-    if subject.vae.classes is None:
+    if model.vae.classes is None:
         if labels:
             raise UserError(f"labels={labels}: this model is told no class")
         return torch.zeros(count, dtype=torch.int64)
@@ -53,27 +53,27 @@ def _labels(labels: list[Any], count: int, subject: TrainedModel) -> Tensor:
     for label in labels:
         number = label
         if not isinstance(label, int):
-            number = subject.classes.index(label) if label in subject.classes else -1
-        if not 0 <= number < subject.vae.classes:
-            raise UserError(f"labels={label}: no such class; choose from 0 to {subject.vae.classes - 1}, or by name")
+            number = model.classes.index(label) if label in model.classes else -1
+        if not 0 <= number < model.vae.classes:
+            raise UserError(f"labels={label}: no such class; choose from 0 to {model.vae.classes - 1}, or by name")
         numbers.append(number)
     return torch.tensor(numbers, dtype=torch.int64)
 
 
-def _from_files(files: list[Any], labels: Tensor, invert: bool, subject: TrainedModel) -> NamedImages:
+def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedModel) -> NamedImages:
     """Images of any size and kind, made such as the model knows; what was done to each is said."""
-    channels = subject.vae.image_shape[0]
+    channels = model.vae.image_shape[0]
     if channels not in (1, 3):
         raise UserError(f"files=...: the model's images have {channels} channels, and those of files one or three")
-    usual = float(subject.decode(subject.vae.draw(64), subject.vae.classes_in_turn(64)).mean())
+    usual = float(model.decode(model.vae.sample_latents(64), model.vae.classes_in_turn(64)).mean())
     images, names = [], []
     for file in files:
         path = Path(str(file)).expanduser()
-        array, done = read_image(path, subject.vae.image_shape)
+        array, done = read_image(path, model.vae.image_shape)
         if invert:
             array, done = 255 - array, [*done, "inverted"]
         mean = array.mean() / 255
-        if subject.datamodule.is_binary:
+        if model.datamodule.is_binary:
             array, done = np.where(array > 127, np.uint8(255), np.uint8(0)), [*done, "cut at one half"]
         console.print_line(f"{escape(str(file))}: {', '.join(done) or 'as it is'}")
         if abs(mean - usual) - abs(1 - mean - usual) > _MARKEDLY:
@@ -93,7 +93,7 @@ def _keep(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
     """The files of one picture."""
     path, files = Path(cfg.run_dir) / name, []
     if cfg.format in ("png", "both"):
-        files.append(save_png(drawn.picture, path.with_suffix(".png")))
+        files.append(save_png(drawn.image, path.with_suffix(".png")))
         if drawn.frames:
             files.append(save_gif(drawn.frames, path.with_suffix(".gif"), cfg.frame_ms, cfg.frame_ms))
     if cfg.format in ("npz", "both"):
@@ -125,13 +125,13 @@ def generate_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
     """What :func:`generate` does with settings that are checked already, of which these pictures are wanted."""
     files = []
     with evaluation_seed(torch.device("cpu")):
-        subject = TrainedModel.load(cfg.run, cfg.data_dir, cfg.limit)
-        subject.chosen = _choose(cfg, subject)
+        model = TrainedModel.load(cfg.run, cfg.data_dir, cfg.limit)
+        model.chosen = _choose(cfg, model)
         for name in wanted:
             torch.manual_seed(cfg.seed)
             options = OmegaConf.to_container(cfg.pictures[name], resolve=True)
             try:
-                drawn = instantiate(options, _convert_="all")(subject)
+                drawn = instantiate(options, _convert_="all")(model)
             except NotApplicable as reason:
                 if cfg.what != "all":
                     raise UserError(f"what={name}: {reason}") from reason

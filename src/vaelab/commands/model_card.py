@@ -32,27 +32,27 @@ _OF_THE_MACHINE = ("run_dir", "hydra", "logger", "callbacks", "ckpt_path", "acce
 _PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior")
 
 
-def write_card(subject: TrainedModel, path: Path, folder: Path, license_id: str | None) -> Path:
+def write_card(model: TrainedModel, path: Path, folder: Path, license_id: str | None) -> Path:
     """Writes ``README.md`` and ``pictures/`` for a model hub.
 
     Args:
-        subject: the model.
+        model: the model.
         path: its checkpoint.
         folder: that has its weights.
         license_id: the licence's identifier; ``None`` where none has been given.
     """
     config = json.loads((folder / "config.json").read_text())["config"]
-    figures = _tested(subject, path)
+    metrics = _tested(model, path)
     if license_id is None:
         console.print_line("[dim]the model card names no licence: license=mit, or another[/dim]")
     sections = [
         _header(license_id),
-        f"# {_title(subject, config)}",
-        _what(subject, config),
-        _pictures(subject, figures, folder),
-        _figures(subject, figures),
-        _use(subject),
-        _training(subject, config),
+        f"# {_title(model, config)}",
+        _what(model, config),
+        _pictures(model, metrics, folder),
+        _figures(model, metrics),
+        _use(model),
+        _training(model, config),
     ]
     if license_id is None:
         sections.append("## Licence\n\nNone has been given: whoever publishes these weights has to.")
@@ -75,18 +75,18 @@ def _header(license_id: str | None) -> str:
     return "\n".join(lines)
 
 
-def _title(subject: TrainedModel, config: dict[str, Any]) -> str:
-    kind = "A conditional variational autoencoder" if subject.vae.classes else "A variational autoencoder"
-    return f"{kind} of {_data(subject, config)}"
+def _title(model: TrainedModel, config: dict[str, Any]) -> str:
+    kind = "A conditional variational autoencoder" if model.vae.classes else "A variational autoencoder"
+    return f"{kind} of {_data(model, config)}"
 
 
-def _data(subject: TrainedModel, config: dict[str, Any]) -> str:
+def _data(model: TrainedModel, config: dict[str, Any]) -> str:
     name = config.get("choices", {}).get("data")
-    return "a folder of images" if name in (None, "image_folder") else str(subject.datamodule.source.name)
+    return "a folder of images" if name in (None, "image_folder") else str(model.datamodule.source.name)
 
 
-def _what(subject: TrainedModel, config: dict[str, Any]) -> str:
-    vae, data = subject.vae, config["data"]
+def _what(model: TrainedModel, config: dict[str, Any]) -> str:
+    vae, data = model.vae, config["data"]
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
     parts = {**{name: config["module"]["vae"][name] for name in _PARTS}, "objective": config["module"]["objective"]}
@@ -98,7 +98,7 @@ def _what(subject: TrainedModel, config: dict[str, Any]) -> str:
         protocol = f"validated on {part} of the training images; nothing was chosen on the test images"
     rows = [
         ("images", f"{channels} x {height} x {width} (channels, height, width), floats from 0 to 1"),
-        ("binarised", "yes, " + data["binarize"] if subject.datamodule.is_binary else "no, grey values"),
+        ("binarised", "yes, " + data["binarize"] if model.datamodule.is_binary else "no, grey values"),
         ("latent dimensions", str(vae.latent_dim)),
         ("parameters", f"{count:,}"),
         *((name, f"`{part['_target_']}`") for name, part in parts.items()),
@@ -108,54 +108,52 @@ def _what(subject: TrainedModel, config: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
 
-def _tested(subject: TrainedModel, path: Path) -> dict[str, Any]:
+def _tested(model: TrainedModel, path: Path) -> dict[str, Any]:
     """The run's final figures, if they are those of this checkpoint, and not of its other one."""
-    figures = {} if subject.run is None else subject.run.metrics
-    tested = "best" if "best" in figures.get("tested", "") else "last"
-    return figures if path.stem == tested else {}
+    metrics = {} if model.run is None else model.run.metrics
+    tested = "best" if "best" in metrics.get("tested", "") else "last"
+    return metrics if path.stem == tested else {}
 
 
-def _pictures(subject: TrainedModel, figures: dict[str, Any], folder: Path) -> str:
+def _pictures(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
     """Copies the run's pictures, if its figures are this model's, too; where there are none, samples are drawn."""
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    there = subject.run.images if subject.run is not None and figures else None
+    there = model.run.images if model.run is not None and metrics else None
     lines = []
     for name, caption in _PICTURES.items():
         if there is not None and (there / f"{name}.png").is_file():
             shutil.copyfile(there / f"{name}.png", target / f"{name}.png")
         elif name == "samples":
-            save_png(samples(subject).picture, target / "samples.png")
+            save_png(samples(model).image, target / "samples.png")
         else:
             continue
         lines.append(f"![{caption}](pictures/{name}.png)")
     return "\n\n".join(lines)
 
 
-def _figures(subject: TrainedModel, figures: dict[str, Any]) -> str:
+def _figures(model: TrainedModel, metrics: dict[str, Any]) -> str:
     """The test figures of the run, with their units."""
     rows = []
     for term, meaning in _TERMS.items():
-        value = figures.get(f"test/{term}")
+        value = metrics.get(f"test/{term}")
         if isinstance(value, int | float):
-            unit = term_unit(f"test/{term}", subject.unit)
+            unit = term_unit(f"test/{term}", model.unit)
             rows.append(f"| {meaning} | {value:,.3f} | {unit} |")
     if not rows:
         return "## Figures\n\nNone came with this checkpoint."
-    of = f"of {figures['tested']}, " if "tested" in figures else ""
+    of = f"of {metrics['tested']}, " if "tested" in metrics else ""
     note = "terms summed over pixels and latent dimensions, averaged over the test images"
     lines = ["## Figures", "", f"On the test images, {of}{note}.", "", "| | | |", "|---|---:|---|", *rows]
-    if not subject.is_normalized:
+    if not model.is_normalized:
         lines += ["", "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."]
     return "\n".join(lines)
 
 
-def _use(subject: TrainedModel) -> str:
-    labels = ", labels" if subject.vae.classes else ""
-    given = (
-        f"labels = [i % {subject.vae.classes} for i in range(16)]  # of the samples\n" if subject.vae.classes else ""
-    )
-    shape = ", ".join(map(str, subject.vae.image_shape))
+def _use(model: TrainedModel) -> str:
+    labels = ", labels" if model.vae.classes else ""
+    given = f"labels = [i % {model.vae.classes} for i in range(16)]  # of the samples\n" if model.vae.classes else ""
+    shape = ", ".join(map(str, model.vae.image_shape))
     return f"""## Use
 
 ```python
@@ -175,9 +173,9 @@ def _names_a_folder(text: str) -> bool:
     return "/" in text or "\\" in text or text.partition("=")[0].endswith(DATA_PATHS)
 
 
-def _training(subject: TrainedModel, config: dict[str, Any]) -> str:
+def _training(model: TrainedModel, config: dict[str, Any]) -> str:
     """The command by which it was trained, less what is about that machine."""
-    typed = [] if subject.run is None else subject.run.config.get("overrides", [])
+    typed = [] if model.run is None else model.run.config.get("overrides", [])
     choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
     if not typed and choices:
         typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]

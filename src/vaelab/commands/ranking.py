@@ -21,8 +21,8 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     """A row for each evaluation: those of one kind together, of which figures can be compared, the best first."""
     rows = []
     for name, evaluation in evaluations.items():
-        protocol, figures = evaluation["protocol"], evaluation["metrics"]
-        values = {key: figure["value"] for key, figure in figures.items()}
+        protocol, metrics = evaluation["protocol"], evaluation["metrics"]
+        values = {key: metric["value"] for key, metric in metrics.items()}
         best = [key for key in values if key.startswith(f"likelihood/test/{_BEST}")]
         loss = protocol["choices"].get("loss", "")
         row = {
@@ -33,7 +33,7 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
         }
         if best:
             key = best[-1]
-            row |= {key.removeprefix("likelihood/"): values[key], "standard error": figures[key]["standard_error"]}
+            row |= {key.removeprefix("likelihood/"): values[key], "standard error": metrics[key]["standard_error"]}
         row |= {
             key: values[key]
             for key in values

@@ -30,7 +30,7 @@ def write_results(folder: Path) -> None:
     are_alike = len({job.kind for job in jobs if job.metrics}) <= 1
     write_text(_markdown(rows, folder, are_alike), folder / "results.md")
     _print(rows, are_alike)
-    pictures = _draw(jobs, names, folder)
+    pictures = _plot_charts(jobs, names, folder)
     written = ["results.csv", "results.md", *pictures]
     if not any(job.report is False for job in jobs):
         from vaelab.runtime.console import best_effort  # with torch
@@ -110,7 +110,7 @@ def _print(rows: Sequence[dict[str, Any]], are_alike: bool) -> None:
     console.print_line(f"[dim]{caption(are_alike)}[/dim]")
 
 
-def _draw(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
+def _plot_charts(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> list[str]:
     """Writes the pictures that fit what was swept; their names."""
     from vaelab.visualization import plots  # with matplotlib, which takes a second
 

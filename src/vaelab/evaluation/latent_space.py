@@ -85,45 +85,45 @@ def nearest_neighbour_accuracy(
     return float(neighbours.score(test.double().numpy(), test_labels.numpy()))
 
 
-def measure(subject: TrainedModel, limit: int | None, pairs: int) -> Measurement:
+def measure(model: TrainedModel, limit: int | None, pairs: int) -> Measurement:
     """Active units, the parts of the KL divergence, and how well classes and factors can be read from the codes.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         limit: how many training and how many test images, evenly spaced; ``None`` for all of them.
         pairs: how many test images are compared with each other for the aggregate posterior.
 
     Raises:
         NotMeasured: there is a single test image, over which nothing varies.
     """
-    train, test = subject.images("train", limit), subject.images("test", limit)
+    train, test = model.images("train", limit), model.images("test", limit)
     if len(test.images) < 2:
-        raise NotApplicable(f"{subject.datamodule.source.name} has a single test image, over which nothing varies")
+        raise NotApplicable(f"{model.datamodule.source.name} has a single test image, over which nothing varies")
     means, parts = [], []
     with torch.no_grad():
-        p_z = subject.vae.p_z()
-        for x, y in subject.batches(test):
-            q_z = subject.vae.encode(x, y)
+        p_z = model.vae.p_z()
+        for x, y in model.batches(test):
+            q_z = model.vae.encode(x, y)
             means.append(q_z.centre.float().cpu())
             parts.append(dimension_kls(q_z, p_z))
     codes, kls = torch.cat(means), [part for part in parts if part is not None]
-    of = subject.protocol("test", len(codes))
+    of = model.protocol("test", len(codes))
     active = active_units(codes)
     note = f"variance of the codes > {ACTIVE_VARIANCE}; {of}"
-    figures = {"active_units": Metric(int(active.sum()), f"of {len(active)}", note=note)}
-    measured = Measurement(figures, arrays={"mean_variances": codes.var(0).tolist()})
+    metrics = {"active_units": Metric(int(active.sum()), f"of {len(active)}", note=note)}
+    measurement = Measurement(metrics, arrays={"mean_variances": codes.var(0).tolist()})
     if not kls:
-        prior, posterior = (type(part).__name__ for part in (subject.vae.prior, subject.vae.posterior))
-        measured.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
+        prior, posterior = (type(part).__name__ for part in (model.vae.prior, model.vae.posterior))
+        measurement.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
     else:
         each = torch.cat(kls).mean(0).cpu()
-        measured.arrays["dimension_kls"] = each.tolist()
-        measured.pictures["dimensions"] = dimension_bars(each, active)
-    q_z = subject.posterior(subject.images("test", pairs))
+        measurement.arrays["dimension_kls"] = each.tolist()
+        measurement.pictures["dimensions"] = dimension_bars(each, active)
+    q_z = model.posterior(model.images("test", pairs))
     information, divergence = aggregate(q_z, p_z, "comparing posteriors")
     count = len(information)
-    of = f"± as if its terms were independent; {subject.protocol('test', count)}"
-    figures |= {
+    of = f"± as if its terms were independent; {model.protocol('test', count)}"
+    metrics |= {
         "mutual_information_lower_bound": mean_over_images(
             information, "nats", f"InfoNCE, at most log {count} = {math.log(count):.2f}; {of}"
         ),
@@ -131,56 +131,56 @@ def measure(subject: TrainedModel, limit: int | None, pairs: int) -> Measurement
             divergence, "nats", f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}"
         ),
     }
-    if not subject.has_variance:
-        measured.remarks.append(
+    if not model.has_variance:
+        measurement.remarks.append(
             "the training knew no variance of the posterior: KL divergences and mutual information are of one that is "
             "as the weights began"
         )
     if float(information.mean()) > 0.9 * math.log(count):
-        measured.remarks.append(
+        measurement.remarks.append(
             f"the mutual information is more than {count} images can show (log {count} nats), and the aggregate "
             "posterior's KL less than its bound: latents.pairs=..."
         )
-    if subject.vae.classes is not None:
-        measured.remarks.append("no class is read from the codes of a model that is told it")
-    elif len(subject.datamodule.source.classes) > 1:
-        figures |= _readable(subject, train, test, codes)
+    if model.vae.classes is not None:
+        measurement.remarks.append("no class is read from the codes of a model that is told it")
+    elif len(model.datamodule.source.classes) > 1:
+        metrics |= _readable(model, train, test, codes)
     if test.factors is not None:
-        names = subject.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
-        figures |= _disentangled(subject, train, test, codes, names)
-    return measured
+        names = model.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
+        metrics |= _disentangled(model, train, test, codes, names)
+    return measurement
 
 
-def _readable(subject: TrainedModel, train: Images, test: Images, codes: Tensor) -> dict[str, Metric]:
+def _readable(model: TrainedModel, train: Images, test: Images, codes: Tensor) -> dict[str, Metric]:
     """How well classes can be read from codes."""
-    train_codes = subject.codes(train)
+    train_codes = model.codes(train)
     of = f"of {len(codes):,} test images, from the codes of {len(train_codes):,} training images"
-    figures = {}
+    metrics = {}
     for name, accuracy, how in (
         ("linear_probe", linear_probe, "logistic regression"),
         ("nearest_neighbours", nearest_neighbour_accuracy, f"{_NEIGHBOURS} nearest, Euclidean"),
     ):
         value = accuracy(train_codes, train.labels, codes, test.labels)
-        figures[f"{name}_accuracy"] = Metric(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{how}, {of}")
-    return figures
+        metrics[f"{name}_accuracy"] = Metric(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{how}, {of}")
+    return metrics
 
 
 def _disentangled(
-    subject: TrainedModel, train: Images, test: Images, codes: Tensor, names: Sequence[str]
+    model: TrainedModel, train: Images, test: Images, codes: Tensor, names: Sequence[str]
 ) -> dict[str, Metric]:
     """How far single dimensions follow single factors."""
     assert train.factors is not None
     assert test.factors is not None
     of = f"of {len(codes):,} test images; factors {', '.join(names)}"
-    figures = {}
+    metrics = {}
     if codes.shape[1] > 1:
         known = test.factors
-        if subject.vae.classes is None:
+        if model.vae.classes is None:
             known, names = torch.cat([test.labels[:, None].float(), known], 1), ("class", *names)
         gaps = mutual_information_gap(codes, known)
         each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(names, gaps.tolist(), strict=True))
-        figures["mig"] = Metric(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
+        metrics["mig"] = Metric(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
         several = train.factors.shape[1] > 1
-        for name, value in dci(subject.codes(train), train.factors, codes, test.factors).items() if several else ():
-            figures[f"dci_{name}"] = Metric(value, "", None, f"DCI by lasso, {of}")
-    return figures
+        for name, value in dci(model.codes(train), train.factors, codes, test.factors).items() if several else ():
+            metrics[f"dci_{name}"] = Metric(value, "", None, f"DCI by lasso, {of}")
+    return metrics

@@ -60,11 +60,11 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
     return Bounds(*(torch.cat(of_all) for of_all in zip(*found, strict=True)))
 
 
-def measure(subject: TrainedModel, samples: int, splits: Sequence[str], limit: int | None) -> Measurement:
+def measure(model: TrainedModel, samples: int, splits: Sequence[str], limit: int | None) -> Measurement:
     """The log-likelihood of splits, with its standard error over images and what it was with fewer samples.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         samples: the largest k.
         splits: of ``train``, ``val`` and ``test``.
         limit: how many images of each, evenly spaced; ``None`` for all of them.
@@ -72,32 +72,32 @@ def measure(subject: TrainedModel, samples: int, splits: Sequence[str], limit: i
     Raises:
         NotMeasured: the loss is no likelihood of these images.
     """
-    if not subject.is_normalized:
+    if not model.is_normalized:
         raise NotApplicable(
             "this loss is no likelihood of these images: train with data.binarize=dynamic, or loss=discretized_logistic"
         )
     ks = [*(k for k in _STEPS if k < samples), samples]
-    figures: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     curves = {}
     for split in splits:
-        images, labels = subject.images(split, limit)[:2]
-        values, sizes, variances = bounds(subject.vae, images, labels, ks, f"log-likelihood of {split} images")
-        of = f"{subject.protocol(split, len(images))}{subject.given}"
+        images, labels = model.images(split, limit)[:2]
+        values, sizes, variances = bounds(model.vae, images, labels, ks, f"log-likelihood of {split} images")
+        of = f"{model.protocol(split, len(images))}{model.given}"
         means = [mean_over_images(value, "nats", of) for value in values.T]
-        figures |= {f"{split}/log_likelihood, k={k}": mean for k, mean in zip(ks, means, strict=True)}
+        metrics |= {f"{split}/log_likelihood, k={k}": mean for k, mean in zip(ks, means, strict=True)}
         gap = values[:, -1] - values[:, 0]
-        figures[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} less k=1, the ELBO; {of}")
-        figures[f"{split}/effective_samples"] = mean_over_images(sizes, f"of {samples}", of)
-        figures[f"{split}/log_weight_deviation"] = Metric(
+        metrics[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} less k=1, the ELBO; {of}")
+        metrics[f"{split}/effective_samples"] = mean_over_images(sizes, f"of {samples}", of)
+        metrics[f"{split}/log_weight_deviation"] = Metric(
             float(variances.mean().sqrt()), "nats", None, f"of single samples of an image, root mean square; {of}"
         )
-        if subject.vae.likelihood.has_bits_per_dim:
-            bits = bits_per_dim(values[:, -1], subject.vae.image_shape)
-            figures[f"{split}/bits_per_dim"] = mean_over_images(bits, "bits/dim", f"k={samples}; {of}")
+        if model.vae.likelihood.has_bits_per_dim:
+            bits = bits_per_dim(values[:, -1], model.vae.image_shape)
+            metrics[f"{split}/bits_per_dim"] = mean_over_images(bits, "bits/dim", f"k={samples}; {of}")
         curves[split] = (ks, [mean.value for mean in means], [mean.standard_error or 0.0 for mean in means])
     beside = []
-    if "test" in splits and subject.vae.classes is None and subject.datamodule.limit is None:
-        beside = published(subject.datamodule.source.name, subject.datamodule.binarization)
-        if beside and not subject.splits["test"].is_official:
+    if "test" in splits and model.vae.classes is None and model.datamodule.limit is None:
+        beside = published(model.datamodule.source.name, model.datamodule.binarization)
+        if beside and not model.splits["test"].is_official:
             beside.append("published: of the official test images, which these are not")
-    return Measurement(figures, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)
+    return Measurement(metrics, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)

@@ -20,13 +20,13 @@ class Measurement:
     """What a measure comes to.
 
     Attributes:
-        figures: by name.
+        metrics: by name.
         pictures: by the name of their file.
         remarks: lines to be read beside the figures.
         arrays: figures of single images or dimensions, by name.
     """
 
-    figures: dict[str, Metric]
+    metrics: dict[str, Metric]
     pictures: dict[str, RGBImage] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)

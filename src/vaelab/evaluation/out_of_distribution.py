@@ -27,7 +27,7 @@ from vaelab.visualization.plots import RGBImage, labelled_grid
 class Against(NamedTuple):
     """Another data set, to be told from the model's own, and the model that was trained on it, if there is one."""
 
-    subject: TrainedModel
+    model: TrainedModel
     has_model: bool
 
 
@@ -49,76 +49,76 @@ def auroc(inliers: Tensor, outliers: Tensor) -> float:
     return float(roc_auc_score([1] * len(inliers) + [0] * len(outliers), ranks.numpy()))
 
 
-def check_comparable(subject: TrainedModel, other: TrainedModel) -> None:
+def check_comparable(model: TrainedModel, other: TrainedModel) -> None:
     """Refuses another data set whose images could be told from the model's own by more than what they show.
 
     Raises:
         UserError: it is binarised otherwise, or has another shape, or a model is told the class.
     """
-    name, other_name = subject.datamodule.source.name, other.datamodule.source.name
-    if subject.vae.classes is not None or other.vae.classes is not None:
+    name, other_name = model.datamodule.source.name, other.datamodule.source.name
+    if model.vae.classes is not None or other.vae.classes is not None:
         raise UserError(
             "against: a conditional model is told the class of every image, and another data set has others"
         )
-    if other.datamodule.binarization != subject.datamodule.binarization:
+    if other.datamodule.binarization != model.datamodule.binarization:
         raise UserError(
             f"against: images of {other_name} are binarize={other.datamodule.binarization} and those of {name} "
-            f"binarize={subject.datamodule.binarization}, by which alone they could be told: choose runs of the same"
+            f"binarize={model.datamodule.binarization}, by which alone they could be told: choose runs of the same"
         )
-    if tuple(other.datamodule.image_shape) != subject.vae.image_shape:
+    if tuple(other.datamodule.image_shape) != model.vae.image_shape:
         raise UserError(
             f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
-            f"{list(subject.vae.image_shape)}: choose a data set of that shape"
+            f"{list(model.vae.image_shape)}: choose a data set of that shape"
         )
 
 
 def measure(
-    subject: TrainedModel, samples: int, limit: int | None, extremes: int, folder: Path, against: Against | None
+    model: TrainedModel, samples: int, limit: int | None, extremes: int, folder: Path, against: Against | None
 ) -> Measurement:
     """Scores of test images and, where there is one, of another data set's; their files, and figures of them.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         samples: importance samples for each image.
         limit: how many test images of each data set, evenly spaced; ``None`` for all of them.
         extremes: how many of the most and the least likely ones are shown.
         folder: where ``scores.csv`` goes.
         against: another data set, of which ``check_comparable`` has nothing to say.
     """
-    source = subject.datamodule.source
-    images = subject.images("test", limit)
-    scores = score(subject.vae, images, samples, "scoring test images")
-    numbers = evenly_spaced(len(subject.splits["test"].images), limit)
+    source = model.datamodule.source
+    images = model.images("test", limit)
+    scores = score(model.vae, images, samples, "scoring test images")
+    numbers = evenly_spaced(len(model.splits["test"].images), limit)
     _write(numbers, scores, images, source.classes, folder / "scores.csv")
 
     def mean(values: Tensor, of: str) -> Metric:
-        return mean_over_images(values, subject.unit, f"k={samples}; {of}{subject.given}")
+        return mean_over_images(values, model.unit, f"k={samples}; {of}{model.given}")
 
-    figures = {"mean": mean(scores, subject.protocol("test", len(scores)))}
-    measured = Measurement(figures, {"extremes": _extremes(scores, images.images, extremes)})
+    metrics = {"mean": mean(scores, model.protocol("test", len(scores)))}
+    measurement = Measurement(metrics, {"extremes": _extremes(scores, images.images, extremes)})
     if against is None:
-        return measured
-    other = against.subject
+        return measurement
+    other = against.model
     name, other_name = source.name, other.datamodule.source.name
     others = other.images("test", limit)
-    other_scores = score(subject.vae, others, samples, f"scoring {other_name}")
+    other_scores = score(model.vae, others, samples, f"scoring {other_name}")
     numbers = evenly_spaced(len(other.splits["test"].images), limit)
     _write(numbers, other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
-    figures["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
-    figures["auroc"] = Metric(
+    metrics["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
+    metrics["auroc"] = Metric(
         auroc(scores, other_scores), "", None, f"how likely an image of {name} scores higher than one of {other_name}"
     )
     if against.has_model:
         inliers = score(other.vae, others, samples, f"scoring {other_name} the other way round")
         outliers = score(other.vae, images, samples, f"scoring {name} the other way round")
-        figures["auroc_reversed"] = Metric(
+        metrics["auroc_reversed"] = Metric(
             auroc(inliers, outliers), "", None, f"the same of {other_name} and {name}, under the other run's model"
         )
-    measured.remarks.append(
+    measurement.remarks.append(
         "a model can find simpler images of another set likelier than its own, which is an AUROC below 0.5 "
         "(Nalisnick et al. 2019, arXiv 1810.09136)"
     )
-    return measured
+    return measurement
 
 
 def _write(numbers: Tensor, scores: Tensor, images: Images, classes: tuple[str, ...], path: Path) -> None:

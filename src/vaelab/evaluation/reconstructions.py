@@ -22,23 +22,23 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(subject: TrainedModel, limit: int | None) -> Measurement:
+def measure(model: TrainedModel, limit: int | None) -> Measurement:
     """How near the pictures of test images come to them.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         limit: how many test images, evenly spaced; ``None`` for all of them.
     """
-    images = subject.images("test", limit)
+    images = model.images("test", limit)
     errors, similarities = [], []
-    for x, y in subject.batches(images):
-        picture = subject.vae.reconstruct(x, y).float()
+    for x, y in model.batches(images):
+        picture = model.vae.reconstruct(x, y).float()
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         if min(x.shape[-2:]) >= _SSIM_WINDOW:
             similarities.append(structural_similarity(picture, x).cpu())
     mse = torch.cat(errors).double()
     psnr = -10 * mse.clamp(min=1e-10).log10()
-    of = subject.protocol("test", len(mse))
+    of = model.protocol("test", len(mse))
     rows = [("mse", mse, "", "per pixel, black 0 and white 1"), ("psnr", psnr, "dB", "mean over images")]
     if similarities:
         rows.append(

@@ -72,14 +72,14 @@ def precision_and_recall(real: Tensor, drawn: Tensor, k: int = _MANIFOLD_NEIGHBO
 
 
 @torch.no_grad()
-def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | None) -> Measurement:
+def measure(model: TrainedModel, count: int, shown: int, cache_dir: Path | None) -> Measurement:
     """How far samples are from test images, how many of them look real, what they leave out, what they repeat.
 
     Samples are pictures, the means of p(x|z) for z from the prior, and are compared with grey images, however the model
     was trained.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         count: how many samples, and of test images as many; fewer where there are fewer of those.
         shown: how many samples are drawn beside their nearest training images.
         cache_dir: where the classifier is kept.
@@ -87,7 +87,7 @@ def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | Non
     Raises:
         NotMeasured: there are no classes to train a classifier on.
     """
-    source, vae = subject.datamodule.source, subject.vae
+    source, vae = model.datamodule.source, model.vae
     train, test = source.load(train=True), source.load(train=False)
     classes = source.classes
     if len(test.images) < _FEWEST:
@@ -96,13 +96,13 @@ def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | Non
         raise NotApplicable(
             f"{source.name} has no classes, and the network that judges samples is a classifier of them"
         )
-    classifier = trained(train, len(classes), cache_dir, subject.device)
+    classifier = trained(train, len(classes), cache_dir, model.device)
     every = classifier.features(test.images)
     accuracy = float((classifier.probabilities(every).argmax(1) == test.labels).double().mean())
     count = min(count, len(every))
     chosen = evenly_spaced(len(every), count)
     real = every[chosen]
-    labels = None if vae.classes is None else test.labels[chosen].to(subject.device)  # classes as often as they are
+    labels = None if vae.classes is None else test.labels[chosen].to(model.device)  # classes as often as they are
     parts = [None] * len(range(0, count, 500)) if labels is None else labels.split(500)
     pictures = torch.cat([vae.sample(min(500, count - 500 * i), part).cpu() for i, part in enumerate(parts)])
     drawn = classifier.features(pictures)
@@ -117,7 +117,7 @@ def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | Non
     probabilities = classifier.probabilities(drawn)
     shares = torch.bincount(probabilities.argmax(1), minlength=len(classes)).double() / count
     expected = torch.bincount(test.labels, minlength=len(classes)).double() / len(test.labels)
-    figures = {
+    metrics = {
         "frechet_distance": Metric(frechet_distance(drawn, real), "", None, of),
         "frechet_distance_of_training_images": Metric(
             frechet_distance(known, real), "", None, f"the same of {len(known):,} training images: what is within reach"
@@ -131,7 +131,7 @@ def measure(subject: TrainedModel, count: int, shown: int, cache_dir: Path | Non
         "certainty": mean_over_images(probabilities.max(1).values, "", f"the classifier's, of a sample's class; {of}"),
     }
     picture = _beside_nearest(pictures[:shown], drawn[:shown], train.images, classifier.features(train.images))
-    return Measurement(figures, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
+    return Measurement(metrics, {"nearest_neighbours": picture}, arrays={"class_shares": shares.tolist()})
 
 
 def _kernel_distance(drawn: Tensor, real: Tensor, of: str) -> Metric:

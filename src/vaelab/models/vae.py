@@ -139,7 +139,7 @@ class VAE(nn.Module):
             return None
         return torch.arange(count, device=next(self.parameters()).device) % self.classes
 
-    def draw(self, count: int, temperature: float = 1.0) -> Tensor:
+    def sample_latents(self, count: int, temperature: float = 1.0) -> Tensor:
         """Latents (count, latent_dim) drawn from the prior.
 
         Args:
@@ -164,7 +164,7 @@ class VAE(nn.Module):
 
         Labels y, (count,), are the classes in turn if not given.
         """
-        return self.decode(self.draw(count), self.classes_in_turn(count) if y is None else y).mean
+        return self.decode(self.sample_latents(count), self.classes_in_turn(count) if y is None else y).mean
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Pictures (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""

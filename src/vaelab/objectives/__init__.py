@@ -30,8 +30,8 @@ __all__ = [
     "BetaVAE",
     "Capacity",
     "DReG",
-    "Trace",
     "FreeBits",
     "Objective",
+    "Trace",
     "Warmup",
 ]

@@ -98,7 +98,7 @@ class Model:
         """
         with torch.no_grad(), evaluation_seed(self._device):
             torch.manual_seed(seed)
-            z = self.vae.draw(count, temperature)
+            z = self.vae.sample_latents(count, temperature)
         if labels is None and self.classes is not None:
             labels = np.arange(count) % self.classes
         return self.decode(z.cpu().numpy(), labels)

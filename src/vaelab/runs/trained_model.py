@@ -227,7 +227,7 @@ class TrainedModel:
         return self.encode(images)[0]
 
     @torch.no_grad()
-    def draw(self, images: Images) -> Tensor:
+    def sample_posterior(self, images: Images) -> Tensor:
         """A latent (N, D) of each of the images, drawn from its posterior, on the CPU."""
         return torch.cat([self.vae.encode(x, y).rsample().float().cpu() for x, y in self.batches(images)])
 

@@ -163,7 +163,7 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
         yield
         return
     before = {name: os.environ.get(name) for name in (*_VARIABLES, _TORCHRUNS_STORE, _PARENT)}
-    family = _Family(trainer.world_size)
+    family = _ChildProcesses(trainer.world_size)
     if os.environ.get(_TORCHRUNS_STORE) == "True":
         os.environ.update(_meet(trainer.default_root_dir))
     line = None
@@ -186,7 +186,7 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
                 os.environ[variable] = value
 
 
-class _Family:
+class _ChildProcesses:
     """The processes that this one has started."""
 
     def __init__(self, processes: int) -> None:

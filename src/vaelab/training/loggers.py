@@ -108,9 +108,9 @@ class PatientWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         self._try(super().finalize, status)
 
-    def summarize(self, figures: Mapping[str, Any]) -> None:
+    def summarize(self, metrics: Mapping[str, Any]) -> None:
         """Sets what the table of runs shows, where it shows the last value that was logged otherwise."""
-        self._try(lambda: self.experiment.summary.update(dict(figures)))
+        self._try(lambda: self.experiment.summary.update(dict(metrics)))
 
     def finish(self, exit_code: int) -> None:
         """Ends the run."""
@@ -215,11 +215,11 @@ def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[
         logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
 
 
-def log_final(loggers: list[Logger], figures: Mapping[str, Any]) -> None:
+def log_final(loggers: list[Logger], metrics: Mapping[str, Any]) -> None:
     """Tells W&B the final figures, as in ``metrics.json``: those of the weights that were tested, not of the last."""
     for logger in loggers:
         if isinstance(logger, PatientWandbLogger):
-            logger.summarize(figures)
+            logger.summarize(metrics)
 
 
 def log_sweep(
@@ -248,8 +248,8 @@ def log_sweep(
     try:
         shown = {f"sweep/{picture.stem}": wandb.Image(str(picture)) for picture in pictures}
         logger.experiment.log({"sweep/results": wandb.Table(columns=list(rows[0]), data=cells), **shown})
-        figures = {f"best/{name}": value for name, value in rows[0].items() if value != ""}
-        logger.summarize({"best": identifier, **figures})
+        metrics = {f"best/{name}": value for name, value in rows[0].items() if value != ""}
+        logger.summarize({"best": identifier, **metrics})
         if _mode(offline) == "online" and identifier is not None:
             run: Any = wandb.Api().run(f"{logger.experiment.entity}/{settings['project']}/{identifier}")
             run.tags = sorted({*run.tags, "best"})

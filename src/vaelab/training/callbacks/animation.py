@@ -94,24 +94,24 @@ class Animation(L.Callback):
         if trainer.is_global_zero:
             with best_effort(f"{self.name}.gif"):
                 # Of another training that was here, or of epochs that are trained again.
-                for number, frame in self._drawn().items():
+                for number, frame in self._frames().items():
                     if number > self._number(trainer) or trainer.global_step == 0:
                         frame.unlink()
-        self._draw(trainer, pl_module)
+        self._plot(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         every = self.every_n_batches
         if every and trainer.current_epoch == 0 and (batch_idx + 1) % every == 0 and not trainer.is_last_batch:
-            self._draw(trainer, pl_module)
+            self._plot(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epochs = trainer.current_epoch + 1
-        self._draw(trainer, pl_module)
+        self._plot(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw(trainer, pl_module, last=True)
+        self._plot(trainer, pl_module, last=True)
         self._join(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -125,10 +125,10 @@ class Animation(L.Callback):
         """Batches of the first epoch that were trained on; its last one counts as the epoch's end."""
         return int(min(batches_trained(trainer), trainer.num_training_batches - 1))
 
-    def _drawn(self) -> dict[int, Path]:
+    def _frames(self) -> dict[int, Path]:
         return {int(path.stem): path for path in sorted(self.frames.glob("[0-9]*.png"))}
 
-    def _draw(self, trainer: L.Trainer, module: L.LightningModule, last: bool = False) -> None:
+    def _plot(self, trainer: L.Trainer, module: L.LightningModule, last: bool = False) -> None:
         if not trainer.is_global_zero or self._failed:
             return
         number = self._number(trainer)
@@ -142,7 +142,7 @@ class Animation(L.Callback):
             with eval_mode(module):
                 picture = self.scene(module.vae)
             save_png(captioned(picture, self._caption(trainer)), path)
-            for other, frame in self._drawn().items():
+            for other, frame in self._frames().items():
                 if other % stride and other != number:
                     frame.unlink()
             self._failed = False
@@ -157,7 +157,7 @@ class Animation(L.Callback):
         if not trainer.is_global_zero:
             return
         with best_effort(f"{self.name}.gif"):
-            pictures = [np.asarray(Image.open(path)) for path in self._drawn().values()]
+            pictures = [np.asarray(Image.open(path)) for path in self._frames().values()]
             if pictures:
                 path = save_gif(pictures, self.folder / f"{self.name}.gif", self.frame_ms, self.hold_ms)
                 log_gif(trainer, f"train/{self.name}", path)

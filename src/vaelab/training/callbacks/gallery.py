@@ -38,8 +38,8 @@ class Gallery(L.Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         logger = next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
         run = None if logger is None else RunFolder(logger.path.parent)
-        subject = TrainedModel.of(pl_module, datamodule, self.images, run)
+        model = TrainedModel.of(pl_module, datamodule, self.images, run)
         for name, draw in self.pictures.items():
             if callable(draw):
                 with best_effort(name), eval_mode(pl_module):
-                    log_image(trainer, self.folder, name, draw(subject).picture, "test")
+                    log_image(trainer, self.folder, name, draw(model).image, "test")

@@ -55,7 +55,7 @@ class ProgressBar(L.Callback):
                 console=get_console(),
                 auto_refresh=False,
             )
-            self._task = self._bar.add_task("training", total=self._total, completed=self._done_before, figures="")
+            self._task = self._bar.add_task("training", total=self._total, completed=self._done_before, metrics="")
             self._bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -67,12 +67,12 @@ class ProgressBar(L.Callback):
     ) -> None:
         self._steps += 1
         self._pending += 1
-        self._draw()
+        self._refresh()
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self._draw()
+        self._refresh()
 
-    def _draw(self) -> None:
+    def _refresh(self) -> None:
         """Draws the bar, if that is long ago."""
         if self._bar is None or time.monotonic() - self._last < _EVERY:
             return
@@ -83,15 +83,15 @@ class ProgressBar(L.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         elbo = trainer.callback_metrics.get("val/elbo")
-        figures = f"val/elbo {float(elbo):.2f}" if elbo is not None else ""
+        metrics = f"val/elbo {float(elbo):.2f}" if elbo is not None else ""
         if self._bar is not None:
-            self._bar.update(self._task, figures=figures, refresh=True)
-            log_line(f"{_epoch(trainer)}: {figures}")
+            self._bar.update(self._task, metrics=metrics, refresh=True)
+            log_line(f"{_epoch(trainer)}: {metrics}")
         elif self._steps:
             passed = time.monotonic() - self._started
             left = passed / self._steps * max(self._total - self._done_before - self._steps, 0) if self._total else None
             remaining = f", {left:.0f} s left" if left is not None else ""
-            print_line(f"{_epoch(trainer)}: {figures}, {passed:.0f} s passed{remaining}")
+            print_line(f"{_epoch(trainer)}: {metrics}, {passed:.0f} s passed{remaining}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()

@@ -30,19 +30,19 @@ class Samples(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, "val")
+            self._plot(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
+        self._plot(trainer, pl_module, "test")
 
-    def _draw(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
+    def _plot(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, VAEModule)
-        subject = TrainedModel.of(module, trainer.datamodule)  # type: ignore[attr-defined]
+        model = TrainedModel.of(module, trainer.datamodule)  # type: ignore[attr-defined]
         with best_effort("reconstructions"), eval_mode(module):
-            drawn = reconstructions(subject, self.count, split, self.scale)
-            log_image(trainer, self.folder, "reconstructions", drawn.picture, split)
+            drawn = reconstructions(model, self.count, split, self.scale)
+            log_image(trainer, self.folder, "reconstructions", drawn.image, split)
         with best_effort("samples"), eval_mode(module):
-            drawn = samples(subject, self.count, scale=self.scale)
-            log_image(trainer, self.folder, "samples", drawn.picture, split)
+            drawn = samples(model, self.count, scale=self.scale)
+            log_image(trainer, self.folder, "samples", drawn.image, split)

@@ -43,8 +43,8 @@ def contents(path: Path, images: int, draws: int, seed: int, data_dir: str | Non
         seed: of the draws.
         data_dir: where the data set's files are now, if they have moved.
     """
-    subject = TrainedModel.load(path, data_dir)
-    vae = subject.vae
+    model = TrainedModel.load(path, data_dir)
+    vae = model.vae
     graph = trace(vae)
     torch.manual_seed(seed)
     p_z = vae.p_z()
@@ -53,9 +53,9 @@ def contents(path: Path, images: int, draws: int, seed: int, data_dir: str | Non
         centre = p_z.centre.tolist()
     except NotImplementedError:
         centre = None
-    choices = subject.choices
+    choices = model.choices
     facts = [(name, str(choices[name])) for name in _CHOICES if choices.get(name) is not None]
-    folder = path if subject.run is None else subject.run.path
+    folder = path if model.run is None else model.run.path
     name = choices.get("experiment") or f"{choices.get('model', 'a model')} on {choices.get('data', 'images')}"
     prior = {"draws": _packed(drawn), "centre": centre, "name": choices.get("prior") or type(vae.prior).__name__}
     return {
@@ -67,7 +67,7 @@ def contents(path: Path, images: int, draws: int, seed: int, data_dir: str | Non
         "conditional": vae.classes is not None,
         "palette": PALETTE,
         "prior": prior,
-        **(_seen(subject, images) if images else _unseen(vae, drawn)),
+        **(_seen(model, images) if images else _unseen(vae, drawn)),
     }
 
 
@@ -85,26 +85,26 @@ def _unseen(vae: VAE, drawn: Tensor) -> dict[str, Any]:
     }
 
 
-def _seen(subject: TrainedModel, images: int) -> dict[str, Any]:
+def _seen(model: TrainedModel, images: int) -> dict[str, Any]:
     """Test images with their codes, and what these say about latent space."""
     try:
-        whole = subject.splits["test"]
+        whole = model.splits["test"]
     except UserError as error:
         raise UserError(f"{error}; or images=0 to explore without test images") from error
-    shown = subject.images("test", images)
-    codes = subject.codes(shown)
+    shown = model.images("test", images)
+    codes = model.codes(shown)
     if len(codes) < 2:
         raise UserError("there is one test image, and a map needs two: type images=0 to explore without")
-    vae = subject.vae
-    kls = dimension_kls(subject.posterior(subject.images("test", _COMPARED)), vae.p_z())
+    vae = model.vae
+    kls = dimension_kls(model.posterior(model.images("test", _COMPARED)), vae.p_z())
     variance = codes.var(0)
     attributes = []
-    for name, values in zip(subject.factor_names, () if shown.factors is None else shown.factors.T, strict=False):
+    for name, values in zip(model.factor_names, () if shown.factors is None else shown.factors.T, strict=False):
         high, low = values > values.median(), values < values.median()
         if high.any() and low.any():
             attributes.append({"name": name, "direction": (codes[high].mean(0) - codes[low].mean(0)).tolist()})
     return {
-        "classes": subject.classes or ("",),
+        "classes": model.classes or ("",),
         "points": {
             "count": len(codes),
             "codes": _packed(codes),
@@ -117,7 +117,7 @@ def _seen(subject: TrainedModel, images: int) -> dict[str, Any]:
         "variance": variance.tolist(),
         "kl": None if kls is None else kls.mean(0).tolist(),
         # Of a model that is told the class it is not in the code.
-        "classMeans": None if vae.classes is not None else _class_means(codes, shown.labels, len(subject.classes)),
+        "classMeans": None if vae.classes is not None else _class_means(codes, shown.labels, len(model.classes)),
         "attributes": attributes,
     }
 

@@ -14,33 +14,33 @@ from vaelab.visualization.gallery.samples import samples
 from vaelab.visualization.plots.charts import Curve
 
 
-def latents(subject: TrainedModel) -> GalleryImage:
+def latents(model: TrainedModel) -> GalleryImage:
     """Posterior means and log-variances of the test images in two dimensions, coloured by class."""
-    codes, log_variances = subject.codes_of_test
-    labels = subject.test.labels
+    codes, log_variances = model.codes_of_test
+    labels = model.test.labels
     arrays = {"latents": codes, "labels": labels} | ({} if log_variances is None else {"log_variances": log_variances})
-    return GalleryImage(plots.latent_scatter(codes, log_variances, labels, subject.classes), arrays)
+    return GalleryImage(plots.latent_scatter(codes, log_variances, labels, model.classes), arrays)
 
 
-def errors(subject: TrainedModel) -> GalleryImage:
+def errors(model: TrainedModel) -> GalleryImage:
     """A histogram of the test images' mean squared reconstruction errors."""
     parts = []
-    for start in range(0, len(subject.test.images), 500):  # the pixels of all at once would fill the memory
-        images = subject.test.part(slice(start, start + 500))
-        decoded = subject.decode(subject.codes_of_test[0][start : start + 500], images.labels)
-        parts.append((decoded - subject.pixels(images.images).float().cpu()).square().mean((1, 2, 3)))
+    for start in range(0, len(model.test.images), 500):  # the pixels of all at once would fill the memory
+        images = model.test.part(slice(start, start + 500))
+        decoded = model.decode(model.codes_of_test[0][start : start + 500], images.labels)
+        parts.append((decoded - model.pixels(images.images).float().cpu()).square().mean((1, 2, 3)))
     each = torch.cat(parts)
     return GalleryImage(plots.error_histogram(each), {"errors": each})
 
 
-def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction", "kl")) -> GalleryImage:
+def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction", "kl")) -> GalleryImage:
     """Training and validation terms over the steps, from the run's ``metrics.csv``.
 
     Args:
-        subject: the model.
+        model: the model.
         terms: as logged.
     """
-    path = None if subject.run is None else subject.run.metrics_csv
+    path = None if model.run is None else model.run.metrics_csv
     if path is None or not path.is_file():
         raise NotApplicable("there is no metrics.csv in a run folder around the checkpoint; logger=csv writes it")
     rows = read_rows(path)
@@ -56,7 +56,7 @@ def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstructio
     # Where a training was validated within an epoch, too, there seem to be fewer steps in it.
     validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
     epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
-    counted = {term: term_unit(f"val/{term}", subject.unit) for term in curves}
+    counted = {term: term_unit(f"val/{term}", model.unit) for term in curves}
     units = {term: f"{unit}, per image" if unit else "per image" for term, unit in counted.items()}
     arrays = {
         f"{split}/{term}": torch.tensor(curve, dtype=torch.float64).T
@@ -66,11 +66,11 @@ def losses(subject: TrainedModel, terms: Sequence[str] = ("loss", "reconstructio
     return GalleryImage(plots.loss_curves(curves, max(epochs, default=None), units), arrays)
 
 
-def comparison(subject: TrainedModel, beside: str | None, count: int = 64, seed: int = 0) -> GalleryImage:
+def comparison(model: TrainedModel, beside: str | None, count: int = 64, seed: int = 0) -> GalleryImage:
     """Samples and latent codes of the same test images, of this model and of another one.
 
     Args:
-        subject: the model.
+        model: the model.
         beside: the other one's run.
         count: samples of each.
         seed: of these.
@@ -80,19 +80,19 @@ def comparison(subject: TrainedModel, beside: str | None, count: int = 64, seed:
     """
     if beside is None:
         raise NotApplicable("what=comparison needs another model of the same images: type beside=<its run folder>")
-    models = [subject, TrainedModel.load(beside)]
-    shapes = {model.vae.image_shape for model in models}
+    models = [model, TrainedModel.load(beside)]
+    shapes = {each.vae.image_shape for each in models}
     if len(shapes) > 1:
         raise UserError(f"beside={beside}: the two models are of images of different shapes, {sorted(shapes)}")
-    objectives = [str(model.choices.get("objective")) for model in models]
+    objectives = [str(each.choices.get("objective")) for each in models]
     titles = objectives if len(set(objectives)) == 2 else ["this model", str(beside)]
     pictures, codes = [], []
-    for model in models:
+    for each in models:
         torch.manual_seed(seed)
-        pictures.append(samples(model, count).arrays["pictures"])
-        codes.append(model.codes(subject.test))
-    labels = subject.test.labels
-    picture = plots.compare(titles, pictures, codes, labels, subject.classes)
+        pictures.append(samples(each, count).arrays["pictures"])
+        codes.append(each.codes(model.test))
+    labels = model.test.labels
+    picture = plots.compare(titles, pictures, codes, labels, model.classes)
     return GalleryImage(
         picture, {"pictures": torch.stack(pictures), "latents": codes[0], "latents_beside": codes[1], "labels": labels}
     )

@@ -12,11 +12,11 @@ class GalleryImage:
     """A picture and what it shows.
 
     Attributes:
-        picture: all of it.
+        image: all of it.
         arrays: the numbers it was drawn from, by name; pictures as floats in [0, 1], (..., C, H, W).
         frames: the same as it moves, if it does, pictures of one size.
     """
 
-    picture: RGBImage
+    image: RGBImage
     arrays: dict[str, Any] = field(default_factory=dict)
     frames: Sequence[RGBImage] = ()

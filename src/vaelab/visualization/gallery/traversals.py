@@ -28,33 +28,33 @@ def _there_and_back(images: Tensor) -> list[plots.RGBImage]:
     return [*[frames[0]] * _REST, *frames[1:-1], *[frames[-1]] * _REST, *frames[-2:0:-1]]
 
 
-def manifold(subject: TrainedModel, count: int = 20, any_size: bool = False) -> GalleryImage:
+def manifold(model: TrainedModel, count: int = 20, any_size: bool = False) -> GalleryImage:
     """Images decoded from a plane of latent space; one row for a single dimension.
 
     Args:
-        subject: the model.
+        model: the model.
         count: images to a side.
         any_size: of more than two dimensions, take the two whose posterior means vary most; else they have no such
             picture.
     """
-    latent_dim = subject.vae.latent_dim
+    latent_dim = model.vae.latent_dim
     dims = list(range(min(latent_dim, 2)))
     if latent_dim > 2:
         if not any_size:
             raise NotApplicable(f"latent_dim is {latent_dim}, not 2; callbacks.gallery.pictures.manifold.any_size=true")
-        dims = subject.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
+        dims = model.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
     z = plots.manifold_latents(count, latent_dim, dims)
-    decoded = subject.decode(z, torch.zeros(len(z), dtype=torch.int64))  # of a conditional model's first class
+    decoded = model.decode(z, torch.zeros(len(z), dtype=torch.int64))  # of a conditional model's first class
     return GalleryImage(plots.manifold(decoded, latent_dim, dims), {"pictures": decoded, "latents": z})
 
 
 def interpolation(
-    subject: TrainedModel, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10, frames: int = 0
+    model: TrainedModel, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10, frames: int = 0
 ) -> GalleryImage:
     """Images decoded along straight lines between the latent codes of two images each, between these.
 
     Args:
-        subject: the model.
+        model: the model.
         classes: two, by number or name, whose first test images are the ends. Where there is no such class, these are
             the first and the last there is; without classes, the first and the second image. ``None`` for the images
             that are chosen, two and two.
@@ -63,29 +63,29 @@ def interpolation(
         frames: the same of an animation that goes there and back; 0 for none.
     """
     if classes is None:
-        images, names = subject.shown(2 * count)
+        images, names = model.shown(2 * count)
     else:
-        found = [subject.first_of(wanted) for wanted in classes]
+        found = [model.first_of(wanted) for wanted in classes]
         if len(found) != 2 or not (found[0] and found[1]) or found[0] == found[1]:
-            present = subject.splits["test"].labels.unique().tolist()
-            found = [subject.first_of(present[0]), subject.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
-        if len(subject.splits["test"].images) < 2:
+            present = model.splits["test"].labels.unique().tolist()
+            found = [model.first_of(present[0]), model.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
+        if len(model.splits["test"].images) < 2:
             raise NotApplicable("there is one image")
-        images, names = subject.numbered([found[0][0], found[1][0]])
+        images, names = model.numbered([found[0][0], found[1][0]])
     if len(names) % 2 or len(names) < 2:
         raise NotApplicable(f"an interpolation is between two images, and there are {len(names)}: type images=[3,17]")
-    codes = subject.codes(images)
-    weights = None if subject.vae.classes is None else F.one_hot(images.labels, subject.vae.classes).float()
+    codes = model.codes(images)
+    weights = None if model.vae.classes is None else F.one_hot(images.labels, model.vae.classes).float()
 
     def between(count: int) -> tuple[Tensor, Tensor]:
         """Latents (pairs, count, latent_dim) and what is decoded of them."""
         way = torch.linspace(0, 1, count)[:, None]
         z = torch.lerp(codes[::2, None], codes[1::2, None], way)
         y = None if weights is None else torch.lerp(weights[::2, None], weights[1::2, None], way).flatten(end_dim=1)
-        return z, subject.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
+        return z, model.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
 
     z, decoded = between(steps)
-    originals = subject.pixels(images.images).float().cpu()
+    originals = model.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[::2, None], decoded, originals[1::2, None]], 1)
     top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
     ways = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
@@ -98,33 +98,33 @@ def interpolation(
 
 
 def traversal(
-    subject: TrainedModel, dimensions: int = 10, reach: float = 2.0, steps: int = 11, frames: int = 0
+    model: TrainedModel, dimensions: int = 10, reach: float = 2.0, steps: int = 11, frames: int = 0
 ) -> GalleryImage:
     """Images decoded while one latent dimension moves and the others stay, a row for each of those that vary most.
 
     Of the images that are chosen, each at its own code; where none is, at the centre of the prior.
 
     Args:
-        subject: the model.
+        model: the model.
         dimensions: as many of those whose codes vary most over test images.
         reach: how far they move to either side of the mean code, in standard deviations of the codes of test images.
         steps: images in a row.
         frames: from one side to the other, of an animation that goes there and back; 0 for none.
     """
-    codes = subject.codes_of_test[0]
+    codes = model.codes_of_test[0]
     mean, deviation = codes.mean(0), codes.std(0)
     dims = deviation.argsort(descending=True)[:dimensions]
-    if subject.chosen is not None:
-        (images, names), where = subject.chosen, "its code"
-        starts, labels = subject.codes(images), images.labels
+    if model.chosen is not None:
+        (images, names), where = model.chosen, "its code"
+        starts, labels = model.codes(images), images.labels
     else:
         names, labels = [""], torch.zeros(1, dtype=torch.int64)  # what a conditional model is shown for
         try:
-            starts, where = subject.vae.p_z().centre.float().cpu()[None], "the centre of the prior"
+            starts, where = model.vae.p_z().centre.float().cpu()[None], "the centre of the prior"
         except NotImplementedError:
             starts, where = mean[None], "the mean code of the test images, for the prior has no centre"
-        if subject.vae.classes is not None:
-            where += f", as class {subject.classes[0]}"
+        if model.vae.classes is not None:
+            where += f", as class {model.classes[0]}"
     if len(starts) * len(dims) > _MOST_ROWS:
         raise NotApplicable(f"{len(starts)} images and {len(dims)} dimensions make more than {_MOST_ROWS} rows")
 
@@ -136,7 +136,7 @@ def traversal(
             z[:, row, :, dim] = mean[dim] + offsets * deviation[dim]
         z = z.flatten(end_dim=1)
         y = labels.repeat_interleave(len(dims) * count)
-        return z, subject.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
+        return z, model.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
 
     z, decoded = moved(steps)
     left = [f"{_text(name)} $z_{{{dim + 1}}}$".strip() for name in names for dim in dims.tolist()]
@@ -151,7 +151,7 @@ def traversal(
 
 
 def arithmetic(
-    subject: TrainedModel,
+    model: TrainedModel,
     factor: int | str | None = "thickness",
     classes: Sequence[int | str] = (4, 9),
     times: Sequence[float] = (-2, -1, 0, 1, 2),
@@ -160,36 +160,36 @@ def arithmetic(
     """Images moved along one feature: a difference of mean codes of test images, added to their codes in steps.
 
     Args:
-        subject: the model.
+        model: the model.
         factor: name or number of one of the factors that the images were made from, where these are known: the
             difference is between the images above and those below its median.
         classes: two, by number or name: where there is no such factor, the difference is the second less the first.
         times: how often the difference is added.
         count: of images, where none are chosen; of the first class if it is classes.
     """
-    test, means = subject.test, subject.codes_of_test[0]
-    number = subject.factor_names.index(factor) if factor in subject.factor_names else factor
-    numbers = list(range(min(count, len(subject.splits["test"].images))))
+    test, means = model.test, model.codes_of_test[0]
+    number = model.factor_names.index(factor) if factor in model.factor_names else factor
+    numbers = list(range(min(count, len(model.splits["test"].images))))
     if test.factors is not None and isinstance(number, int) and number < test.factors.shape[1]:
         values = test.factors[:, number]
         high, low = values > values.median(), values < values.median()
-        name = subject.factor_names[number] if subject.factor_names else f"factor {number}"
+        name = model.factor_names[number] if model.factor_names else f"factor {number}"
         feature = f"{name}: above the median less below"
     else:
-        ends = [subject.label_of(wanted) for wanted in classes]
+        ends = [model.label_of(wanted) for wanted in classes]
         if len(ends) != 2 or ends[0] is None or ends[1] is None:
             raise NotApplicable(f"there are neither images of the classes {list(classes)} nor a factor {factor}")
         low, high = test.labels == ends[0], test.labels == ends[1]
-        numbers = subject.first_of(ends[0], count)
-        feature = f"{subject.classes[ends[1]]} less {subject.classes[ends[0]]}"
+        numbers = model.first_of(ends[0], count)
+        feature = f"{model.classes[ends[1]]} less {model.classes[ends[0]]}"
     if not high.any() or not low.any():
         raise NotApplicable("all images are the same in it")
-    images, names = subject.chosen or subject.numbered(numbers)
+    images, names = model.chosen or model.numbered(numbers)
     difference = means[high].mean(0) - means[low].mean(0)
-    z = subject.codes(images)[:, None] + torch.tensor(times, dtype=means.dtype)[:, None] * difference
-    decoded = subject.decode(z.flatten(end_dim=1), images.labels.repeat_interleave(len(times)))
+    z = model.codes(images)[:, None] + torch.tensor(times, dtype=means.dtype)[:, None] * difference
+    decoded = model.decode(z.flatten(end_dim=1), images.labels.repeat_interleave(len(times)))
     decoded = decoded.unflatten(0, z.shape[:2])
-    originals = subject.pixels(images.images).float().cpu()
+    originals = model.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[:, None], decoded], 1).flatten(end_dim=1)
     top = ["original", *(f"{step:+g}" if step else "0" for step in times)]
     title = f"difference of mean codes, added in steps\n{feature}"

@@ -50,12 +50,12 @@ def title_of(term: str) -> str:
     return _TITLES.get(term, term.replace("_", " "))
 
 
-def of_run(path: Path, figures: Mapping[str, Any]) -> list[Block]:
+def of_run(path: Path, metrics: Mapping[str, Any]) -> list[Block]:
     """A panel for each term, in training and in validation.
 
     Args:
         path: of ``metrics.csv``.
-        figures: of ``metrics.json``; empty of a run that has not ended.
+        metrics: of ``metrics.json``; empty of a run that has not ended.
     """
     curves = read(path)
     terms: dict[str, dict[str, Curve]] = {}
@@ -72,7 +72,7 @@ def of_run(path: Path, figures: Mapping[str, Any]) -> list[Block]:
         {
             "term": term,
             "title": title_of(term),
-            "unit": _unit(term, figures),
+            "unit": _unit(term, metrics),
             "hidden": term == "loss" and _is_mirrored(terms),
             "series": [
                 _series(_SPLITS[split], SPLIT_COLOURS[split], terms[term][split])
@@ -82,7 +82,7 @@ def of_run(path: Path, figures: Mapping[str, Any]) -> list[Block]:
         }
         for term in order
     ]
-    per_epoch = figures["steps"] / figures["epochs"] if figures.get("epochs") and figures.get("steps") else None
+    per_epoch = metrics["steps"] / metrics["epochs"] if metrics.get("epochs") and metrics.get("steps") else None
     return [plot("curves", "", {"panels": panels, "stepsPerEpoch": per_epoch})]
 
 
@@ -97,10 +97,10 @@ def _is_mirrored(terms: Mapping[str, Mapping[str, Curve]]) -> bool:
     return bool(differences) and all(differences)
 
 
-def _unit(term: str, figures: Mapping[str, Any]) -> str:
-    if term == "lr" or "unit" not in figures:
+def _unit(term: str, metrics: Mapping[str, Any]) -> str:
+    if term == "lr" or "unit" not in metrics:
         return ""
-    unit = term_unit(f"val/{term}", figures["unit"])
+    unit = term_unit(f"val/{term}", metrics["unit"])
     return f"{unit} per image" if unit and unit != "bits/dim" else unit
 
 

@@ -28,11 +28,11 @@ _DIMENSIONS = 12  # that can be looked at one by one: those whose means vary mos
 
 
 @torch.no_grad()
-def gather(subject: TrainedModel, limit: int) -> Arrays:
+def gather(model: TrainedModel, limit: int) -> Arrays:
     """What is shown of latent space, in plain arrays.
 
     Args:
-        subject: a model with its images.
+        model: a model with its images.
         limit: how many test images, evenly spaced; fewer where they are large.
 
     Returns:
@@ -42,22 +42,22 @@ def gather(subject: TrainedModel, limit: int) -> Arrays:
         ``columns`` tiles in a row, each of the size ``tile``, (height, width); ``kls`` (D,) in nats, where they have a
         closed form, and ``variances`` (D,) of the means; ``of``, which images these are.
     """
-    test, source = subject.datamodule.splits["test"], subject.datamodule.source
-    height, width = subject.vae.image_shape[1:]
+    test, source = model.datamodule.splits["test"], model.datamodule.source
+    height, width = model.vae.image_shape[1:]
     shrink = min(1.0, _LARGEST_TILE / max(height, width))
     tile = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     limit = max(1, min(limit, _SHEET**2 // (tile[0] * tile[1])))
-    shown = subject.images("test", limit)
+    shown = model.images("test", limit)
     means, log_variances, kls, errors = [], [], [], []
     originals: list[Tensor] = []
     pictures: list[Tensor] = []
-    p_z = subject.vae.p_z()
-    for x, y in subject.batches(shown):
-        q_z = subject.vae.encode(x, y)
-        picture = subject.vae.decode(q_z.centre, y).mean.float()
+    p_z = model.vae.p_z()
+    for x, y in model.batches(shown):
+        q_z = model.vae.encode(x, y)
+        picture = model.vae.decode(q_z.centre, y).mean.float()
         means.append(q_z.centre.float().cpu())
         kls.append(dimension_kls(q_z, p_z))
-        if (logs := subject.log_variance(q_z)) is not None:
+        if (logs := model.log_variance(q_z)) is not None:
             log_variances.append(logs)
         errors.append((picture - x).square().flatten(1).mean(1).cpu())
         for images, tiles in ((x, originals), (picture, pictures)):
@@ -73,9 +73,9 @@ def gather(subject: TrainedModel, limit: int) -> Arrays:
         "variances": codes.var(0, correction=0).numpy(),
         "tile": np.array(tile),
         "columns": np.array(columns),
-        "images": _sheet(torch.cat(originals), columns, exact=subject.vae.image_shape[0] < 3),
+        "images": _sheet(torch.cat(originals), columns, exact=model.vae.image_shape[0] < 3),
         "reconstructions": _sheet(torch.cat(pictures), columns, exact=False),
-        "of": np.array(subject.protocol("test", len(codes))),
+        "of": np.array(model.protocol("test", len(codes))),
     }
     if len(known) == len(kls):
         arrays["kls"] = torch.cat(known).mean(0).float().cpu().numpy()
@@ -132,10 +132,10 @@ def _sheet(tiles: Tensor, columns: int, exact: bool) -> npt.NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def keep(subject: TrainedModel, path: Path, limit: int = 2000) -> None:
+def keep(model: TrainedModel, path: Path, limit: int = 2000) -> None:
     """Writes what :func:`gather` returns, whole or not at all; what was there before goes, whatever comes of it."""
     path.unlink(missing_ok=True)
-    arrays = gather(subject, limit)
+    arrays = gather(model, limit)
     with atomic_write(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of them
 

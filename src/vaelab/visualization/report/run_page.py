@@ -101,13 +101,13 @@ def page(path: Path) -> Page:
 
 def _subtitle(folder: ReportFolder) -> str:
     """One line: what it is, how long it took, when."""
-    figures, about = folder.metrics, folder.about
+    metrics, about = folder.metrics, folder.about
     if folder.evaluation and not folder.config:
         line = f"an evaluation of a model with {folder.setting.get('latent_dim')} latent dimensions"
     else:
         line = f"a VAE with {folder.config.get('latent_dim', '?')} latent dimensions"
-        if figures:
-            line += f", trained for {figures.get('epochs', '?')} epochs in {duration(figures.get('seconds'))}"
+        if metrics:
+            line += f", trained for {metrics.get('epochs', '?')} epochs in {duration(metrics.get('seconds'))}"
     if about.get("device"):
         line += f" on {about['device']}"
     if about.get("started"):
@@ -140,9 +140,9 @@ def _tiles(folder: ReportFolder) -> list[tuple[str, str, str]]:
     measured = folder.evaluation.get("metrics", {})
     best = [name for name in measured if name.startswith("likelihood/test/log_likelihood")]
     if best:
-        figure = _figure(measured[best[-1]])
-        value, error = formatted(figure)
-        tiles.append((f"bound on log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {figure.unit}".strip()))
+        metric = _metric(measured[best[-1]])
+        value, error = formatted(metric)
+        tiles.append((f"bound on log p(x), {best[-1].rpartition(', ')[2]}", value, f"{error} {metric.unit}".strip()))
     for term in ("elbo", "reconstruction", "kl"):
         name = f"test/{term}"
         value = folder.metrics.get(name, measured.get(name, {}).get("value"))
@@ -151,8 +151,8 @@ def _tiles(folder: ReportFolder) -> list[tuple[str, str, str]]:
             tiles.append((title, f"{value:,.2f}", term_unit(name, _unit_of(folder))))
     for name, title in (("samples/frechet_distance", "Fréchet distance"), ("reconstructions/psnr", "PSNR")):
         if name in measured:
-            figure = _figure(measured[name])
-            tiles.append((title, formatted(figure)[0], figure.unit))
+            metric = _metric(measured[name])
+            tiles.append((title, formatted(metric)[0], metric.unit))
     if folder.metrics.get("parameters"):
         tiles.append(("parameters", _short(folder.metrics["parameters"]), ""))
     return tiles
@@ -167,7 +167,7 @@ def _short(number: int) -> str:
 
 def _summary(folder: ReportFolder) -> list[Block]:
     """What was chosen, and what came of it apart from the terms of the bound."""
-    figures, setting, data = folder.metrics, folder.setting, folder.config.get("data", {})
+    metrics, setting, data = folder.metrics, folder.setting, folder.config.get("data", {})
     left_out = ("logger", "callbacks", "accelerator")
     facts = [(str(group), str(option)) for group, option in folder.choices.items() if option and group not in left_out]
     facts.sort(
@@ -187,14 +187,14 @@ def _summary(folder: ReportFolder) -> list[Block]:
     images = folder.about.get("images", {})
     if images:
         results.append(("images", ", ".join(f"{_count(images[name])} {name}" for name in images)))
-    if figures:
+    if metrics:
         results += [
-            ("epochs", _count(figures.get("epochs"))),
-            ("steps", _count(figures.get("steps"))),
-            ("parameters", _count(figures.get("parameters"))),
-            ("time", duration(figures.get("seconds"))),
-            ("speed", f"{_count(figures.get('images_per_second'))} images/s"),
-            ("tested", str(figures.get("tested", "?"))),
+            ("epochs", _count(metrics.get("epochs"))),
+            ("steps", _count(metrics.get("steps"))),
+            ("parameters", _count(metrics.get("parameters"))),
+            ("time", duration(metrics.get("seconds"))),
+            ("speed", f"{_count(metrics.get('images_per_second'))} images/s"),
+            ("tested", str(metrics.get("tested", "?"))),
         ]
     blocks = [Block("facts", {"title": "Choices", "facts": facts})]
     if results:
@@ -206,7 +206,7 @@ def _summary(folder: ReportFolder) -> list[Block]:
     unread = list(folder.damaged)
     if unread:
         lines.append(note(f"Damaged, and left out: {', '.join(unread)}."))
-    if folder.config and not figures and not unread:
+    if folder.config and not metrics and not unread:
         lines.append(note("There is no metrics.json: this training has not come to its end."))
     if not folder.config and not folder.evaluation:
         lines.append(
@@ -266,19 +266,19 @@ def _repeat(folder: ReportFolder) -> list[Block]:
 
 def _metrics(folder: ReportFolder) -> list[Block]:
     """The terms of the bound on test and validation images."""
-    figures = folder.metrics
-    if not figures:
+    metrics = folder.metrics
+    if not metrics:
         raise NotApplicable("There are no figures of the training: metrics.json holds none.")
     unit = _unit_of(folder)
-    present = [name.partition("/")[2] for name in figures if name.startswith("test/")]
+    present = [name.partition("/")[2] for name in metrics if name.startswith("test/")]
     terms = [*(term for term in _TERMS if term in present), *(term for term in present if term not in _TERMS)]
     rows = []
     for term in terms:
-        values = [figures.get(f"{split}/{term}") for split in ("test", "val")]
+        values = [metrics.get(f"{split}/{term}") for split in ("test", "val")]
         shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "-") for value in values]
         rows.append([Cell(curves.title_of(term)), *shown, Cell(term_unit(f"test/{term}", unit))])
     images = folder.about.get("images", {})
-    of = f" Test figures are of {images['test']:,} images and of {figures.get('tested')}." if "test" in images else ""
+    of = f" Test figures are of {images['test']:,} images and of {metrics.get('tested')}." if "test" in images else ""
     lines = [table(["per image", "test", "validation", "unit"], rows, "metrics", numeric=("test", "validation"))]
     lines.append(note(f"{_SUMS}{of}"))
     if unit == NOT_NATS:
@@ -286,7 +286,7 @@ def _metrics(folder: ReportFolder) -> list[Block]:
     return lines
 
 
-def _figure(values: Mapping[str, Any]) -> Metric:
+def _metric(values: Mapping[str, Any]) -> Metric:
     return Metric(values["value"], values.get("unit", ""), values.get("standard_error"), values.get("note", ""))
 
 
@@ -300,7 +300,7 @@ def _measured(folder: ReportFolder) -> list[Block]:
         if values.get("value") is None:
             shown = [Cell("not finite"), Cell("")]
         else:
-            value, error = formatted(_figure(values))
+            value, error = formatted(_metric(values))
             shown = [Cell(value), Cell(f"{error} {values.get('unit', '')}".strip())]
         row = [Cell(rest.replace("_", " ")), *shown, Cell(str(values.get("note", "")))]
         groups.setdefault(measure, []).append(row)

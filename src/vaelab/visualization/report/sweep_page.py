@@ -124,8 +124,8 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
     for number, job in enumerate(jobs, 1):
         href = f"{job.number}/{NAME}" if (folder / str(job.number) / NAME).is_file() else None
         swept = [job.overrides.get(name, "") for name in names]
-        figures = [job.metrics.get(term) for term in (*TERMS, "epochs", "seconds")]
-        *terms, epochs, seconds = (_number(value) for value in figures)
+        metrics = [job.metrics.get(term) for term in (*TERMS, "epochs", "seconds")]
+        *terms, epochs, seconds = (_number(value) for value in metrics)
         rows.append(
             [
                 Cell(str(job.rank or ""), number),
