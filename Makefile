@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help train test check format bench growth reproduce choices likelihoods kills mistakes soak scaling clean
+.PHONY: help train test check docs format bench growth reproduce choices likelihoods kills mistakes soak scaling clean
 
 help:
 	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
 	@echo "make test       run the tests"
 	@echo "make check      lint, formatting and types"
+	@echo "make docs       build the documentation as a web site, in site/"
 	@echo "make bench      measure how fast it trains, beside a bare loop and beside others: an hour"
 	@echo "make growth     measure how time and memory grow, and what a start costs: half an hour"
 	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
@@ -34,6 +35,11 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
+$(BIN)/.installed-docs: $(BIN)/.installed
+	@echo "installing what the web site needs ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
 train: $(BIN)/.installed
 	@$(BIN)/python src/train.py $(ARGS)
 
@@ -44,6 +50,10 @@ check: $(BIN)/.installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: $(BIN)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build # not --quiet: that hides warnings from its strict mode
+	@echo "open site/index.html"
 
 bench: $(BIN)/.installed
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)
@@ -77,4 +87,4 @@ format: $(BIN)/.installed-dev
 	@$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -1,4 +1,4 @@
-"""Every command that the README and its companions give is one that works, on small data and for a short time."""
+"""Every command in the README and in the pages of docs/ works, on small data and for a short time."""
 
 import re
 import shlex
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+import vaelab
 from tests.conftest import ROOT, composed
 from tests.files import write_mnist, write_pictures
+from tests.pages import ADDING, READ, blocks, prose, typed
 from vaelab.commands.cli import _first_job
 from vaelab.commands.evaluate import evaluate
 from vaelab.commands.explore import explore
@@ -21,7 +24,7 @@ from vaelab.commands.generate import generate
 from vaelab.commands.report import main as make_report
 from vaelab.commands.train import train
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/choices.md"]
+COMMANDS_OF = [page for page in READ if page not in ADDING]  # those pages have a test of their own, test_adding.py
 _COMMAND = r"(?:python|make|pip|wandb|vaelab) .+"
 # What is typed beside a training's own settings to make it small; what is typed in the documents comes first.
 SMALL = {
@@ -38,13 +41,10 @@ DRIVEN_BY_THE_COMMAND_LINE = ("--help", "--cfg")  # test_cli.py
 
 def _commands() -> list[str]:
     found = []
-    for page in PAGES:
-        text = (ROOT / page).read_text()
-        for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            found += [line for line in block.splitlines() if re.fullmatch(_COMMAND, line)]
-        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-        found += re.findall(rf"`({_COMMAND.replace('.+', '[^`]+')})`", prose)
-    return sorted({re.sub(r"\s+#.*", "", command).strip() for command in found if "..." not in command})
+    for page in COMMANDS_OF:
+        found += [line for line in typed(page) if re.fullmatch(_COMMAND, line)]
+        found += re.findall(rf"`({_COMMAND.replace('.+', '[^`]+')})`", prose(page))
+    return sorted({command for command in found if "..." not in command})
 
 
 COMMANDS = _commands()
@@ -67,8 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Pat
     return folder
 
 
-def _small(typed: dict[str, str]) -> list[str]:
-    return [f"{key}={typed.get(key, value)}" for key, value in SMALL.items()]
+def _small(overridden: dict[str, str]) -> list[str]:
+    return [f"{key}={overridden.get(key, value)}" for key, value in SMALL.items()]
 
 
 def _train(place: Path, out: Path, overrides: list[str]) -> None:
@@ -77,16 +77,16 @@ def _train(place: Path, out: Path, overrides: list[str]) -> None:
         group, _, name = option.partition("=")
         assert (ROOT / "configs" / group / f"{name}.yaml").is_file()
     jobs = [override for override in jobs if not override.startswith("hydra.")]
-    typed = dict(override.split("=", 1) for override in _first_job(jobs))
+    overridden = dict(override.split("=", 1) for override in _first_job(jobs))
     run = out / "run"
-    if "ckpt_path" in typed:
+    if "ckpt_path" in overridden:
         run = shutil.copytree(place / "run", run)
         kept = [*("data=mnist", "data.binarize=dynamic", "model=mlp", "latent_dim=2"), *_small({})]
         settings = [*kept, f"ckpt_path={run}", "trainer.max_epochs=2"]
     else:
         keep_small = {"trainer.max_epochs": "1", "accelerator": "cpu"}
-        settings = [*(f"{k}={v}" for k, v in typed.items() if k not in SMALL), *_small(typed | keep_small)]
-        if typed.get("data") == "image_folder":
+        settings = [*(f"{k}={v}" for k, v in overridden.items() if k not in SMALL), *_small(overridden | keep_small)]
+        if overridden.get("data") == "image_folder":
             settings += [f"data.source.cache_dir={out}", "data.validation=5"]
     figures = train(composed("train", *settings, f"run_dir={run}"))
     assert figures["steps"] > 0
@@ -161,7 +161,62 @@ def test_another_command(command: str, place: Path, tmp_path: Path, monkeypatch:
         assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_every_link_leads_somewhere() -> None:
-    for page in [*PAGES, "docs/scaling.md", "docs/ray.md"]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
-            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+@pytest.mark.parametrize("page", COMMANDS_OF, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_of_a_page(page: Path, place: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            exec(block.text.replace("logs/train/latest", str(place / "run")), {})
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts and MkDocs make them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+@pytest.mark.parametrize("page", [*READ, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", prose(page)):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in _anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["docs/adding/likelihood.md", "docs/quickstart.md#where-is-each-setting", "docs/troubleshooting.md"]
+)
+def test_what_newcomers_look_for_is_one_click_from_the_readme(wanted: str) -> None:
+    assert f"({wanted})" in (ROOT / "README.md").read_text()
+
+
+QUOTED = [
+    "not finite, most likely ",
+    "the step before has ruined the weights: the learning rate is too high",
+    "type a lower optimizer.lr, trainer.gradient_clip_val=1, or module.bad_numbers=skip",
+    "epochs already: type e.g. trainer.max_epochs=",
+    "was trained with other settings, and goes on with those alone: type",
+    "already holds a run: continue it with",
+    "another training is writing into",
+    "no run has finished an epoch yet",
+    "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid",
+    "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files",
+    "there is no closed form of the divergence between the posterior",
+    "W&B is to run online but has no key",
+]
+
+
+@pytest.mark.parametrize("message", QUOTED)
+def test_troubleshooting_quotes_what_is_printed(message: str) -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src" / "vaelab").rglob("*.py"))
+    assert message in re.sub(r'"\s*\n\s*f?"', "", source)  # strings that are broken into several lines, made whole
+    assert message in " ".join((ROOT / "docs" / "troubleshooting.md").read_text().split())
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = OmegaConf.load(ROOT / "CITATION.cff")
+    assert citation.version == vaelab.__version__
+    assert f"## {vaelab.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
