@@ -24,8 +24,8 @@ from pathlib import Path
 
 import vaelab
 from tests.conftest import composed
-from vaelab.evaluation import evaluate
-from vaelab.training import train
+from vaelab.commands.evaluate import evaluate
+from vaelab.commands.train import train
 
 
 def test_the_commands_of_the_page(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     assert vaelab.load(run).sample(2).shape[0] == 2
     for measure in MEASURES:
         found = evaluate(composed("evaluate", f"what={measure}", f"run={run}", f"run_dir={tmp_path / 'evaluation'}"))
-        assert any(name.startswith(f"{measure}/") for name in found["figures"])
+        assert any(name.startswith(f"{measure}/") for name in found["metrics"])
 """
 
 
