@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What the tests' own processes execute of the package; COVERAGE= measures nothing.
+COVERAGE ?= --cov=vaelab --cov-report=term:skip-covered
 .DEFAULT_GOAL := help
 .PHONY: help train test check docs format bench growth reproduce choices likelihoods kills mistakes soak scaling clean
 
@@ -44,7 +46,7 @@ train: $(BIN)/.installed
 	@$(BIN)/python src/train.py $(ARGS)
 
 test: $(BIN)/.installed-dev
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal --durations=20 $(COVERAGE) $(ARGS)
 
 check: $(BIN)/.installed-dev
 	@$(BIN)/ruff check

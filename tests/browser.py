@@ -1,24 +1,24 @@
 """A page in a real browser, as whoever is given the file sees it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tests.skips import browser as found
+from tests.skips import require
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The system's browser."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is on the PATH")
+    require("browser")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+        # What a browser does beside showing a page costs time; root cannot have the sandbox, and needs none for these.
+        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=found(), args=quiet, chromium_sandbox=False)
         yield browser
         browser.close()
 

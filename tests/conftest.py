@@ -1,5 +1,6 @@
 """What several tests need: small models of every kind, a small data set, and where real data lies."""
 
+import fcntl
 import os
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 
 import vaelab.commands.cli  # noqa: F401  (registers the resolvers of the configuration)
 from tests.browser import chromium, page  # noqa: F401  (fixtures)
+from tests.skips import require
+from vaelab.commands.train import train
 from vaelab.models.likelihoods import Likelihood, SquaredError
 from vaelab.models.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.models.posteriors import DiagonalGaussian
 from vaelab.models.priors import StandardNormal
 from vaelab.models.vae import VAE
 
+pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -32,10 +36,8 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def mnist_dir() -> str:
     """The folder that holds MNIST, where there is one."""
-    folder = os.environ.get("DATA_DIR", "")
-    if not (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip("needs the real MNIST: set DATA_DIR to the folder that holds it")
-    return folder
+    require("data")
+    return os.environ["DATA_DIR"]
 
 
 def tiny_vae(likelihood: Likelihood, image_shape: tuple[int, int, int] = (1, 4, 4), latent_dim: int = 3) -> VAE:
@@ -96,9 +98,40 @@ def composed(name: str, *overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session, the same for all processes that share its tests."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _once(folder: Path, *overrides: str) -> Path:
+    """Trains, unless another process has; whoever comes while it does waits."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "metrics.json").is_file():
+            train(composed("train", f"run_dir={folder}", *overrides, "callbacks.gallery=null"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(of_all_workers: Path, tiny_data: list[str]) -> Path:
+    """The folder of one training, for tests that read it and write elsewhere."""
+    return _once(of_all_workers / "run", *tiny_data)
+
+
+@pytest.fixture(scope="session")
+def finished_conditional_run(of_all_workers: Path, tiny_data: list[str]) -> Path:
+    """As ``finished_run``, of a model that is given classes, on images of two colours."""
+    settings = ("conditional=true", "data.binarize=threshold", "logger=none")
+    return _once(of_all_workers / "conditional", *tiny_data, *settings)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(of_all_workers: Path) -> list[str]:
     """Overrides for a training of a second: few Digits, few epochs, small networks."""
-    cache = tmp_path_factory.mktemp("digits")
+    cache = of_all_workers / "digits"
     return [
         f"data.source.cache_dir={cache}",
         "model=mlp",

@@ -14,23 +14,14 @@ from torch.nn import ModuleDict
 
 from tests.conftest import composed
 from tests.test_configs import options
-from vaelab.commands.train import train
 from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("run")
-    train(composed("train", f"run_dir={folder}", *tiny_data, "callbacks=none", "logger=none"))
-    return folder
-
-
-def test_a_run_a_checkpoint_and_a_preference(run_dir: Path) -> None:
-    assert checkpoint.find(run_dir).name == "best.ckpt"
-    assert checkpoint.find(str(run_dir), prefer="last").name == "last.ckpt"
-    assert checkpoint.find(run_dir / "checkpoints" / "last.ckpt").name == "last.ckpt"
+def test_a_run_a_checkpoint_and_a_preference(finished_run: Path) -> None:
+    assert checkpoint.find(finished_run).name == "best.ckpt"
+    assert checkpoint.find(str(finished_run), prefer="last").name == "last.ckpt"
+    assert checkpoint.find(finished_run / "checkpoints" / "last.ckpt").name == "last.ckpt"
 
 
 def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,8 +34,8 @@ def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         checkpoint.find("latest")
 
 
-def test_the_model_is_rebuilt_from_the_checkpoint_alone(run_dir: Path) -> None:
-    path = checkpoint.find(run_dir)
+def test_the_model_is_rebuilt_from_the_checkpoint_alone(finished_run: Path) -> None:
+    path = checkpoint.find(finished_run)
     vae, objective, config = checkpoint.rebuild(path)
     assert not vae.training
     assert not objective.training
@@ -70,8 +61,8 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickled_payload_does_not_run(run_dir: Path, tmp_path: Path) -> None:
-    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+def test_a_pickled_payload_does_not_run(finished_run: Path, tmp_path: Path) -> None:
+    contents = torch.load(checkpoint.find(finished_run), weights_only=True)
     contents["surprise"] = Payload(tmp_path / "executed")
     torch.save(contents, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="was not loaded, because it holds more than tensors") as caught:
@@ -97,8 +88,8 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("where", ["encoder", "likelihood", "data"])
-def test_targets_outside_the_package_are_not_built(run_dir: Path, tmp_path: Path, target: str, where: str) -> None:
-    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+def test_targets_outside_the_package_are_not_built(finished_run: Path, tmp_path: Path, target: str, where: str) -> None:
+    contents = torch.load(checkpoint.find(finished_run), weights_only=True)
     config = contents["vaelab"]["config"]
     part = config["data"]["source"] if where == "data" else config["module"]["vae"][where]
     part["_target_"] = target
@@ -114,16 +105,16 @@ def test_targets_outside_the_package_are_not_built(run_dir: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("hidden", [({"_target_": "os.system"},), {1: {"_target_": "os.system"}}, torch.Size([1])])
-def test_nothing_hides_in_other_containers(run_dir: Path, tmp_path: Path, hidden: Any) -> None:
-    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+def test_nothing_hides_in_other_containers(finished_run: Path, tmp_path: Path, hidden: Any) -> None:
+    contents = torch.load(checkpoint.find(finished_run), weights_only=True)
     contents["vaelab"]["config"]["module"]["vae"]["image_shape"] = hidden
     torch.save(contents, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="was refused: its configuration contains a"):
         checkpoint.rebuild(tmp_path / "foreign.ckpt")
 
 
-def test_interpolations_are_not_resolved(run_dir: Path, tmp_path: Path) -> None:
-    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+def test_interpolations_are_not_resolved(finished_run: Path, tmp_path: Path) -> None:
+    contents = torch.load(checkpoint.find(finished_run), weights_only=True)
     contents["vaelab"]["config"]["module"]["vae"]["latent_dim"] = "${oc.env:WANDB_API_KEY}"
     torch.save(contents, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="contains an interpolation"):
@@ -139,10 +130,10 @@ def test_interpolations_are_not_resolved(run_dir: Path, tmp_path: Path) -> None:
     ],
 )
 def test_damaged_files_are_refused(
-    run_dir: Path, tmp_path: Path, damage: Callable[[bytes], bytes], message: str
+    finished_run: Path, tmp_path: Path, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     path = tmp_path / "damaged.ckpt"
-    path.write_bytes(damage(checkpoint.find(run_dir).read_bytes()))
+    path.write_bytes(damage(checkpoint.find(finished_run).read_bytes()))
     with pytest.raises(UserError, match=message) as caught:
         checkpoint.rebuild(path)
     assert str(path) in str(caught.value)
@@ -172,9 +163,9 @@ def _zipped(source: Path, target: Path, compression: int, **entries: bytes) -> N
             new.writestr(f"{old.namelist()[0].partition('/')[0]}/{name}", content)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused(run_dir: Path, tmp_path: Path) -> None:
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(finished_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "bomb.ckpt"
-    _zipped(checkpoint.find(run_dir), path, zipfile.ZIP_DEFLATED, zeros=bytes(50_000_000))
+    _zipped(checkpoint.find(finished_run), path, zipfile.ZIP_DEFLATED, zeros=bytes(50_000_000))
     assert path.stat().st_size < 10_000_000
     with pytest.raises(UserError, match=r"bytes claim to hold 5\d,\d{3},\d{3}\)"):
         checkpoint.rebuild(path)
@@ -191,9 +182,9 @@ def test_torch_s_format_of_old_is_refused(tmp_path: Path) -> None:
     [("encoder", "hidden_sizes", [10**9, 10**9]), ("prior", "components", 10**12), (None, "latent_dim", 10**12)],
 )
 def test_a_configuration_that_asks_for_more_memory_than_there_are_weights_is_refused(
-    run_dir: Path, tmp_path: Path, part: str | None, setting: str, value: Any
+    finished_run: Path, tmp_path: Path, part: str | None, setting: str, value: Any
 ) -> None:
-    contents = torch.load(checkpoint.find(run_dir), weights_only=True)
+    contents = torch.load(checkpoint.find(finished_run), weights_only=True)
     vae = contents["vaelab"]["config"]["module"]["vae"]
     if part == "prior":
         vae["prior"] = {"_target_": "vaelab.models.priors.GaussianMixture", "_partial_": True}

@@ -20,6 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from tests import warm
 from tests.wrong_lines import CONFIGURATION, VALUES
 from vaelab.commands import cli
 from vaelab.commands.error_messages import explain
@@ -164,7 +165,9 @@ def test_torch_is_not_imported_to_answer(typed: list[str], tmp_path: Path) -> No
     script.write_text(f"import runpy, sys\ntry: runpy.run_path({str(SRC / 'train.py')!r}, run_name='__main__')\n")
     with script.open("a") as file:
         file.write(f"finally: print('loaded:', sorted({HEAVY!r} & set(sys.modules)))\n")
-    assert python(script, *typed).stdout.endswith("loaded: []\n")
+    words = [sys.executable, str(script), *typed]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60)
+    assert done.stdout.endswith("loaded: []\n")
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------
@@ -172,8 +175,7 @@ def test_torch_is_not_imported_to_answer(typed: list[str], tmp_path: Path) -> No
 
 def python(script: Path, *typed: object, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs a script as a user would, from a folder that is not the project's."""
-    words = [sys.executable, str(script), *map(str, typed)]
-    return subprocess.run(words, capture_output=True, text=True, cwd=script.parent, env=environment(**env), timeout=60)
+    return warm.run([script, *typed], cwd=script.parent, env=environment(**env))
 
 
 def environment(**env: str) -> dict[str, str]:

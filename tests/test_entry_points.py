@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import warm
 from tests.conftest import ROOT
 
 TINY = [
@@ -29,23 +30,17 @@ def run(script: str, *arguments: str, cwd: Path, **variables: str) -> subprocess
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA", "PYTHON"))
     }
-    return subprocess.run(
-        [sys.executable, str(ROOT / "src" / f"{script}.py"), *arguments],
-        cwd=cwd,
-        env={**environment, "HOME": str(cwd), **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    words = [ROOT / "src" / f"{script}.py", *arguments]
+    return warm.run(words, cwd=cwd, env={**environment, "HOME": str(cwd), **variables})
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
     """What the one offline W&B run of a run folder holds."""
     files = list(run_dir.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 1
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[0])]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    return [json.loads(line) for line in printed.splitlines()]
+    done = warm.run(["-m", "wandb", "leet", "inspect", "--json", files[0]])
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def history(of: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -170,7 +165,8 @@ def test_export_leaves_what_torch_alone_can_load(
     assert "encoder.pt2: images [1, 28, 28] to mean [3], log_variance [3], within " in done.stdout
     decoder = f"torch.export.load({str(tmp_path / 'out' / 'decoder.pt2')!r}).module()"
     code = f"import torch; print({decoder}(latents=torch.zeros(5, 3))['pictures'].shape)"
-    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    (tmp_path / "alone.py").write_text(code)
+    alone = warm.run([tmp_path / "alone.py"], cwd=tmp_path)
     assert alone.stdout == "torch.Size([5, 1, 28, 28])\n", alone.stderr
 
 
@@ -234,9 +230,9 @@ def test_latest_is_continued(tmp_path: Path) -> None:
     """From a copy of the scripts, so that the project's own latest run stays what it is."""
     for name in ("src", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    train = [sys.executable, str(tmp_path / "src" / "train.py"), *TINY[:-1], "logger=csv", "callbacks=none"]
+    train = [tmp_path / "src" / "train.py", *TINY[:-1], "logger=csv", "callbacks=none"]
     for more in ([], ["ckpt_path=latest", "trainer.max_epochs=3"]):
-        done = subprocess.run([*train, *more], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = warm.run([*train, *more], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "resuming" in done.stdout
     latest = tmp_path / "logs" / "train" / "latest"

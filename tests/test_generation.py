@@ -24,14 +24,6 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> P
 
 
 @pytest.fixture(scope="module")
-def conditional_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("conditional")
-    options = ("callbacks=none", "logger=none", "conditional=true", "data.binarize=threshold")
-    train(composed("train", f"run_dir={folder}", *tiny_data, *options))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dark on light, of another size, in colour."""
     pixels = np.full((40, 60, 3), 230, np.uint8)
@@ -126,22 +118,22 @@ def test_an_animation_goes_there_and_back(run_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_conditional_model_is_told_the_classes_of_files(
-    conditional_dir: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+    finished_conditional_run: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("format=npz", f"files=['{photo}']", "invert=true")
     what = "what=[reconstructions,class_samples,traversal]"
-    files = _generate(conditional_dir, tmp_path, what, *options, "labels=[4]")
+    files = _generate(finished_conditional_run, tmp_path, what, *options, "labels=[4]")
     assert "cut at one half" in capsys.readouterr().out
     arrays = _arrays(files["reconstructions.npz"])
     assert set(np.unique(arrays["originals"])) == {0, 1}
-    model = vaelab.load(conditional_dir)
+    model = vaelab.load(finished_conditional_run)
     np.testing.assert_allclose(model.reconstruct(arrays["originals"], [4]), arrays["pictures"], atol=1e-5)
     rows = _arrays(files["class_samples.npz"])
     assert rows["labels"].tolist() == np.repeat(np.arange(10), 10).tolist()
     np.testing.assert_array_equal(rows["latents"][:10], rows["latents"][-10:])
     for labels, said in (("null", "0 labels for 1 files"), ("[4,4]", "2 labels for 1"), ("[nine]", "no such class")):
         with pytest.raises(UserError, match=said):
-            _generate(conditional_dir, tmp_path, what, *options, f"labels={labels}")
+            _generate(finished_conditional_run, tmp_path, what, *options, f"labels={labels}")
 
 
 @pytest.mark.parametrize(
@@ -173,9 +165,9 @@ def test_what_is_refused(run_dir: Path, tmp_path: Path, options: list[str], said
 
 
 def test_all_leaves_out_what_there_is_not(
-    conditional_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_conditional_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = _generate(conditional_dir, tmp_path, "what=all", "count=4", "frames=2")
+    files = _generate(finished_conditional_run, tmp_path, "what=all", "count=4", "frames=2")
     said = capsys.readouterr().out
     for name in ("comparison", "timeline", "losses"):
         assert f"no {name}: " in said

@@ -7,8 +7,6 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests import warm
 from tests.conftest import ROOT
 from vaelab.commands import launchers
 from vaelab.runtime.errors import UserError
@@ -24,8 +23,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 ENVIRONMENT["OMP_NUM_THREADS"] = "1"
 
 
-def _command(folder: Path, tiny_data: list[str], *typed: str) -> list[str]:
-    script = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks.gallery=null"]
+def _command(folder: Path, tiny_data: list[str], *typed: str) -> list[object]:
+    script = [ROOT / "src" / "train.py", "-m", *tiny_data, "callbacks.gallery=null"]
     return [*script, "callbacks.pictures=null", *typed, f"hydra.sweep.dir={folder}"]
 
 
@@ -87,7 +86,7 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jobs_side_by_side_end_in_one_table(tmp_path: Path, tiny_data: list[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason='needs pip install -e ".[sweeps]"')
     command = _command(tmp_path, tiny_data, "hydra/launcher=joblib", "latent_dim=2,-1,3")
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = warm.run(command, env=ENVIRONMENT)
     assert done.returncode == 1
     assert "1 of 3 jobs failed: 1 (" in done.stderr
     assert "Traceback" not in done.stderr
@@ -103,9 +102,7 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason='needs pip install -e ".[sweeps]"')
     longer = ["data.limit=500", "trainer.max_epochs=12", "seed=0,1,2", "hydra.launcher.n_jobs=2"]
     command = _command(tmp_path, tiny_data, "hydra/launcher=joblib", *longer)
-    with subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as child:
+    with warm.start(command, env=ENVIRONMENT, own_session=True) as child:
         while len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) < 2:
             assert child.poll() is None
             time.sleep(0.05)
@@ -116,7 +113,7 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
     assert "Traceback" not in err
     assert "stopped by" in out
     assert "not complete" in out
-    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    again = warm.run(command, env=ENVIRONMENT)
     assert again.returncode == 0, again.stderr
     assert "resuming" in again.stdout
     assert {row["epochs"] for row in _table(tmp_path).values()} == {"12"}
@@ -125,7 +122,7 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
 def test_submitit_runs_jobs_here(tmp_path: Path, tiny_data: list[str]) -> None:
     pytest.importorskip("submitit", reason='needs pip install -e ".[sweeps]"')
     command = _command(tmp_path, tiny_data, "hydra/launcher=submitit_local", "latent_dim=3")
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = warm.run(command, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert _table(tmp_path)[0]["status"] == "done"
     assert any("epoch 2/2" in path.read_text() for path in tmp_path.glob(".submitit/*/*_log.out"))
@@ -171,13 +168,7 @@ def test_slurm_jobs_are_queued_again_once_and_go_on(tmp_path: Path, tiny_data: l
     typed += ["hydra.launcher.partition=long", "hydra.launcher.setup=[module load cuda || true]"]
     longer = ["data.limit=500", "trainer.max_epochs=12", "seed=0,1"]
     environment = {**ENVIRONMENT, "PATH": f"{binaries}:{ENVIRONMENT['PATH']}"}
-    with subprocess.Popen(
-        _command(sweep, tiny_data, *typed, *longer),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
+    with warm.start(_command(sweep, tiny_data, *typed, *longer), env=environment) as child:
         while not (sweep / "0" / "checkpoints" / "last.ckpt").exists():
             assert child.poll() is None
             time.sleep(0.05)

@@ -7,33 +7,16 @@ import pytest
 import torch
 
 import vaelab
-from tests.conftest import ROOT, composed
-from vaelab.commands.train import train
+from tests.conftest import ROOT
 from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    train(composed("train", f"run_dir={folder}", *tiny_data, "callbacks.gallery=null", "logger=none"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def conditional_dir(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("conditional")
-    options = ("callbacks.gallery=null", "logger=none", "conditional=true", "data.binarize=threshold")
-    train(composed("train", f"run_dir={folder}", *tiny_data, *options))
-    return folder
-
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
 
 
-def test_arrays_in_and_arrays_out(run_dir: Path) -> None:
+def test_arrays_in_and_arrays_out(finished_run: Path) -> None:
     state = torch.get_rng_state()
-    model = vaelab.load(run_dir)
+    model = vaelab.load(finished_run)
     codes = model.encode(IMAGES)
     assert codes.shape == (7, 2)
     pictures = model.reconstruct(IMAGES)
@@ -51,16 +34,16 @@ def test_arrays_in_and_arrays_out(run_dir: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_network_s_own_values(run_dir: Path) -> None:
-    model = vaelab.load(run_dir / "checkpoints" / "best.ckpt")
+def test_the_network_s_own_values(finished_run: Path) -> None:
+    model = vaelab.load(finished_run / "checkpoints" / "best.ckpt")
     with torch.no_grad():
         x = torch.tensor(IMAGES[:, None]).float() / 255
         expected = model.vae.encode(x).centre.numpy()
     np.testing.assert_array_equal(model.encode(IMAGES), expected)
 
 
-def test_a_conditional_model_needs_labels_and_cuts_grey_at_one_half(conditional_dir: Path) -> None:
-    model = vaelab.load(conditional_dir)
+def test_a_conditional_model_needs_labels_and_cuts_grey_at_one_half(finished_conditional_run: Path) -> None:
+    model = vaelab.load(finished_conditional_run)
     labels = np.arange(7)
     binary = (IMAGES > 127).astype(np.float32)
     np.testing.assert_array_equal(model.encode(IMAGES, labels), model.encode(binary, labels))
@@ -81,26 +64,26 @@ def test_a_conditional_model_needs_labels_and_cuts_grey_at_one_half(conditional_
         (np.full((1, 28, 28), np.nan), "not bytes from 0 to 255 or floats from 0 to 1"),
     ],
 )
-def test_what_are_no_images(run_dir: Path, images: np.ndarray, said: str) -> None:
+def test_what_are_no_images(finished_run: Path, images: np.ndarray, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        vaelab.load(run_dir).encode(images)
+        vaelab.load(finished_run).encode(images)
 
 
-def test_what_are_no_latents_and_no_run(run_dir: Path, tmp_path: Path) -> None:
+def test_what_are_no_latents_and_no_run(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"latents have shape \(4, 3\), not \(N, 2\)"):
-        vaelab.load(run_dir).decode(np.zeros((4, 3)))
+        vaelab.load(finished_run).decode(np.zeros((4, 3)))
     with pytest.raises(UserError, match="does not exist"):
         vaelab.load(tmp_path / "none")
 
 
-def test_the_readme_s_example(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_s_example(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (ROOT / "README.md").read_text()
     example = readme.partition("```python\n")[2].partition("```")[0]
     assert "vaelab.load" in example
-    monkeypatch.setattr(checkpoint, "ROOT", run_dir.parent)
-    (run_dir.parent / "logs" / "train").mkdir(parents=True)
-    (run_dir.parent / "logs" / "train" / "latest").symlink_to(run_dir)
-    monkeypatch.chdir(run_dir.parent)
+    monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
+    (tmp_path / "logs" / "train").mkdir(parents=True)
+    (tmp_path / "logs" / "train" / "latest").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
     names: dict[str, np.ndarray] = {}
     exec(example, names)
     assert names["pictures"].shape == (16, 1, 28, 28)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests import warm
 from tests.conftest import ROOT, composed
 from tests.on_every_rank import CASES, settings
 from vaelab.commands.train import train
@@ -25,12 +25,12 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))},
     "OMP_NUM_THREADS": "1",
 }
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
+TORCHRUN = ["-m", "torch.distributed.run"]
+TRAIN = [str(ROOT / "src" / "train.py")]
 
 
 def _run(command: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return warm.run(command, env=ENVIRONMENT, cwd=cwd)
 
 
 def _contents(folder: Path) -> dict[str, Any]:
@@ -115,18 +115,11 @@ def test_processes_of_torchrun_agree_on_a_sweeps_folders(tmp_path: Path, tiny_da
     assert (sweep / "results.csv").is_file()
 
 
-def _started(run_dir: Path, options: list[str]) -> "subprocess.Popen[str]":
+def _started(run_dir: Path, options: list[str]) -> warm.Started:
     """A training that has its first checkpoint."""
-    child = subprocess.Popen(
-        [*TRAIN, *options, f"hydra.run.dir={run_dir}"],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    child = warm.start([*TRAIN, *options, f"hydra.run.dir={run_dir}"], env=ENVIRONMENT, own_session=True)
     while not (run_dir / "checkpoints" / "last.ckpt").exists():
-        assert child.poll() is None, child.communicate()
+        assert child.poll() is None, child.communicate(0)
         time.sleep(0.05)
     return child
 
@@ -148,7 +141,7 @@ def test_a_signal_ends_both_and_one_goes_on(tmp_path: Path, tiny_data: list[str]
         others = _children(child.pid)
         os.killpg(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=120)
-    assert child.returncode == 130, err
+    assert child.returncode == 130, out + err
     assert out.count("stopped by SIGINT") == 1
     assert "Traceback" not in err
     assert not any(Path(f"/proc/{other}").exists() for other in others)

@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
+from tests import warm
 from tests.conftest import ROOT, composed
 from tests.files import write_mnist
 
@@ -18,8 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _search(folder: Path, *typed: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *typed, f"hydra.sweep.dir={folder}"]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return warm.run([ROOT / "src" / "train.py", "-m", *typed, f"hydra.sweep.dir={folder}"], env=ENVIRONMENT)
 
 
 def test_a_search_prunes_fails_and_goes_on(tmp_path: Path, tiny_data: list[str]) -> None:

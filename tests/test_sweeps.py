@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from tests import warm
 from vaelab.commands.sweep import write_results
 from vaelab.runs.sweep_folder import read, swept
 from vaelab.runtime.paths import ROOT
@@ -142,18 +141,15 @@ def test_an_empty_folder_has_no_results(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_of_one_folder_do_not_spoil_each_other(tmp_path: Path, tiny_data: list[str]) -> None:
-    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks=none", "seed=0,1"]
+    command = [ROOT / "src" / "train.py", "-m", *tiny_data, "callbacks=none", "seed=0,1"]
     command += ["trainer.max_epochs=8", f"hydra.sweep.dir={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    ends = [(*child.communicate(timeout=300), child.returncode) for child in both]
+    with warm.start(command, env=environment) as one, warm.start(command, env=environment) as other:
+        ends = [(*child.communicate(timeout=300), child.returncode) for child in (one, other)]
     for _, err, code in ends:
         assert "Traceback" not in err
         assert code == 0 or "another training is writing into" in err
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    again = warm.run(command, env=environment)
     assert again.returncode == 0, again.stderr
     for number in (0, 1):
         with (tmp_path / str(number) / "metrics.csv").open(newline="") as file:
@@ -163,10 +159,10 @@ def test_two_sweeps_of_one_folder_do_not_spoil_each_other(tmp_path: Path, tiny_d
 
 
 def test_a_signal_ends_the_sweep_and_the_same_command_does_the_rest(tmp_path: Path, tiny_data: list[str]) -> None:
-    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *tiny_data, "callbacks.gallery=null", "seed=0,1"]
+    command = [ROOT / "src" / "train.py", "-m", *tiny_data, "callbacks.gallery=null", "seed=0,1"]
     command += ["data.limit=500", "trainer.max_epochs=20", "callbacks.pictures=null", f"hydra.sweep.dir={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with warm.start(command, env=environment) as child:
         while not (tmp_path / "0" / "checkpoints" / "last.ckpt").exists():
             assert child.poll() is None
             time.sleep(0.05)
@@ -175,7 +171,7 @@ def test_a_signal_ends_the_sweep_and_the_same_command_does_the_rest(tmp_path: Pa
     assert child.returncode == 143
     assert "job 0: not complete" in out
     assert not (tmp_path / "1").exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    again = warm.run(command, env=environment)
     assert again.returncode == 0, again.stderr
     assert "resuming" in again.stdout
     for number in (0, 1):

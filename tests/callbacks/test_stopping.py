@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,22 +11,24 @@ import lightning as L
 import pytest
 import torch
 
+from tests import warm
 from tests.conftest import ROOT
 from vaelab.training.callbacks.graceful_stop import GracefulStop
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def _command(run_dir: Path, tiny_data: list[str], *overrides: str) -> list[str]:
+def _command(run_dir: Path, tiny_data: list[str], *overrides: str) -> list[object]:
     longer = ["data.limit=1500", "trainer.max_epochs=5", "trainer.log_every_n_steps=7", "callbacks.gallery=null"]
-    return [sys.executable, str(ROOT / "src" / "train.py"), *tiny_data, *longer, f"hydra.run.dir={run_dir}", *overrides]
+    return [ROOT / "src" / "train.py", *tiny_data, *longer, f"hydra.run.dir={run_dir}", *overrides]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_data: list[str]) -> Path:
     """The run folder of a training that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(_command(folder, tiny_data), env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    done = warm.run(_command(folder, tiny_data), env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -42,9 +43,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     assert "Traceback" not in err
     steps = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert steps % 94  # in the middle of an epoch
-    on = subprocess.run(
-        _command(stopped, tiny_data, f"ckpt_path={stopped}"), env=ENVIRONMENT, capture_output=True, timeout=300
-    )
+    on = warm.run(_command(stopped, tiny_data, f"ckpt_path={stopped}"), env=ENVIRONMENT)
     assert on.returncode == 0, on.stderr
     _assert_same(whole, stopped)
 
@@ -86,20 +85,21 @@ def test_a_slurm_job_whose_time_is_up_is_queued_again_and_goes_on(
     assert "queued again" in out
     assert (tmp_path / "asked").read_text() == "requeue 77\n"
     # As Slurm starts it: the same command, and a count.
-    on = subprocess.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, timeout=300)
+    on = warm.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"})
     assert on.returncode == 0, on.stderr
     assert "resuming" in on.stdout
     _assert_same(whole, tmp_path / "run")
 
 
-def _stop(command: list[str], environment: dict[str, str], signum: signal.Signals) -> tuple[int, str, str]:
+def _stop(command: list[object], environment: dict[str, str], signum: signal.Signals) -> tuple[int, str, str]:
     """Sends a training a signal in its second epoch; its exit code, and what it has said."""
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        while "epoch 1/5" not in (line := child.stdout.readline()):
-            assert line or child.poll() is None
+    with warm.start(command, env=environment) as child:
+        while "epoch 1/5" not in child.printed():
+            assert child.poll() is None, child.communicate(0)
+            time.sleep(0.02)
         child.send_signal(signum)
         out, err = child.communicate(timeout=120)
+    assert child.returncode is not None
     return child.returncode, out, err
 
 

@@ -1,5 +1,6 @@
 """The decoder's graph, computed by the JavaScript that pages compute it with, is the decoder."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from vaelab.visualization import explorer
 from vaelab.visualization.explorer.graph import Graph, trace, translated
 
 TOLERANCE = 1e-4
-NODE = shutil.which("node")
+_PLAYWRIGHT = importlib.util.find_spec("playwright")
+_ITS_NODE = str(Path(_PLAYWRIGHT.origin).parent / "driver" / "node") if _PLAYWRIGHT and _PLAYWRIGHT.origin else ""
+NODE = shutil.which("node") or shutil.which(_ITS_NODE)
 RUNNER = """
 const fs = require("fs"), { Decoder } = require(process.argv[1]);
 const bytes = fs.readFileSync("weights").buffer;
