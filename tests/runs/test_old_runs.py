@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vaelab
+from tests import warm
 from tests.conftest import ROOT, composed
 from tests.trainings import rows, weights
 from vaelab.commands.evaluate import evaluate
@@ -124,8 +125,7 @@ def test_other_settings_are_refused_as_before(old: Path, tiny_data: list[str]) -
 def test_an_old_sweep_is_continued(old: Path, tiny_data: list[str]) -> None:
     overrides = RunFolder(old / "sweep" / "0").config["overrides"]
     fixed = [tiny_data[0], *(text for text in overrides[1:] if not text.startswith("latent_dim="))]
-    command = [sys.executable, "src/train.py", "-m", *fixed, "latent_dim=1,2", f"hydra.sweep.dir={old / 'sweep'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = warm.run(["src/train.py", "-m", *fixed, "latent_dim=1,2", f"hydra.sweep.dir={old / 'sweep'}"], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert f"{old / 'sweep' / '0'} is complete" in done.stdout
     jobs = sweep_folder.read(old / "sweep")
