@@ -115,11 +115,11 @@ class Batches:
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
             shard = Shard.of(end - start, self.rank, self.world_size)
-            mine = slice(start + shard.rows.start, start + shard.rows.stop)
+            rows = slice(start + shard.rows.start, start + shard.rows.stop)
             if order is None:
-                x, y = self.images[mine], self.labels[mine]
+                x, y = self.images[rows], self.labels[rows]
             else:  # five times faster than indexing with brackets
-                chosen = order[mine]
+                chosen = order[rows]
                 x, y = self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
             x, y = x.to(self.device), y.to(self.device)
             if self.dynamic:

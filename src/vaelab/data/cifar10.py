@@ -44,18 +44,18 @@ class CIFAR10:
 
     def prepare(self) -> None:
         """Downloads the binary version, 170 MB, if it is missing."""
-        if self._is_there():
+        if self._exists():
             return
         with downloading(self.name, self.data_dir, [_FOLDER], self.data_dir) as temporary:
             archive = self.data_dir / _ARCHIVE
             download_root = archive.parent if archive.is_file() else temporary
             download_and_extract_archive(_URL, str(download_root), str(temporary), filename=_ARCHIVE, md5=_MD5)
-            if not self._is_there():  # another process may have downloaded it meanwhile
+            if not self._exists():  # another process may have downloaded it meanwhile
                 os.replace(temporary / _FOLDER, self.data_dir / _FOLDER)
 
     def load(self, train: bool) -> Images:
         """The 50,000 training images or the 10,000 test images."""
-        if not self._is_there():
+        if not self._exists():
             raise absent(self.name, self.data_dir, [_FOLDER])
         folder = self.data_dir / _FOLDER
         records = np.concatenate([_records(folder / name) for name in (_TRAIN if train else _TEST)])
@@ -65,7 +65,7 @@ class CIFAR10:
         first, count, split = (training, 50_000, "training") if train else (test, 10_000, "test")
         return recognized(images, labels, first, count, f"the {split} split of {self.name} in {folder}")
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         """Whether the folder of the binary version exists.
 
         Raises:

@@ -38,9 +38,9 @@ class ImageDataModule(L.LightningDataModule):
         validation: the number or fraction of training images to validate on. ``test`` trains on the whole training
             split and validates on the test split, as some published protocols do.
         binarize: ``none``. ``threshold``: grey > 0.5. ``dynamic``: each pixel is one with its grey value as the
-            probability, drawn in every epoch for training images and once for validation and test images
-            (Salakhutdinov and Murray 2008). ``static``: all images are drawn once, with a fixed seed. They are not
-            Larochelle's binary MNIST, which is a separate download.
+            probability (Salakhutdinov and Murray 2008). Training images are drawn in every epoch, validation and test
+            images once. ``static``: all images are drawn once, with a fixed seed. They are not Larochelle's binary
+            MNIST, which is a separate download.
         limit: the number of images to use of each split, from its beginning; ``None`` for all.
         shuffle: whether every epoch has a new random order of the training images.
         drop_last: whether to leave out an incomplete last batch of training images.
@@ -85,7 +85,7 @@ class ImageDataModule(L.LightningDataModule):
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the splits, once, and applies ``threshold``, ``static`` and the once-only part of ``dynamic``."""
+        """Loads and binarises the splits, once; ``dynamic`` training images are binarised in each batch instead."""
         if self.splits:
             return
         train, test = self.source.load(train=True), self.source.load(train=False)

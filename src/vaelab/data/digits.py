@@ -52,8 +52,8 @@ _JITTER = 0.1
 _WARP = 0.15
 _ASPECT = 0.25
 _PRESSURE = 0.22
-# The largest distance of a point of the pen line from its centre. With the largest scale, shift and pen width, the pen
-# reaches 9.4 * 1.12 + 1 + 1.6 * 1.22 = 13.5 of 14 pixels, so every rotation stays inside the frame.
+# The largest distance of a point of the pen line from its centre. It keeps every rotation inside the frame: the largest
+# scale, shift and pen width reach 9.4 * 1.12 + 1 + 1.6 * 1.22 = 13.5 of 14 pixels.
 _MAX_RADIUS = 1.12
 _SAMPLE_STEP = 0.06
 

@@ -88,7 +88,7 @@ def image_or_reason(path: Path, image_shape: tuple[int, ...]) -> npt.NDArray[np.
     except UnidentifiedImageError:
         with suppress(OSError), path.open("rb") as file:
             head = file.read(12)
-            return f"it is not a {'/'.join(_FORMATS)} file: it begins with {head!r}" if head else "it is empty"
+            return f"it is not a {'/'.join(_FORMATS)} file; it begins with {head!r}" if head else "it is empty"
         return "it no longer exists"
     except Exception as error:  # Pillow's plugins raise errors of many types
         return f"{type(error).__name__}: {first_line(error)}"

@@ -65,8 +65,9 @@ class Bernoulli(Likelihood):
 
     .. math:: \log p(x|z) = \sum_i x_i \log p_i + (1 - x_i) \log(1 - p_i)
 
-    It is a likelihood of binary images. For grey images the same sum is a negative cross-entropy: a useful loss, but
-    no likelihood, because it does not integrate to one over [0, 1] (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).
+    It is a likelihood of binary images. For grey images the same sum is a negative cross-entropy: a useful loss, but no
+    likelihood. Its exponential does not integrate to one over [0, 1] (Loaiza-Ganem and Cunningham 2019, arXiv
+    1907.06845).
     """
 
     def is_normalized(self, binary: bool) -> bool:
@@ -212,9 +213,9 @@ class Gaussian(ScaledLikelihood):
 
     def _fit(self, mean_squared_error: Tensor) -> Tensor:
         """The scale for the mean squared error of a batch, which is also added to the running mean."""
-        known = mean_squared_error.isfinite()  # an infinite or undefined error would stay in the mean forever
-        self.batches += known
-        change = torch.where(known, mean_squared_error - self.mean_squared_error, 0.0)
+        is_finite = mean_squared_error.isfinite()  # an infinite or undefined error would stay in the mean forever
+        self.batches += is_finite
+        change = torch.where(is_finite, mean_squared_error - self.mean_squared_error, 0.0)
         self.mean_squared_error += change / self.batches.clamp(1, self._memory)
         return self._closest(mean_squared_error)
 

@@ -64,9 +64,9 @@ class FullGaussian(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
         self.sizes = [latent_dim, latent_dim, len(rows)]
         self.head = nn.Linear(in_features, sum(self.sizes))
-        self._begin_diagonal()
+        self._reset_to_diagonal()
 
-    def _begin_diagonal(self) -> None:
+    def _reset_to_diagonal(self) -> None:
         with torch.no_grad():
             self.head.weight[2 * self.sizes[0] :] = 0
             self.head.bias[2 * self.sizes[0] :] = 0
@@ -74,7 +74,7 @@ class FullGaussian(nn.Module):
     def apply(self, fn: Callable[[nn.Module], None]) -> "FullGaussian":
         """Applies a function, such as an initialisation, to every submodule, and then sets b to zero again."""
         super().apply(fn)
-        self._begin_diagonal()
+        self._reset_to_diagonal()
         return self
 
     def forward(self, features: Tensor) -> Latent:

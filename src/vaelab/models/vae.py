@@ -31,8 +31,8 @@ class VAE(nn.Module):
 
     With ``classes``, the model is conditional on the image's class y: p(x|z, y) and q(z|x, y) (Sohn, Lee and Yan 2015).
     Unlike theirs, its prior p(z) is the same for all classes. The encoder gets an additional channel, learned for each
-    class, and the decoder gets an additional input for each class, so any network can be used. Labels y are then
-    integers (B,), or weights of the classes (B, classes). Without ``classes`` they are ignored.
+    class. The decoder gets an additional input for each class. So any network can be used. Labels y are then integers
+    (B,), or weights of the classes (B, classes). Without ``classes`` they are ignored.
 
     Args:
         image_shape: (C, H, W).

@@ -21,9 +21,9 @@ class ContinuousBernoulli(Distribution):
 
     .. math:: \log p(x) = x l - A(l), \qquad A(l) = \log \int_0^1 e^{l t}\, dt = \log \frac{e^l - 1}{l}
 
-    With :math:`l` the logit of :math:`\lambda`, this is :math:`x \log \lambda + (1 - x) \log(1 - \lambda)`, which is a
-    negative cross-entropy, plus the constant that makes it integrate to one. torch's class uses the same constant for
-    all :math:`|l| > 16`: there it is wrong by nats and has no gradient.
+    This is the negative cross-entropy :math:`x \log \lambda + (1 - x) \log(1 - \lambda)`, with :math:`l` the logit of
+    :math:`\lambda`, plus a constant. The constant makes the density integrate to one. torch's class uses the same
+    constant for all :math:`|l| > 16`: there it is wrong by nats and has no gradient.
 
     Args:
         logits: :math:`l`, any shape. The density decreases in x if it is negative, and increases if it is positive.
@@ -84,9 +84,9 @@ class DiscretizedLogistic(Distribution):
 
     .. math:: P(x) = F(x + \tfrac{1}{510}) - F(x - \tfrac{1}{510}), \qquad F(t) = \frac{1}{1 + e^{-(t - \mu) / s}}
 
-    The lowest level also has the probability of all values below it, and the highest level that of all values above it,
-    so that the probabilities sum to one (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517).
-    A value between two levels is rounded to the nearest level.
+    The lowest level also has the probability of all values below it, and the highest that of all values above it. So
+    the probabilities sum to one (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517). A value
+    between two levels is rounded to the nearest level.
 
     Args:
         location: :math:`\mu`; 0 is black, 1 is white.

@@ -1,7 +1,7 @@
 """Convolutional networks: strided convolutions down, transposed convolutions up.
 
-Two classes cover the plain convolutional VAEs of the tutorials. Channels, kernels, strides, padding and the map from
-the latent vector to the first feature map are parameters, so a tutorial's network is a YAML file.
+Two classes cover the plain convolutional VAEs of the tutorials. Channels, kernels, strides, padding and the stem are
+parameters, so a tutorial's network is a YAML file.
 
 Padding, for an image side n, a kernel k and a stride s:
 
