@@ -123,5 +123,5 @@ def test_an_image_is_drawn_the_same_whichever_process_has_it(world_size: int) ->
 def test_other_batches_cannot_go_on_in_the_middle_of_an_epoch() -> None:
     batches = Batches(*_numbered(), 10, shuffle=True)
     list(islice(batches, 3))
-    with pytest.raises(UserError, match="batches of 10 images and cannot go on there with 20: type data.batch_size=10"):
+    with pytest.raises(UserError, match="of 10 images and cannot resume there with 20: type data.batch_size=10"):
         Batches(*_numbered(), 20, shuffle=True).resume(batches.state())

@@ -83,7 +83,7 @@ def test_whoever_has_the_python_version_is_given_the_command_for_the_binary_one(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (bytes(3072), "3072 bytes are no whole number of records of 3073"),
+        (bytes(3072), "3072 bytes are not a whole number of records of 3073"),
         (b"", "0 bytes"),
         (b"\x0a" * 3073, "labels go up to 10"),
         (b"<html>", "6 bytes"),

@@ -1,1 +1,1 @@
-"""Data sets, and how they become batches."""
+"""Data sets, and the batches made from them."""

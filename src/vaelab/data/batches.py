@@ -1,8 +1,8 @@
 """Minibatches cut from images in memory.
 
 A data loader that fetches image by image spends more time in Python than a small VAE spends computing. Here the images
-stay one uint8 tensor on the device that trains, and a batch is one gather and one division. Of images that do not fit
-there, which may be mapped from a file, the rows of a batch are gathered where they are, and sent as bytes.
+stay one uint8 tensor on the training device, and a batch is one gather and one division. Images that do not fit there
+stay in main memory or in a memory-mapped file. Then the batch is gathered there and sent to the device as bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ Binarization = Literal["none", "threshold", "dynamic", "static"]
 
 
 class Batch(NamedTuple):
-    """Images and labels, and which part of a batch they are.
+    """Images, their labels, and the part of the batch that they are.
 
     Attributes:
         x: images (B, C, H, W), floats in [0, 1].
@@ -42,13 +42,13 @@ def binarize(images: Tensor, generator: torch.Generator, shard: Shard | None = N
 
     Args:
         images: uint8, any shape.
-        generator: on the images' device.
-        shard: the part of a batch that these images are. Numbers are drawn for the whole batch, so that an image gets
-            the same draw however many processes there are.
+        generator: a generator on the images' device.
+        shard: the part of a batch that these images are. Random numbers are drawn for the whole batch, so that an
+            image gets the same number for any number of processes.
 
     Returns:
-        Zeros and 255s, uint8, of the same shape. The probabilities are exact: of the 255 numbers from 0 to 254,
-        ``grey`` are less than ``grey``.
+        Zeros and 255s, uint8, of the same shape. The probabilities are exact: ``grey`` of the 255 integers from 0 to
+        254 are less than ``grey``.
     """
     drawn = images.new_empty((len(images) if shard is None else shard.total, *images.shape[1:]))
     drawn = drawn.random_(0, 255, generator=generator)[slice(None) if shard is None else shard.rows]
@@ -58,20 +58,20 @@ def binarize(images: Tensor, generator: torch.Generator, shard: Shard | None = N
 class Batches:
     """An iterable of batches, see :class:`Batch`.
 
-    Everything random follows from the seed and the number of the epoch; an iteration interrupted in the middle of an
-    epoch is continued by ``resume``. Several processes share every batch: none of its images is left out, none is taken
-    twice, and the batches are the same however many processes there are.
+    The seed and the number of the epoch determine all random numbers. ``resume`` continues an iteration that was
+    interrupted within an epoch. Several processes share every batch. Each of its images is used exactly once, and the
+    batches are the same for any number of processes.
 
     Args:
         images: uint8 (N, C, H, W).
         labels: int64 (N,).
         batch_size: images per batch, of all processes together.
-        shuffle: a new order every epoch; otherwise the order of the images.
-        drop_last: leave out what does not fill a batch at the end of an epoch.
-        dynamic: draw binary images from the grey ones at every visit.
-        seed: of the order and the draws.
-        rank, world_size: which process this is, of how many.
-        device: where batches are wanted; by default where the images are.
+        shuffle: whether every epoch has a new random order; otherwise it is the order of the images.
+        drop_last: whether to leave out an incomplete batch at the end of an epoch.
+        dynamic: whether to draw new binary images from the grey ones in every epoch.
+        seed: the seed of the order and of the binary images.
+        rank, world_size: the index of this process, and the number of processes.
+        device: the device of the batches; by default the device of the images.
     """
 
     def __init__(
@@ -105,48 +105,48 @@ class Batches:
         return len(self._bounds) - 1
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._resumed and self._next:  # whether the last epoch was seen to its end or not
+        if not self._resumed and self._next:  # the last epoch is over, complete or not
             self.epoch, self._next = self.epoch + 1, 0
         self._resumed = False
-        # The order is drawn on the CPU, so that it is the same whatever trains.
+        # The order is drawn on the CPU, so that it is the same for every training device.
         generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.images), generator=generator).to(self.images.device) if self.shuffle else None
         for i in range(self._next, len(self)):
             self._next = i + 1
             start, end = self._bounds[i], self._bounds[i + 1]
             shard = Shard.of(end - start, self.rank, self.world_size)
-            mine = slice(start + shard.rows.start, start + shard.rows.stop)
+            rows = slice(start + shard.rows.start, start + shard.rows.stop)
             if order is None:
-                x, y = self.images[mine], self.labels[mine]
-            else:  # five times faster than by brackets
-                chosen = order[mine]
+                x, y = self.images[rows], self.labels[rows]
+            else:  # five times faster than indexing with brackets
+                chosen = order[rows]
                 x, y = self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
             x, y = x.to(self.device), y.to(self.device)
             if self.dynamic:
-                # Of each batch anew: there is no state to be kept.
+                # A new seed for each batch, so that a checkpoint needs no state of the generator.
                 self._generator.manual_seed(_seed(self.seed, self.epoch, i))
                 x = binarize(x, self._generator, shard)
             yield Batch(to_floats(x), y, shard)
 
     def state(self) -> dict[str, int]:
-        """Where the iteration stands."""
+        """The position of the iteration: the epoch, the index of the next batch, and the batch size."""
         return {"epoch": self.epoch, "next": self._next, "global_batch": self.batch_size}
 
     def resume(self, state: Mapping[str, int]) -> None:
-        """Lets the next iteration go on from there.
+        """Makes the next iteration start at a position that :meth:`state` returned.
 
         Raises:
-            UserError: in the middle of an epoch, with batches of another size.
+            UserError: the position is within an epoch, and the batch size differs.
         """
         self.epoch, self._next = state["epoch"], state["next"]
         self._resumed = 0 < self._next < len(self)
         if self._resumed and state["global_batch"] != self.batch_size:
             raise UserError(
                 f"the training stopped in the middle of an epoch of batches of {state['global_batch']} images and "
-                f"cannot go on there with {self.batch_size}: type data.batch_size={state['global_batch']}"
+                f"cannot resume there with {self.batch_size}: type data.batch_size={state['global_batch']}"
             )
 
 
 def _seed(*numbers: int) -> int:
-    """One seed that follows from several numbers."""
+    """One seed, computed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])

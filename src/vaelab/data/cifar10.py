@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009), from its binary version, which holds bytes alone."""
+"""CIFAR-10 (Krizhevsky 2009), from its binary version: reading it unpickles nothing."""
 
 import os
 from pathlib import Path
@@ -19,43 +19,43 @@ _FOLDER, _PYTHON_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"
 _TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 _TEST = ("test_batch.bin",)
 _SHAPE = (3, 32, 32)
-_RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, the green and the blue plane
+_RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
 
 
 class CIFAR10:
-    """60,000 colour 32x32 photographs in ten classes: 50,000 to train with, 10,000 to test with.
+    """60,000 colour photographs of 32x32 pixels in ten classes: 50,000 training images and 10,000 test images.
 
     Args:
         data_dir: the folder of data sets. The six files of the binary version are in
             ``<data_dir>/cifar-10-batches-bin``, or are downloaded to it.
 
     Raises:
-        UserError: the files are neither there nor to be downloaded, or not what they should be.
+        UserError: the files are missing and cannot be downloaded, or they are damaged.
     """
 
     name = "CIFAR10"
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    # The first labels of the official files: other files are welcome, but their figures are no published benchmark's.
+    # The first labels of the official files. Other files work too, but published metrics are for the official ones.
     official = ([6, 9, 9, 4, 1, 1, 2, 7, 8, 3], [3, 8, 8, 0, 6, 6, 1, 6, 3, 1])
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir).expanduser()
 
     def prepare(self) -> None:
-        """Downloads the binary version, 170 MB, if it is not there."""
-        if self._is_there():
+        """Downloads the binary version, 170 MB, if it is missing."""
+        if self._exists():
             return
         with downloading(self.name, self.data_dir, [_FOLDER], self.data_dir) as temporary:
             archive = self.data_dir / _ARCHIVE
             download_root = archive.parent if archive.is_file() else temporary
             download_and_extract_archive(_URL, str(download_root), str(temporary), filename=_ARCHIVE, md5=_MD5)
-            if not self._is_there():  # another process may have been faster
+            if not self._exists():  # another process may have downloaded it meanwhile
                 os.replace(temporary / _FOLDER, self.data_dir / _FOLDER)
 
     def load(self, train: bool) -> Images:
-        """50,000 or 10,000 images."""
-        if not self._is_there():
+        """The 50,000 training images or the 10,000 test images."""
+        if not self._exists():
             raise absent(self.name, self.data_dir, [_FOLDER])
         folder = self.data_dir / _FOLDER
         records = np.concatenate([_records(folder / name) for name in (_TRAIN if train else _TEST)])
@@ -65,11 +65,11 @@ class CIFAR10:
         first, count, split = (training, 50_000, "training") if train else (test, 10_000, "test")
         return recognized(images, labels, first, count, f"the {split} split of {self.name} in {folder}")
 
-    def _is_there(self) -> bool:
-        """Whether the binary version is in its folder.
+    def _exists(self) -> bool:
+        """Whether the folder of the binary version exists.
 
         Raises:
-            UserError: some of its files are missing, or the Python version is there instead.
+            UserError: some of its files are missing, or only the Python version exists.
         """
         folder = self.data_dir / _FOLDER
         if folder.is_dir():
@@ -81,8 +81,8 @@ class CIFAR10:
             return True
         if (self.data_dir / _PYTHON_FOLDER).is_dir():
             raise UserError(
-                f"{self.name} in {(self.data_dir / _PYTHON_FOLDER).absolute()} is the Python version, and the binary "
-                f"version is read: type curl -L {_URL} | tar -xz -C {self.data_dir.absolute()}"
+                f"{self.name} in {(self.data_dir / _PYTHON_FOLDER).absolute()} is the Python version, but the binary "
+                f"version is needed: type curl -L {_URL} | tar -xz -C {self.data_dir.absolute()}"
             )
         return False
 
@@ -92,13 +92,13 @@ def _records(path: Path) -> npt.NDArray[np.uint8]:
     try:
         values = np.fromfile(path, dtype=np.uint8)
         if not len(values) or len(values) % _RECORD:
-            raise ValueError(f"{len(values)} bytes are no whole number of records of {_RECORD}")
+            raise ValueError(f"{len(values)} bytes are not a whole number of records of {_RECORD}")
         records = values.reshape(-1, _RECORD)
         if records[:, 0].max() > 9:
             raise ValueError(f"its labels go up to {records[:, 0].max()}, not to 9")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path.absolute()} is no file of CIFAR-10 ({type(error).__name__}: {first_line(error)}): delete the "
+            f"{path.absolute()} is not a CIFAR-10 file ({type(error).__name__}: {first_line(error)}): delete the "
             f"folder {path.parent.name} to download the data set again"
         ) from error
     return records

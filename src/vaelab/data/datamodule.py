@@ -1,4 +1,4 @@
-"""From a source to batches: splits, binarisation, and which device holds the images."""
+"""From a source to batches: splits, binarisation, and the device that holds the images."""
 
 import logging
 from typing import Any, Literal
@@ -15,36 +15,37 @@ from vaelab.runtime.validation import Fraction, ImageShape, PositiveInt, checked
 
 log = logging.getLogger(__name__)
 
-# Validation and test images are binarised once, from seeds of their own: the same for every run, device and machine.
+# Validation and test images are binarised once, with fixed seeds: equally in every run, on every device and machine.
 SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
 
 
 def _fits(images: Tensor, device: torch.device) -> bool:
-    """Whether these images leave a device at least half of the memory that is free on it."""
+    """Whether these images take at most half of the free memory of a device."""
     return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 class ImageDataModule(L.LightningDataModule):
-    """Train, validation and test batches of a data set.
+    """Training, validation and test batches of a data set.
 
-    Validation images are the last ones of the training split; the official test split is touched by nothing but the
-    test, unless ``validation="test"`` says so.
+    Validation images are the last ones of the training split. Only the test uses the official test split, unless
+    ``validation="test"``.
 
     Args:
         source: the data set, see :class:`vaelab.data.source.Source`.
         image_shape: (C, H, W) that its images must have.
         batch_size: training images per batch, of all processes together: a step is the same on any number of devices.
         eval_batch_size: validation and test images per batch, of all processes together.
-        validation: how many training images to validate on, or which fraction of them; or ``test``, to train on the
-            whole training split and validate on the test split, as some published protocols do.
-        binarize: ``none``; ``threshold``, grey > 0.5; ``dynamic``, training images are drawn anew at every visit, each
-            pixel with its grey value as the probability, validation and test images once (Salakhutdinov and Murray
-            2008); ``static``, all are drawn once, from a fixed seed (not Larochelle's draw, which is a download).
-        limit: use only the first so many images of each split; ``None`` for all.
-        shuffle: a new order of the training images in every epoch.
-        drop_last: leave out training images that do not fill a batch.
-        seed: of the order and the dynamic draws.
-        classes: how many the source must have, for a model that is told them; ``None`` for any.
+        validation: the number or fraction of training images to validate on. ``test`` trains on the whole training
+            split and validates on the test split, as some published protocols do.
+        binarize: ``none``. ``threshold``: grey > 0.5. ``dynamic``: each pixel is one with its grey value as the
+            probability (Salakhutdinov and Murray 2008). Training images are drawn in every epoch, validation and test
+            images once. ``static``: all images are drawn once, with a fixed seed. They are not Larochelle's binary
+            MNIST, which is a separate download.
+        limit: the number of images to use of each split, from its beginning; ``None`` for all.
+        shuffle: whether every epoch has a new random order of the training images.
+        drop_last: whether to leave out an incomplete last batch of training images.
+        seed: the seed of the order and of the dynamic binarisation.
+        classes: the number of classes that the source must have, for a conditional model; ``None`` for any.
 
     Raises:
         UserError: a value is impossible, or the source's images have another shape.
@@ -80,11 +81,11 @@ class ImageDataModule(L.LightningDataModule):
         return self.binarization != "none"
 
     def prepare_data(self) -> None:
-        """Downloads or renders what is missing."""
+        """Downloads or renders missing files."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the splits, once, and binarises what is binarised once."""
+        """Loads and binarises the splits, once; ``dynamic`` training images are binarised in each batch instead."""
         if self.splits:
             return
         train, test = self.source.load(train=True), self.source.load(train=False)
@@ -125,7 +126,7 @@ class ImageDataModule(L.LightningDataModule):
         return images
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch itself: it is on the device already."""
+        """The batch itself, which is already on the device."""
         return batch
 
     def _batches(self, split: str, **options: Any) -> Batches:
@@ -135,7 +136,7 @@ class ImageDataModule(L.LightningDataModule):
         if _fits(images, device):
             images, labels = images.to(device), labels.to(device)
         else:
-            log.info("the %d %s images stay where they are: they would fill the GPU", len(images), split)
+            log.info("the %d %s images stay in main memory: they would fill the GPU", len(images), split)
         return Batches(
             images,
             labels,
@@ -149,7 +150,7 @@ class ImageDataModule(L.LightningDataModule):
         """Batches of training images.
 
         Raises:
-            UserError: there are fewer images in a batch than processes to share it.
+            UserError: a batch has fewer images than there are processes.
         """
         processes = 1 if self.trainer is None else self.trainer.world_size
         if self.batch_size < processes:
@@ -178,17 +179,17 @@ class ImageDataModule(L.LightningDataModule):
         """Batches of test images, in order."""
         return self._batches("test", batch_size=self.eval_batch_size)
 
-    # Lightning would keep the state of the batches by itself, but restores it only in the middle of an epoch.
+    # Lightning could save the state of the batches itself, but it restores it only within an epoch.
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training batches stand, for the checkpoint."""
+        """The position in the training batches, for the checkpoint."""
         if self._training is None:
             return {}
         state = self._training.state()
         if self.trainer is not None and state["next"] >= self.trainer.num_training_batches:
-            state["next"] = len(self._training)  # the epoch is over, though trainer.limit_train_batches left some out
+            state["next"] = len(self._training)  # the epoch is over: trainer.limit_train_batches left the rest out
         return {"training": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lets the training batches go on from there."""
+        """Makes the training batches resume at the position of a checkpoint."""
         self._resumed = state_dict.get("training")

@@ -1,4 +1,4 @@
-"""Digits: synthetic grey images of handwritten digits, drawn from pen strokes, with their generating factors."""
+"""Digits: synthetic grey images of handwritten digits, rendered from pen strokes, with their generating factors."""
 
 import hashlib
 import logging
@@ -24,13 +24,14 @@ FACTOR_RANGES: dict[str, tuple[float, float]] = {
     "shift_x": (-1.0, 1.0),
     "shift_y": (-1.0, 1.0),
 }
-"""Range of each factor, which is uniform on it and independent of the class and of the other factors.
+"""Range of each factor. A factor is uniform on its range, and independent of the class and of the other factors.
 
-- ``angle``: degrees, positive counter-clockwise as seen.
+- ``angle``: degrees, positive is counter-clockwise on the screen.
 - ``thickness``: mean width of the pen line, pixels.
 - ``slant``: shear, pixels to the right per pixel upwards.
 - ``scale``: half the height of the pen line before rotation, pixels; a wide digit is smaller, to fit the frame.
-- ``shift_x``, ``shift_y``: from the image's centre to that of the digit's box before rotation, pixels right and down.
+- ``shift_x``, ``shift_y``: pixels to the right and down, from the image's centre to the centre of the digit's bounding
+  box before rotation.
 """
 
 FACTORS: tuple[str, ...] = tuple(FACTOR_RANGES)
@@ -39,7 +40,7 @@ FACTORS: tuple[str, ...] = tuple(FACTOR_RANGES)
 Split = Literal["train", "test"]
 Floats = npt.NDArray[np.float64]
 
-# Part of the cache file's name and digest: raise it with every change to the images.
+# Part of the cache file's name and digest: increase it with every change to the images.
 _VERSION = 1
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _PER_CLASS = 500
@@ -51,13 +52,13 @@ _JITTER = 0.1
 _WARP = 0.15
 _ASPECT = 0.25
 _PRESSURE = 0.22
-# No point of the pen line lies farther than this from its centre. With the largest scale, shift and pen this makes
-# 9.4 * 1.12 + 1 + 1.6 * 1.22 = 13.5 pixels of the 14 there are, so that no rotation takes ink out of the frame.
+# The largest distance of a point of the pen line from its centre. It keeps every rotation inside the frame: the largest
+# scale, shift and pen width reach 9.4 * 1.12 + 1 + 1.6 * 1.22 = 13.5 of 14 pixels.
 _MAX_RADIUS = 1.12
 _SAMPLE_STEP = 0.06
 
-# The writing styles of each class. A style is a set of smooth curves separated by "/", each through the points "x,y" of
-# a 100 x 100 box with y down; curves that name the same point stay joined there, which makes a corner.
+# The writing styles of each class. A style is a set of smooth curves, separated by "/". A curve passes through points
+# "x,y" of a 100 x 100 box, y pointing down. Curves that share a point stay joined there and form a corner.
 _STYLES: tuple[tuple[str, ...], ...] = (
     (
         "50,0 26,13 18,50 28,87 50,100 73,86 82,50 73,13 50,0",
@@ -128,11 +129,11 @@ class DigitImages(NamedTuple):
 
 
 class Digits:
-    """The digits as a data set: 5,000 images to train with and 5,000 to test with, with their generating factors.
+    """The digits as a data set: 5,000 training images and 5,000 test images, with their generating factors.
 
     Args:
-        cache_dir: the folder to keep them in; ``None`` renders them anew each time.
-        seed: of the handwriting; another seed is another data set.
+        cache_dir: the folder of the cache files; ``None`` renders the images each time.
+        seed: the seed of the handwriting; another seed gives another data set.
     """
 
     name = "Digits"
@@ -144,23 +145,25 @@ class Digits:
         self.seed = seed
 
     def prepare(self) -> None:
-        """Renders both splits, if the cache does not have them."""
+        """Renders the splits that are not in the cache."""
         for split in _SPLITS:
             load_digits(split, self.cache_dir, self.seed)
 
     def load(self, train: bool) -> Images:
-        """5,000 images."""
+        """The 5,000 training images or the 5,000 test images."""
         images, labels, factors = load_digits("train" if train else "test", self.cache_dir, self.seed)
         return Images(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels), torch.from_numpy(factors))
 
 
 @checked
 def load_digits(split: Split, cache_dir: Path | str | None, seed: NonNegativeInt = 0) -> DigitImages:
-    """Return the 5,000 images of a split, 500 of each class in shuffled order, from the cache where it has them.
+    """The 5,000 images of a split, 500 of each class in shuffled order, from the cache if they are in it.
 
-    A missing, damaged or foreign cache file is replaced; a folder that cannot be written, or ``None``, only means that
-    the images are rendered anew, which takes about a second. Both splits are fixed by ``seed`` and independent of each
-    other. Raises ValueError for an unknown split or a negative seed.
+    A missing, damaged or foreign cache file is replaced. If the folder is ``None`` or not writable, the images are
+    rendered each time, in about a second. ``seed`` determines both splits, which are independent of each other.
+
+    Raises:
+        ValueError: the split is unknown, or the seed is negative.
     """
     key = f"digits-v{_VERSION}-seed{seed}-{split}"
     path = None if cache_dir is None else Path(cache_dir) / f"{key}.npz"
@@ -178,25 +181,32 @@ def load_digits(split: Split, cache_dir: Path | str | None, seed: NonNegativeInt
 def render_digits(
     labels: npt.ArrayLike, seed: int | np.random.SeedSequence, factors: npt.ArrayLike | None = None
 ) -> DigitImages:
-    """Draw one image of each label, with random handwriting and with random factors or the given ones.
+    """Renders one image per label, with random handwriting and with random or given factors.
 
-    ``labels`` has shape (N,) with integers from 0 to 9, ``factors`` shape (N, len(FACTORS)), also beyond their ranges.
-    Image i depends on ``seed``, i, its label and its factors alone: calls that differ in ``factors`` show the same
-    handwriting. Raises ValueError for labels or factors of another shape or kind, factors that are not finite, and a
-    thickness or scale that is not positive.
+    Image i depends only on ``seed``, i, its label and its factors. Calls that differ only in ``factors`` therefore
+    show the same handwriting.
+
+    Args:
+        labels: integers from 0 to 9, shape (N,).
+        seed: the seed of the handwriting and of the random factors.
+        factors: shape (N, len(FACTORS)); they may exceed ``FACTOR_RANGES``. ``None`` draws them from these ranges.
+
+    Raises:
+        ValueError: labels or factors have another shape or type, a factor is not finite, or a thickness or scale is not
+            positive.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or np.any((labels < 0) | (labels > 9)):
         raise ValueError("labels must be a 1-D array of integers from 0 to 9")
-    # One row of uniform numbers an image, as many as the largest style needs. Only ``random`` is used: its scaling is
-    # exact, whereas other distributions may round differently from one platform to the next. What rounding remains,
-    # in the last bits of sine and cosine, is lost in that to grey values.
+    # One row of uniform numbers per image, enough for the largest style. Only ``random`` is used, because its scaling
+    # is exact: other distributions may round differently on another platform. Sine and cosine also differ there in
+    # their last bits, but the rounding to grey values hides it.
     max_points = max(len(points) for styles in map(_styles, range(10)) for points, _ in styles)
     rows = _generator(seed).random((len(labels), len(FACTORS) + 8 + 6 * max_points))
     if factors is None:
         low, high = np.array(list(FACTOR_RANGES.values())).T
         factors = low + (high - low) * rows[:, : len(FACTORS)]
-    # The values are rounded before they are used, so that the stored ones reproduce the images exactly.
+    # Values are rounded before use, so that the stored factors reproduce the images exactly.
     values = np.array(factors, dtype=np.float32)
     if values.shape != (len(labels), len(FACTORS)) or not np.isfinite(values).all():
         raise ValueError(f"factors must be finite and of shape ({len(labels)}, {len(FACTORS)})")
@@ -223,7 +233,7 @@ def _generator(seed: int | np.random.SeedSequence) -> np.random.Generator:
 
 @cache
 def _styles(label: int) -> tuple[tuple[Floats, Floats], ...]:
-    """Return each style of a class: its M control points, (M, 2), and the (P, M) map from them to P pen positions."""
+    """The styles of a class: M control points, (M, 2), and the (P, M) map from them to P pen positions."""
     return tuple(_compile(style) for style in _STYLES[label])
 
 
@@ -239,9 +249,9 @@ def _compile(style: str) -> tuple[Floats, Floats]:
 
 
 def _spline_basis(points: Floats) -> Floats:
-    """Return the (P, K) map from K points to P points about ``_SAMPLE_STEP`` apart on a smooth curve through them.
+    """The (P, K) map from K points to P points, about ``_SAMPLE_STEP`` apart, on a smooth curve through them.
 
-    The curve is the cubic Hermite spline over their chord lengths with the tangents of local parabolas.
+    The curve is a cubic Hermite spline, parametrised by chord length, with the tangents of local parabolas.
     """
     chords = np.sqrt(np.sum(np.diff(points, axis=0) ** 2, axis=1))
     eye = np.eye(len(points))
@@ -265,7 +275,7 @@ def _spline_basis(points: Floats) -> Floats:
 
 
 def _draw(points: Floats, basis: Floats, uniform: Floats, factors: Floats) -> npt.NDArray[np.uint8]:
-    """Draw C images of one style from uniform numbers, (at least 7 + 6 M, C), and factors, (len(FACTORS), C)."""
+    """Renders C images of one style from uniform numbers, (at least 7 + 6 M, C), and factors, (len(FACTORS), C)."""
     angle, thickness, slant, scale, shift_x, shift_y = factors
     x, y, pressure = _pen_path(points, basis, uniform)
     x = x - slant * y
@@ -276,8 +286,8 @@ def _draw(points: Floats, basis: Floats, uniform: Floats, factors: Floats) -> np
     cos, sin = np.cos(np.deg2rad(angle)) * size, np.sin(np.deg2rad(angle)) * size
     x, y = cos * x + sin * y + shift_x, cos * y - sin * x + shift_y
 
-    # The squared distance to each pen position is a sum of a column's and a row's term, which leaves one addition and
-    # one minimum a pixel and position. Distances are in units of the pressure: heavy positions reach farther.
+    # The squared distance to a pen position is a column's term plus a row's term: one addition and one minimum per
+    # pixel and position. Distances are divided by the pressure, so that the line is wider where the pen presses harder.
     grid = np.arange(_SIZE)[:, None] - (_SIZE - 1) / 2
     columns = ((grid - x[:, None]) / pressure[:, None]) ** 2
     lines = ((grid - y[:, None]) / pressure[:, None]) ** 2
@@ -292,21 +302,21 @@ def _draw(points: Floats, basis: Floats, uniform: Floats, factors: Floats) -> np
 
 
 def _pen_path(points: Floats, basis: Floats, uniform: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return x, y and pressure of the pen, each (P, C): the style in C random hands."""
+    """x, y and pressure of the pen, each (P, C): the style in C random handwritings."""
     warp = _WARP * (2 * uniform[:6] - 1)
     aspect = 1 + _ASPECT * (2 * uniform[6] - 1)
-    # The jitter is triangular: mostly small, never far out.
+    # The jitter has a triangular distribution: mostly small, and bounded.
     pairs = uniform[7 : 7 + 6 * len(points)].reshape(3, 2, len(points), -1)
     jitter = pairs[:, 0] + pairs[:, 1] - 1
     x = points[:, :1] + _JITTER * jitter[0]
     y = points[:, 1:] + _JITTER * jitter[1]
-    # Smooth changes of the whole digit: bowed or trapezoid, uneven halves, a tilted or curved base line.
+    # Smooth deformations of the whole digit: bowed or trapezoid, uneven halves, a tilted or curved base line.
     x, y = (
         aspect * (x + warp[0] * y * y + warp[1] * x * y),
         y + warp[2] * y * y + warp[3] * x + warp[4] * x * x + warp[5] * x * y,
     )
     control = np.stack([x, y, 1 + _PRESSURE * jitter[2]])
-    # A sum of its own rather than a matrix product, whose order of summation depends on the machine.
+    # An explicit sum, because the order of summation in a matrix product depends on the machine.
     path = np.zeros((3, len(basis), control.shape[2]))
     for k in range(len(points)):
         path += basis[:, k, None] * control[:, k, None, :]
@@ -326,7 +336,7 @@ def _read(path: Path, key: str) -> DigitImages | None:
         file = path.open("rb")
     except OSError:
         return None
-    # A file that someone else may have written can fail in any way; none of them is worth more than a new rendering.
+    # A file that another program wrote can raise any error. All of them have the same remedy: render again.
     with file:
         try:
             archive = np.load(file, allow_pickle=False)

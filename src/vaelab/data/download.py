@@ -1,4 +1,4 @@
-"""What the sources that can be downloaded have in common."""
+"""The parts that all downloads of data sets share: a temporary folder, a time-out and the error."""
 
 import http.client
 import logging
@@ -15,13 +15,13 @@ from vaelab.runtime.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-# What a server, a network, a disk or half an archive can raise.
+# The errors that a server, a network, a disk or a truncated archive can cause.
 _ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
 _TIME_OUT = 20  # seconds
 
 
 def absent(name: str, folder: Path, looked_for: Sequence[str], reason: str = "") -> UserError:
-    """What is said where a data set is not in its folder."""
+    """The error for a data set that is not in its folder."""
     return UserError(
         f"{name} is not in {folder.absolute()} (looked for {', '.join(looked_for)}){reason}: "
         "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files"
@@ -30,19 +30,19 @@ def absent(name: str, folder: Path, looked_for: Sequence[str], reason: str = "")
 
 @contextmanager
 def downloading(name: str, folder: Path, looked_for: Sequence[str], data_dir: Path) -> Iterator[Path]:
-    """A folder to download to, on the same disk as the data set's, which is gone afterwards.
+    """A temporary folder to download to, on the same disk as the data set.
 
-    So an interruption leaves nothing that looks like the data set, and of two processes that start at once each has a
-    folder of its own. torchvision's downloads get a time-out, which they lack, and print nothing.
+    An interrupted download therefore leaves nothing that looks like the data set. Two processes that start at once
+    download to different folders. torchvision's downloads get the time-out that they lack, and print nothing.
 
     Args:
-        name: of the data set.
-        folder: where it belongs.
-        looked_for: what is not there.
-        data_dir: where data sets are; it is made.
+        name: the name of the data set.
+        folder: the folder that the data set belongs in.
+        looked_for: the files or folders that are missing.
+        data_dir: the folder of data sets; it is created if necessary.
 
     Raises:
-        UserError: whatever goes wrong inside.
+        UserError: the download fails.
     """
     log.info("%s is not in %s: downloading it", name, folder)
     before = socket.getdefaulttimeout()

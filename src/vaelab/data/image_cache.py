@@ -1,4 +1,4 @@
-"""Decoded pictures in one array on disk, which need not fit into memory: made once, and gone on with after a stop."""
+"""Decoded images in one array on disk, which need not fit into memory. Interrupted decoding is resumed."""
 
 import errno
 import hashlib
@@ -23,19 +23,19 @@ from vaelab.runtime.files import write_text
 
 try:
     import fcntl
-except ImportError:  # Windows: what is interrupted there starts anew
+except ImportError:  # Windows has no fcntl: there, interrupted decoding starts again
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
-# Part of the files' names: raise it with every change to the images or their order.
+# Part of the files' names: increase it with every change to the images or their order.
 _VERSION = 1
-_PATIENCE_SECONDS = 1.5  # without a progress bar
-_NOTE_SECONDS = 5.0  # how much work may be lost
+_PATIENCE_SECONDS = 1.5  # before a progress bar is shown
+_NOTE_SECONDS = 5.0  # between writes of the journal: an interruption loses at most so much work
 
 
 class File(NamedTuple):
-    """A picture file, and what tells whether it has changed."""
+    """An image file, with the size and time that show whether it has changed."""
 
     name: str  # relative to the folder, with forward slashes
     size: int  # bytes
@@ -43,14 +43,14 @@ class File(NamedTuple):
 
 
 class ImageCache:
-    """The pictures of a folder as one array, uint8 (N, C, H, W), in the order in which they are named.
+    """The images of a folder as one array, uint8 (N, C, H, W), in the order of the given files.
 
     Args:
-        folder: that holds them.
+        folder: the folder of images.
         image_shape: (C, H, W).
-        cache_dir: the folder to keep the array in: N * C * H * W bytes.
-        seed: of the order, which the array's name depends on.
-        on_error: ``fail`` at the first picture that cannot be read, or ``skip`` all of them.
+        cache_dir: the folder of the array, which takes N * C * H * W bytes.
+        seed: the seed of the order; it is part of the array's name.
+        on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ImageCache:
     ) -> None:
         self.folder, self.image_shape, self.cache_dir, self.seed = folder, image_shape, cache_dir, seed
         self.on_error = on_error
-        # What the names of the cache's files begin with, and no other folder's or shape's.
+        # The prefix of the cache's file names; it differs between folders, shapes and seeds.
         shape = "x".join(map(str, image_shape))
         digest = _sha256(_VERSION, str(folder), shape, seed)[:8]
         self._prefix = f"{re.sub(r'[^A-Za-z0-9_-]', '_', folder.name)[:40]}-{shape}-{digest}"
@@ -71,27 +71,27 @@ class ImageCache:
         self._image_bytes = int(np.prod(image_shape))
 
     def open(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
-        """The array of these files, and those of them that cannot be read, each with the reason.
+        """The array of these files, and the unreadable files, each with the reason.
 
         Raises:
-            UserError: a picture cannot be read, or none can; or the disk is full or may not be written to.
+            UserError: one image or all images cannot be read, or the disk is full or not writable.
         """
         return self._cached(files) or self._decode(files)
 
     def refusal(self, name: str, reason: str) -> UserError:
-        """What is said of a picture that cannot be read."""
+        """The error for an image that cannot be read."""
         return UserError(
             f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or type "
             "data.source.on_error=skip to leave out all that cannot be read"
         )
 
     def _cached(self, files: Sequence[File]) -> tuple[Path, dict[str, str]] | None:
-        """What the manifest tells of, where it is of these files."""
+        """The array and the unreadable files in the manifest; ``None`` if it does not describe these files."""
         try:
             text = self._manifest.read_text(encoding="utf-8")
         except OSError:
             return None
-        # A file that someone else may have written can fail in any way; none of them is worth more than decoding anew.
+        # A file that another program wrote can raise any error. All of them have the same remedy: decode again.
         try:
             manifest = json.loads(text)
             if [File(*file) for file in manifest["files"]] != list(files):
@@ -102,7 +102,7 @@ class ImageCache:
             images = np.load(array, mmap_mode="r")
             if images.dtype != np.uint8 or images.shape != (len(files) - len(unreadable), *self.image_shape):
                 raise ValueError(f"{array.name} holds {images.dtype} of shape {images.shape}")
-            # A permission or a newer Pillow makes an image readable that has not changed.
+            # A new permission or a newer Pillow can make an unchanged image readable.
             if any(not isinstance(image_or_reason(self.folder / name, self.image_shape), str) for name in unreadable):
                 return None
         except Exception as error:
@@ -113,8 +113,8 @@ class ImageCache:
     def _decode(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
         """Decodes all files.
 
-        The manifest is written last and names an array that is named after its content: a process that reads at any
-        time, or builds the same at the same time, finds both or neither.
+        The array's name depends on its content, and the manifest, which names the array, is written last. So a process
+        that reads or builds the same cache at the same time finds both files or neither.
         """
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -142,60 +142,60 @@ class ImageCache:
             ) from error
         for outdated in self.cache_dir.glob(f"{self._prefix}-*.npy"):
             if outdated != array:
-                with suppress(OSError):  # in use, where that matters
+                with suppress(OSError):  # Windows does not delete a file that is in use
                     outdated.unlink()
         return array, work.unreadable
 
     @contextmanager
     def _work(self, files: Sequence[File]) -> Iterator["_Work"]:
-        """What is left of the work on these files; what is done of it when it is interrupted is kept.
+        """The partly written array of these files; if decoding is interrupted, the decoded part is kept.
 
-        One process at a time works in the file that an interrupted one has left; another one that comes meanwhile has
-        a file of its own, and nothing to go on with.
+        One process at a time locks and resumes the file of an interrupted process. Other processes write to files of
+        their own, from the beginning.
         """
         path = self.cache_dir / f".{self._prefix}-{_sha256(files)[:12]}.partial"
-        file = _locked(path)
-        kept = file is not None
+        file = _open_locked(path)
+        resumable = file is not None
         if file is None:
             path = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
             file = path.open("x+b")
         work = _Work(path, file)
         try:
             _write_header(file, (len(files), *self.image_shape))
-            if kept:
+            if resumable:
                 self._discard_others(path)
-                work.go_on(len(files), self._image_bytes)
+                work.resume(len(files), self._image_bytes)
             if work.done:
-                log.info("going on after %d of the %d images in %s", work.done, len(files), self.folder)
+                log.info("resuming after %d of the %d images in %s", work.done, len(files), self.folder)
             else:
                 log.info("decoding the %d images in %s, once, into %s", len(files), self.folder, self.cache_dir)
             yield work
-        except OSError:  # a full disk: what was noted is there
+        except OSError:  # the disk is full, so the journal keeps its last state
             raise
         except BaseException:
             if work.journal.exists():
                 work.note()
             raise
         finally:
-            with suppress(OSError):  # what could not be written cannot be written now
+            with suppress(OSError):  # on a full disk, the last bytes cannot be written here either
                 file.close()
-            if not (kept and work.path.exists() and work.journal.exists()):
+            if not (resumable and work.path.exists() and work.journal.exists()):
                 for left in (work.path, work.journal):
                     with suppress(OSError):
                         left.unlink(missing_ok=True)
 
     def _discard_others(self, path: Path) -> None:
-        """Removes what was begun of files that have changed since, if nobody is at it."""
+        """Removes partly written arrays of files that have changed since, unless a process is writing them."""
         for other in self.cache_dir.glob(f".{self._prefix}-*.partial"):
-            if other != path and (file := _locked(other)) is not None:
+            if other != path and (file := _open_locked(other)) is not None:
                 with file:
                     for left in (other, _Work(other, file).journal):
                         left.unlink(missing_ok=True)
 
     def _fill(self, work: "_Work", files: Sequence[File]) -> None:
-        """Decodes what is left.
+        """Decodes the remaining files.
 
-        Not through a mapping of the file, which on a full disk ends the process rather than in an error.
+        It writes to the file instead of a memory map, because on a full disk a memory map kills the process.
         """
         bar = Progress(
             TextColumn("decoding images"),
@@ -235,12 +235,12 @@ class ImageCache:
                 "type data.source.folder=<path of another folder>"
             )
         work.file.seek(0)
-        _write_header(work.file, (len(files) - len(work.unreadable), *self.image_shape))  # as long as it was
+        _write_header(work.file, (len(files) - len(work.unreadable), *self.image_shape))  # as long as the first header
         work.file.flush()
 
 
 class _Work:
-    """An array that is being written: how many files it has taken, and which of them could not be read."""
+    """An array that is being written: the number of files done, and the unreadable ones among them."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
@@ -248,44 +248,44 @@ class _Work:
         self.done = 0
         self.unreadable: dict[str, str] = {}
 
-    def go_on(self, files: int, image_bytes: int) -> None:
-        """Finds where the work stopped, behind the header that has just been written, and drops what is after it."""
+    def resume(self, files: int, image_bytes: int) -> None:
+        """Moves to the end of the images in the journal, after the new header, and drops the rest of the file."""
         header = self.file.tell()
         try:
             noted = json.loads(self.journal.read_text(encoding="utf-8"))
             done, unreadable = int(noted["done"]), {str(name): str(why) for name, why in noted["unreadable"].items()}
             end = header + (done - len(unreadable)) * image_bytes
             if not (len(unreadable) <= done <= files and end <= self.path.stat().st_size):
-                raise ValueError("the journal tells of more than there is")
+                raise ValueError("the journal lists more images than the file holds")
             self.done, self.unreadable = done, unreadable
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or none to be relied on
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is no journal, or it is damaged
             end = header
         self.file.seek(end)
         self.file.truncate()
 
     def note(self) -> None:
-        """Notes what is done, once it is on the disk."""
+        """Writes the journal, after the images are on the disk."""
         self.file.flush()
         os.fsync(self.file.fileno())
         write_text(json.dumps({"done": self.done, "unreadable": self.unreadable}), self.journal)
 
 
-def _locked(path: Path) -> BinaryIO | None:
-    """A file, made if it is not there, that no other process has open in this way; ``None`` where one has."""
+def _open_locked(path: Path) -> BinaryIO | None:
+    """A file, created if necessary and locked; ``None`` if another process holds the lock or locks do not work."""
     if fcntl is None:
         return None
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # nobody has finished with it meanwhile
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # no process has renamed or removed it meanwhile
                 return file
         except FileNotFoundError:
             pass
         except BlockingIOError:
             file.close()
             return None
-        except OSError:  # there are no locks here
+        except OSError:  # this file system has no locks
             file.close()
             path.unlink(missing_ok=True)
             return None

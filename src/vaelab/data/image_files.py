@@ -1,4 +1,4 @@
-"""Picture files of any size and format, as images of one shape."""
+"""Image files of any size and format, read as arrays of one shape."""
 
 import os
 import warnings
@@ -16,16 +16,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vaelab.runtime.errors import UserError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow knows more, some of which start other programs
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # some of Pillow's other formats start other programs
 _EXIF_ORIENTATION = 0x0112
 
 
 def read_all(paths: Iterable[Path], image_shape: tuple[int, ...]) -> Generator[npt.NDArray[np.uint8] | str, None, None]:
-    """Each image or why there is none, in order, a few ahead of where it is used."""
-    Image.init()  # here, for threads would race to import Pillow's plugins
+    """Each image, or the reason why it cannot be read, in order; threads decode a few images in advance."""
+    Image.init()  # not in the threads, which would race to import Pillow's plugins
     workers = min(os.cpu_count() or 1, 16)
     pending: deque[Future[npt.NDArray[np.uint8] | str]] = deque()
-    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes and scales outside Python's lock
+    with ThreadPoolExecutor(workers) as pool:  # Pillow releases Python's lock while it decodes and scales
         try:
             for path in paths:
                 pending.append(pool.submit(image_or_reason, path, image_shape))
@@ -38,39 +38,39 @@ def read_all(paths: Iterable[Path], image_shape: tuple[int, ...]) -> Generator[n
 
 
 def read_image(path: Path, image_shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """One picture file, converted as those of a folder are.
+    """One image file, converted as the images of a folder are.
 
     Args:
-        path: of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
-        image_shape: (C, H, W) of the result; C = 1 makes it grey, C = 3 coloured.
+        path: a PNG, JPEG, BMP, GIF, WebP or TIFF file.
+        image_shape: (C, H, W) of the result; C = 1 is grey, C = 3 is colour.
 
     Returns:
-        The image, (C, H, W), and what was done to it, in words.
+        The image, (C, H, W), and a description of each conversion.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about odd metadata of pictures that it reads nevertheless
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata in images that it can read
         result = image_or_reason(path, image_shape)
         if isinstance(result, str):
             raise UserError(f"the image {path} cannot be read ({result})")
-        return result, _what_is_done(path, image_shape)
+        return result, _conversions(path, image_shape)
 
 
-def _what_is_done(path: Path, image_shape: tuple[int, ...]) -> list[str]:
-    """What :func:`_image` does to a file that it can read."""
+def _conversions(path: Path, image_shape: tuple[int, ...]) -> list[str]:
+    """A description of each conversion that :func:`_image` applies to a readable file."""
     channels, height, width = image_shape
     done = []
-    with Image.open(path, formats=_FORMATS) as picture:
-        if getattr(picture, "n_frames", 1) > 1:
-            done.append(f"the first of {getattr(picture, 'n_frames', 1)} frames")
-        turned = ImageOps.exif_transpose(picture)
-        if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+    with Image.open(path, formats=_FORMATS) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            done.append(f"the first of {getattr(image, 'n_frames', 1)} frames")
+        turned = ImageOps.exif_transpose(image)
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             done.append("turned as its EXIF orientation says")
-        if picture.has_transparency_data:
+        if image.has_transparency_data:
             done.append("laid on white")
-        if channels == 1 and Image.getmodebase(picture.mode) != "L":
+        if channels == 1 and Image.getmodebase(image.mode) != "L":
             done.append("made grey")
     factor = min(turned.width / width, turned.height / height)
     kept = round(width * factor), round(height * factor)
@@ -82,38 +82,38 @@ def _what_is_done(path: Path, image_shape: tuple[int, ...]) -> list[str]:
 
 
 def image_or_reason(path: Path, image_shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | str:
-    """A picture as (C, H, W), or why there is none."""
+    """An image (C, H, W), or the reason why its file cannot be read."""
     try:
         return _image(path, image_shape)
     except UnidentifiedImageError:
         with suppress(OSError), path.open("rb") as file:
             head = file.read(12)
-            return f"it is no {'/'.join(_FORMATS)}, but begins with {head!r}" if head else "it is empty"
-        return "it is gone"
-    except Exception as error:  # Pillow's plugins raise whatever their parsing stumbles over
+            return f"it is not a {'/'.join(_FORMATS)} file; it begins with {head!r}" if head else "it is empty"
+        return "it no longer exists"
+    except Exception as error:  # Pillow's plugins raise errors of many types
         return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _image(path: Path, image_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A picture as (C, H, W)."""
+    """An image file as an array (C, H, W)."""
     channels, height, width = image_shape
     with Image.open(path, formats=_FORMATS) as opened:
-        picture = _eight_bit(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
-    # Bicubic with antialiasing, as Parmar et al. (2022, arXiv 2104.11222) recommend for images that are compared.
-    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+        image = _eight_bit(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+    # Bicubic with antialiasing, as Parmar et al. (2022, arXiv 2104.11222) recommend for metrics that compare images.
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _eight_bit(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """A picture of any mode as grey or coloured bytes, without transparency."""
-    if picture.mode.startswith("I"):  # Pillow would clip where it should scale
-        values = np.asarray(picture)
+def _eight_bit(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """An image of any mode as 8-bit grey or RGB; transparent pixels are laid on white."""
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65_535:
             raise ValueError("its pixels are integers of more than 16 bits")
-        picture = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    elif picture.mode == "F":
+        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    elif image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)

@@ -1,4 +1,4 @@
-"""A folder of pictures of any size and format, decoded once into an array that need not fit into memory."""
+"""A folder of images of any size and format, decoded once into an array that need not fit into memory."""
 
 import hashlib
 import logging
@@ -21,34 +21,36 @@ log = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
+    """The images that the folder holds now."""
+
     array: Path  # uint8 (N, C, H, W), test images first
     names: list[str]  # N, in the order of the array
-    is_split: bool  # into train/ and test/
+    is_split: bool  # whether the folder holds train/ and test/
 
 
 class ImageFolder:
-    """The pictures in a folder and its subfolders, scaled and centre-cropped to one shape.
+    """The images in a folder and its subfolders, scaled and centre-cropped to one shape.
 
-    The first-level subfolders are the classes; without any, all is one class. Where the folder holds ``train`` and
-    ``test``, these are the splits, and classes are their subfolders. Otherwise a picture is for testing where a hash of
-    ``seed`` and its name falls below ``test_fraction``, so that none changes sides when others are added. The same
-    hash orders the pictures, that those a data module cuts off for validation are of all classes.
+    The first-level subfolders are the classes; without subfolders there is one class. If the folder holds ``train`` and
+    ``test``, these are the splits, and their subfolders are the classes. Otherwise an image is a test image if a hash
+    of ``seed`` and its name is below ``test_fraction``: new images never move others to another split. The same hash
+    orders the images. A data module takes the last ones for validation, which therefore come from all classes.
 
-    Pictures are turned as their EXIF orientation says, scaled with antialiasing until the shorter side fits, and
-    cropped. Transparent ones lie on white, the paper that viewers and printers show them on. Colour profiles are not
-    applied; of animations the first frame counts. The result is kept in ``cache_dir``, as a NumPy array that is
-    mapped rather than read, and made anew when a picture changes, comes or goes.
+    Images are rotated by their EXIF orientation, scaled with antialiasing until the shorter side fits, and cropped.
+    Transparent images get a white background, as in most viewers. Colour profiles are not applied. Animations count
+    with their first frame. The result is kept in ``cache_dir``, as a NumPy array that is memory-mapped. It is made
+    again when an image is added, changed or removed.
 
     Args:
-        folder: PNG, JPEG, BMP, GIF, WebP and TIFF files are looked for there. ``None`` is refused by ``prepare``.
-        image_shape: (C, H, W) of the result; C = 1 makes it grey, C = 3 coloured.
-        cache_dir: the folder to keep the result in: N * C * H * W bytes.
-        test_fraction: about this share of the pictures is for testing, but at least one.
-        seed: of the split and the order.
-        on_error: ``fail`` at the first picture that cannot be read, or ``skip`` all of them with a warning.
+        folder: a folder of PNG, JPEG, BMP, GIF, WebP and TIFF files. ``prepare`` raises an error for ``None``.
+        image_shape: (C, H, W) of the result; C = 1 is grey, C = 3 is colour.
+        cache_dir: the folder of the result, which takes N * C * H * W bytes.
+        test_fraction: the approximate fraction of test images; there is at least one.
+        seed: the seed of the split and the order.
+        on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images with a warning.
 
     Raises:
-        UserError: a value is impossible, a folder or picture cannot be read, or there are too few of them.
+        UserError: a value is impossible, a folder or an image cannot be read, or there are too few images.
     """
 
     @checked
@@ -64,35 +66,35 @@ class ImageFolder:
         self.image_shape = tuple(image_shape)
         if self.image_shape[0] not in (1, 3):
             raise UserError(
-                f"data.image_shape={list(self.image_shape)} is not one a folder of images can have, which are grey or "
-                "coloured: type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
+                f"data.image_shape={list(self.image_shape)} is not a shape of grey or coloured images: "
+                "type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
             )
         self._folder = None if folder is None else Path(str(folder)).expanduser().absolute()
         self.name = self._folder.name if self._folder is not None else "image_folder"
-        self.classes: tuple[str, ...] = ()  # known once the folder has been read
+        self.classes: tuple[str, ...] = ()  # known after the folder has been read
         self.cache_dir = Path(cache_dir).expanduser().absolute()
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
         self._found: _Found | None = None
 
     def prepare(self) -> None:
-        """Decodes the pictures, if the cache does not have them as they are now."""
+        """Decodes the images, unless the cache is up to date."""
         self._open()
 
     def load(self, train: bool) -> Images:
-        """The training or the test pictures, still on disk: the operating system reads what is used of them.
+        """The training or the test images, memory-mapped: the operating system reads them when they are used.
 
         Returns:
-            Images that must not be written to: the memory they lie in is read-only.
+            Images in read-only memory.
         """
         found = self._open()
         rows = self._rows(found, train)
         try:
-            # Not copy-on-write, which Linux refuses for files larger than the memory.
+            # Read-only, because Linux refuses to map a file larger than the memory as copy-on-write.
             images = np.load(found.array, mmap_mode="r")[rows]
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the decoded images in {found.array} cannot be read ({first_line(error)}): start again to have them "
-                "made anew"
+                f"the decoded images in {found.array} cannot be read ({first_line(error)}): start again to decode "
+                "them again"
             ) from error
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -122,13 +124,13 @@ class ImageFolder:
         return torch.tensor([numbers[name] for name in classes])
 
     def _open(self) -> _Found:
-        """What the folder holds now."""
+        """The images that the folder holds now, decoded if necessary."""
         if self._found is None:
             files, is_split = self._files()
             assert self._folder is not None
             cache = ImageCache(self._folder, self.image_shape, self.cache_dir, self.seed, self.on_error)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, about odd metadata of pictures that it reads nevertheless
+                warnings.simplefilter("ignore")  # Pillow warns of odd metadata in images that it can read
                 array, unreadable = cache.open(files)
             if unreadable:
                 name, reason = next(iter(unreadable.items()))
@@ -143,13 +145,13 @@ class ImageFolder:
                     reason,
                 )
             found = _Found(array, [file.name for file in files if file.name not in unreadable], is_split)
-            self._rows(found, train=True)  # refuses too few of them
+            self._rows(found, train=True)  # raises an error if there are too few images
             self._labels(found)
             self._found = found
         return self._found
 
     def _files(self) -> tuple[list[File], bool]:
-        """The pictures in the order of the array, by hash and test images first; whether there are two folders."""
+        """The image files in the order of the array, and whether the folder holds ``train`` and ``test``."""
         folder = self._folder
         if folder is None:
             raise UserError("data=image_folder needs a folder of images: type data.source.folder=<its path>")
@@ -157,8 +159,8 @@ class ImageFolder:
             if not folder.is_dir():
                 what = "is a file" if folder.exists() else "does not exist"
                 raise UserError(
-                    f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>; for a model "
-                    "that has been trained, data_dir=<path>"
+                    f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>; for a "
+                    "trained model, data_dir=<path>"
                 )
             files, others = _scan(folder)
             is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
@@ -180,7 +182,7 @@ class ImageFolder:
 
 
 def _scan(folder: Path) -> tuple[list[File], int]:
-    """The image files below a folder, and how many other files there are; what is hidden is left out."""
+    """The image files in a folder and its subfolders, and the number of other files; hidden ones are ignored."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -190,7 +192,7 @@ def _scan(folder: Path) -> tuple[list[File], int]:
         entered = list[str]()
         for name in sorted(subfolders):
             real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith((".", "__MACOSX")) and real not in visited:  # links can make circles
+            if not name.startswith((".", "__MACOSX")) and real not in visited:  # links can form cycles
                 visited.add(real)
                 entered.append(name)
         subfolders[:] = entered
@@ -204,18 +206,19 @@ def _scan(folder: Path) -> tuple[list[File], int]:
             try:
                 status = path.stat()
                 size, mtime_ns = status.st_size, status.st_mtime_ns
-            except FileNotFoundError:  # a link to nowhere, which is told with the other unreadable images
+            except FileNotFoundError:  # a broken link, which is reported with the other unreadable images
                 size, mtime_ns = 0, 0
             files.append(File(path.relative_to(folder).as_posix(), size, mtime_ns))
     return files, others
 
 
 def _position(name: str, seed: int) -> float:
-    """A number in [0, 1) that looks random, the same on every machine."""
-    # File systems differ in how they write accents.
+    """A hash of a name as a number in [0, 1), the same on every machine."""
+    # File systems differ in the Unicode form of accents.
     text = unicodedata.normalize("NFC", name).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + text).digest()[:6], "big") / 2**48
 
 
 def _order(name: str, seed: int, is_split: bool) -> tuple[bool, float, str]:
+    """The sort key of an image, by its hash; it puts all test images before the training images."""
     return is_split and name.startswith("train/"), _position(name, seed), name

@@ -15,17 +15,17 @@ _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt"
 
 
 class MNIST:
-    """70,000 grey 28x28 images in ten classes: 60,000 to train with, 10,000 to test with.
+    """70,000 grey images of 28x28 pixels in ten classes: 60,000 training images and 10,000 test images.
 
     Args:
-        data_dir: where torchvision keeps data sets; the four idx files are looked for in ``<data_dir>/<name>/raw``.
+        data_dir: the folder of torchvision's data sets; the four idx files are in ``<data_dir>/<name>/raw``.
         name: ``MNIST`` or ``FashionMNIST``.
 
     Raises:
-        UserError: the files are neither there nor to be downloaded, or not what they should be.
+        UserError: the files are missing and cannot be downloaded, or they are damaged.
     """
 
-    # The first labels of the official files: other files are welcome, but their figures are no published benchmark's.
+    # The first labels of the official files. Other files work too, but published metrics are for the official ones.
     official: ClassVar[dict[str, tuple[list[int], list[int]]]] = {
         "MNIST": ([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]),
         "FashionMNIST": ([9, 0, 0, 3, 0, 2, 7, 2, 5, 5], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]),
@@ -38,7 +38,7 @@ class MNIST:
         self._dataset = getattr(torchvision.datasets, name)
 
     def prepare(self) -> None:
-        """Downloads the four files, if they are absent."""
+        """Downloads the four files if one is missing."""
         folder = self.data_dir / self.name / "raw"
         if not any(not (folder / file).is_file() for file in _FILES):
             return
@@ -49,11 +49,11 @@ class MNIST:
                 os.replace(temporary / self.name / "raw" / file, folder / file)
 
     def load(self, train: bool) -> Images:
-        """60,000 or 10,000 images."""
+        """The 60,000 training images or the 10,000 test images."""
         folder = self.data_dir / self.name / "raw"
         try:
             dataset = self._dataset(str(self.data_dir), train=train)
-        except Exception as error:  # torchvision's reader asserts, unpacks and reshapes what it is given
+        except Exception as error:  # torchvision's reader raises errors of many types for a damaged file
             raise UserError(
                 f"the {'training' if train else 'test'} files of {self.name} in {folder.absolute()} cannot be read "
                 f"({type(error).__name__}: {first_line(error)}): delete them to download them again"

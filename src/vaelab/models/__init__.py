@@ -1,1 +1,1 @@
-"""The model as mathematics: VAE, priors, posteriors, likelihoods, distributions and networks, as plain modules of torch."""
+"""The model as mathematics: VAE, priors, posteriors, likelihoods, distributions and networks, as torch modules."""

@@ -1,4 +1,4 @@
-r"""Importance sampling: many latent samples of an image bound its log-likelihood from below.
+r"""Importance sampling: a lower bound on an image's log-likelihood from many latent samples.
 
 .. math:: L_k = \mathbb{E} \log \frac1k \sum_{i=1}^k w_i \leq \log p(x), \qquad
     w_i = \frac{p(x|z_i)\, p(z_i)}{q(z_i|x)}, \quad z_i \sim q(z|x)
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaelab.models.vae import VAE
 
-_PIXELS_AT_ONCE = 3_000_000  # that are decoded: keeps activations small, and products large enough
+_PIXELS_AT_ONCE = 3_000_000  # decoded at once: few enough for the memory, enough for fast matrix products
 
 
 @torch.no_grad()
@@ -25,9 +25,9 @@ def log_weights(vae: VAE, x: Tensor, samples: int, y: Tensor | None = None) -> T
 
     Args:
         vae: the model, in evaluation mode.
-        x: images.
-        samples: the number of samples for each image.
-        y: labels (B,), which a conditional model needs: everything is conditional on them then.
+        x: the images.
+        samples: the number of samples per image.
+        y: labels (B,), for a conditional model: the bound is then on log p(x|y).
     """
     at_once = max(1, _PIXELS_AT_ONCE // x.numel())
     return vae.log_weights(x, samples, y, at_once).cpu().double()  # some devices have no 64 bits
@@ -49,5 +49,5 @@ def importance_bound(log_weights: Tensor, k: int | None = None) -> Tensor:
 
 
 def effective_samples(log_weights: Tensor) -> Tensor:
-    r"""How many equal weights would be as good as these, :math:`(\sum w)^2 / \sum w^2`, of log weights (K, B)."""
+    r"""The effective number of samples, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from log weights (K, B); shape (B,)."""
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()

@@ -1,8 +1,8 @@
-"""Likelihoods p(x|z): how the decoder's outputs become a distribution over images, and a pixel's error is counted.
+"""Likelihoods p(x|z): maps from the decoder's outputs to distributions over images.
 
 A likelihood is a module that maps the decoder's outputs, shape (..., C * ``parameters_per_channel``, H, W), to a
-:class:`torch.distributions.Distribution` with batch shape (...) and event shape (C, H, W): ``log_prob`` is summed over
-pixels and channels, in nats; ``mean`` is the picture to show.
+:class:`torch.distributions.Distribution` with batch shape (...) and event shape (C, H, W). Its ``log_prob`` is summed
+over pixels and channels, in nats. Its ``mean`` is the image to show.
 """
 
 import math
@@ -22,14 +22,14 @@ from vaelab.runtime.validation import PositiveNumber, checked
 
 
 class Likelihood(nn.Module, ABC):
-    """Base class. A subclass says how many numbers per channel it needs, and when its densities are normalised."""
+    """Base class. A subclass defines its number of parameters per channel, and when its densities are normalised."""
 
     parameters_per_channel = 1
     has_bits_per_dim = False  # whether log_prob is the probability of an 8-bit image, see bits_per_dim
 
     @abstractmethod
     def is_normalized(self, binary: bool) -> bool:
-        """Whether ``log_prob`` is a log-likelihood in nats of images that are binary (0 or 1), or else grey."""
+        """Whether ``log_prob`` is a log-likelihood in nats, for binary images (0 or 1) or for grey images."""
 
     @abstractmethod
     def forward(self, outputs: Tensor) -> Distribution:
@@ -38,23 +38,23 @@ class Likelihood(nn.Module, ABC):
     def log_prob(self, outputs: Tensor, x: Tensor, shard: Shard | None = None) -> Tensor:
         """log p(x|z), (...,), from decoder outputs (..., C * parameters_per_channel, H, W) and images x (B, C, H, W).
 
-        Objectives call it. A likelihood that looks at more than one image of the batch overrides it.
+        Objectives call it. A likelihood whose parameters depend on the whole batch overrides it.
 
         Args:
-            outputs: of the decoder.
+            outputs: the outputs of the decoder.
             x: the images.
-            shard: which part of their batch the images are; ``None`` if they are all of it.
+            shard: the part of their batch that the images are; ``None`` if they are the whole batch.
         """
         return self(outputs).log_prob(x)
 
 
 def bits_per_dim(log_prob: Tensor, image_shape: Sequence[int]) -> Tensor:
-    r"""Log-probabilities of 8-bit images, in nats, as bits per pixel and channel: an uncompressed image has 8.
+    r"""Converts log-probabilities of 8-bit images from nats to bits per dimension; an uncompressed image has 8.
 
     .. math:: -\frac{\log p(x)}{C H W \log 2}
 
     Args:
-        log_prob: of likelihoods with ``has_bits_per_dim``, or a bound on it, any shape.
+        log_prob: log p(x) with a likelihood that ``has_bits_per_dim``, or a bound on it, any shape.
         image_shape: (C, H, W).
     """
     return -log_prob / (math.prod(image_shape) * math.log(2))
@@ -65,8 +65,9 @@ class Bernoulli(Likelihood):
 
     .. math:: \log p(x|z) = \sum_i x_i \log p_i + (1 - x_i) \log(1 - p_i)
 
-    A likelihood of binary images. On grey pixels the same sum is a cross-entropy, a sensible loss but no likelihood of
-    anything: it does not integrate to one over [0, 1] (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).
+    It is a likelihood of binary images. For grey images the same sum is a negative cross-entropy: a useful loss, but no
+    likelihood. Its exponential does not integrate to one over [0, 1] (Loaiza-Ganem and Cunningham 2019, arXiv
+    1907.06845).
     """
 
     def is_normalized(self, binary: bool) -> bool:
@@ -79,10 +80,11 @@ class Bernoulli(Likelihood):
 class SquaredError(Likelihood):
     r"""Squared error :math:`w \sum_i (x_i - \sigma(o_i))^2` between the image and the sigmoid of the outputs.
 
-    Up to a constant a Gaussian of fixed variance :math:`1 / 2w`; without that constant never a likelihood.
+    Up to a constant, it is the negative log-density of a Gaussian with variance :math:`1 / 2w`. Without this constant
+    it is not a likelihood.
 
     Args:
-        weight: :math:`w` > 0; 0.5, the default, is the half squared error of a Gaussian with unit variance.
+        weight: :math:`w` > 0; the default 0.5 gives half the squared error, as for a Gaussian of unit variance.
     """
 
     @checked
@@ -98,38 +100,38 @@ class SquaredError(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    r"""Independent pixels on [0, 1] whose logits are the outputs: a Bernoulli that is normalised for grey pixels.
+    r"""Independent continuous Bernoulli pixels on [0, 1] whose logits are the outputs: a density of grey images.
 
     .. math:: \log p(x|z) = \sum_i x_i \log \lambda_i + (1 - x_i) \log(1 - \lambda_i) + \log C(\lambda_i)
 
-    The mean is closer to one half than :math:`\lambda`, so it takes larger outputs to draw black and white
+    The mean is closer to one half than :math:`\lambda`, so black and white need larger outputs than with a Bernoulli
     (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).
     """
 
     def is_normalized(self, binary: bool) -> bool:
-        return not binary  # a density on [0, 1] is unbounded at 0 and 1: on binary images it measures nothing
+        return not binary  # at 0 and 1 the density can grow without bound: it is no metric for binary images
 
     def forward(self, outputs: Tensor) -> Distribution:
         return Independent(pixels.ContinuousBernoulli(outputs.float()), 3, validate_args=False)
 
 
 class ScaledLikelihood(Likelihood):
-    r"""Base class of independent pixels around the sigmoid of the outputs, with a scale s that says how close to it.
+    r"""Base class of independent pixels with the sigmoid of the outputs as location, and a scale s.
 
-    A scale that is not a fixed number is kept between bounds :math:`s_0 < s_1`,
+    A scale that is not a fixed number stays between bounds :math:`s_0 < s_1`,
 
     .. math:: s = s_0 + (s_1 - s_0)\, \sigma(a + c),
 
-    so that it grows as :math:`e^a` between them; c is such that a = 0, from which it starts, is s = 0.1, about the
-    error of a decoder that has learned something.
+    and grows about as :math:`e^a` between them. It starts at a = 0. The constant c is such that s = 0.1 there, about
+    the error of a partly trained decoder.
 
     Args:
-        scale: a positive number, the scale of all pixels; ``learned``, one for all pixels that is a parameter; or
-            ``per_pixel``, which the decoder puts out after the locations, as C further channels.
+        scale: a positive number, the scale of all pixels; ``learned``, one parameter for all pixels; or ``per_pixel``,
+            an output of the decoder in C additional channels after the locations.
     """
 
-    # A pixel that is always black would send a density to infinity: half a grey level is as close as it can be known.
-    # As errors do not exceed one, neither does the scale that is best for them.
+    # Without a lower bound, the density of a pixel that is always black grows to infinity. The lower bound is half a
+    # grey level, the rounding error of a pixel. Errors are at most one, so the best scale is at most one too.
     scale_bounds = (1 / 510, 1.0)
     _first_scale = 0.1
 
@@ -142,7 +144,7 @@ class ScaledLikelihood(Likelihood):
             self.parameters_per_channel = 2
 
     def location_and_scale(self, outputs: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Locations (..., C, H, W) in [0, 1], and scales of that shape or one for all pixels."""
+        """Locations (..., C, H, W) in [0, 1], and scales of the same shape, or one scale for all pixels."""
         outputs = outputs.float()
         if self.scale == "per_pixel":
             location, unbounded = outputs.chunk(2, dim=-3)
@@ -150,7 +152,7 @@ class ScaledLikelihood(Likelihood):
         return outputs.sigmoid(), self.common_scale()
 
     def common_scale(self) -> Tensor | float:
-        """The scale of all pixels, where they have it in common."""
+        """The common scale of all pixels, unless ``scale`` is ``per_pixel``."""
         return self._bounded(self.unbounded_scale) if self.scale == "learned" else float(self.scale)
 
     def _bounded(self, unbounded: Tensor) -> Tensor:
@@ -160,24 +162,24 @@ class ScaledLikelihood(Likelihood):
 
 
 class Gaussian(ScaledLikelihood):
-    r"""Independent Gaussian pixels around the sigmoid of the outputs.
+    r"""Independent Gaussian pixels whose means are the sigmoid of the outputs.
 
     .. math:: \log p(x|z) = -\sum_i \left[ \frac{(x_i - \mu_i)^2}{2 s_i^2} + \log s_i + \tfrac12 \log 2\pi \right]
 
-    With the ``optimal`` scale it is the sigma-VAE (Rybkin, Daniilidis and Levine 2021, arXiv 2006.13202): in training
-    :math:`s^2` is the mean squared error of the batch, at which the mean of :math:`\log p(x|z)` is largest; for
-    importance-weighted bounds, which are no such mean, ``learned`` is the better choice. A scale that is computed
-    from the images makes no density of them. Therefore a running mean of those errors is kept, and is the scale
-    wherever no gradient is asked for: validation and test figures are of a proper density.
+    With the ``optimal`` scale it is the sigma-VAE (Rybkin, Daniilidis and Levine 2021, arXiv 2006.13202). In training
+    :math:`s^2` is the mean squared error of the batch, which maximises the mean of :math:`\log p(x|z)`. Choose
+    ``learned`` for importance-weighted bounds, which are not such a mean. A scale that is computed from the images does
+    not give a density of them. Outside training, the scale is therefore computed from a running mean of these errors:
+    validation and test metrics use a proper density.
 
     Args:
-        scale: the standard deviation: a positive number, ``learned``, ``per_pixel`` (see :class:`ScaledLikelihood`), or
-            ``optimal``, with the same lower bound.
+        scale: the standard deviation: a positive number, ``learned`` or ``per_pixel``, see :class:`ScaledLikelihood`;
+            or ``optimal``, with the same lower bound.
     """
 
     mean_squared_error: Tensor
     batches: Tensor
-    _memory = 20  # batches that the running mean goes back: enough to be steady, too few to lag behind the decoder
+    _memory = 20  # batches in the running mean: enough for low noise, few enough to follow the decoder
 
     @checked
     def __init__(self, scale: PositiveNumber | Literal["learned", "per_pixel", "optimal"]) -> None:
@@ -187,7 +189,7 @@ class Gaussian(ScaledLikelihood):
             self.register_buffer("batches", torch.tensor(0))
 
     def is_normalized(self, binary: bool) -> bool:
-        return not binary  # on two values a density grows without bound as the scale falls: it measures nothing
+        return not binary  # for binary pixels the density grows without bound as the scale falls
 
     def common_scale(self) -> Tensor | float:
         return self._closest(self.mean_squared_error) if self.scale == "optimal" else super().common_scale()
@@ -201,27 +203,29 @@ class Gaussian(ScaledLikelihood):
             return super().log_prob(outputs, x)
         location, _ = self.location_and_scale(outputs)
         error = (x - location).detach().square().mean()
-        # At its maximum the likelihood has no gradient in the scale, so the error needs none.
+        # The scale maximises the likelihood, so the gradient with respect to it is zero, and the error is detached.
         scale = self._fit(error if shard is None else shard.mean(error))
         return Normal(location, scale, validate_args=False).log_prob(x).sum((-3, -2, -1))
 
     def _closest(self, mean_squared_error: Tensor) -> Tensor:
-        """The most likely scale, given these errors, that is not below the bound."""
+        """The most likely scale for a mean squared error, not below the lower bound."""
         return mean_squared_error.sqrt().clamp(min=self.scale_bounds[0])
 
     def _fit(self, mean_squared_error: Tensor) -> Tensor:
-        """The scale for a batch of these errors, which the running mean takes in."""
-        known = mean_squared_error.isfinite()  # what is not would never be forgotten
-        self.batches += known
-        change = torch.where(known, mean_squared_error - self.mean_squared_error, 0.0)
+        """The scale for the mean squared error of a batch, which is also added to the running mean."""
+        is_finite = mean_squared_error.isfinite()  # an infinite or undefined error would stay in the mean forever
+        self.batches += is_finite
+        change = torch.where(is_finite, mean_squared_error - self.mean_squared_error, 0.0)
         self.mean_squared_error += change / self.batches.clamp(1, self._memory)
         return self._closest(mean_squared_error)
 
 
 class Laplace(ScaledLikelihood):
-    r"""Independent Laplace pixels around the sigmoid of the outputs: absolute errors, which forgive large ones.
+    r"""Independent Laplace pixels whose locations are the sigmoid of the outputs: an absolute error.
 
     .. math:: \log p(x|z) = -\sum_i \left[ \frac{|x_i - \mu_i|}{s_i} + \log 2 s_i \right]
+
+    It penalises large errors less than a Gaussian.
 
     Args:
         scale: s, the mean absolute error: a positive number, ``learned`` or ``per_pixel``, see
@@ -233,7 +237,7 @@ class Laplace(ScaledLikelihood):
         super().__init__(scale)
 
     def is_normalized(self, binary: bool) -> bool:
-        return not binary  # as the Gaussian's
+        return not binary  # for the same reason as a Gaussian
 
     def forward(self, outputs: Tensor) -> Distribution:
         location, scale = self.location_and_scale(outputs)
@@ -241,20 +245,21 @@ class Laplace(ScaledLikelihood):
 
 
 class DiscretizedLogistic(ScaledLikelihood):
-    r"""Independent 8-bit pixels: probabilities of the levels k/255, by a logistic around the sigmoid of the outputs.
+    r"""Independent 8-bit pixels: a logistic at the sigmoid of the outputs, discretised to the levels k/255.
 
     .. math:: \log p(x|z) = \sum_i \log \left[ F_i(x_i + \tfrac{1}{510}) - F_i(x_i - \tfrac{1}{510}) \right]
 
-    F is the logistic distribution function, 0 below the lowest level and 1 above the highest
-    (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517). Binary images are its images too.
+    F is the logistic distribution function, set to 0 below the lowest level and to 1 above the highest
+    (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517). It is a likelihood of binary images
+    too.
 
     Args:
         scale: s: a positive number, ``learned`` or ``per_pixel``, see :class:`ScaledLikelihood`.
     """
 
     has_bits_per_dim = True
-    # At the lower bound a location on a level gives it all but 2e-7 of the probability: closer gains nothing. At the
-    # upper one black and white share a pixel between them, 49 to 49 in a hundred.
+    # At the lower bound, a level at the location has probability 1 - 2e-7, so a smaller scale gains nothing. At the
+    # upper bound and location 0.5, black and white have probability 0.49 each.
     scale_bounds = (1 / 8160, 16.0)
 
     @checked

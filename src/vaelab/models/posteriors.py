@@ -1,7 +1,7 @@
-"""Approximate posteriors q(z|x): how the encoder's features become a distribution over latent vectors.
+"""Approximate posteriors q(z|x): maps from the encoder's features to distributions over latent vectors.
 
-A posterior is a module that maps features, shape (B, in_features), to a :class:`vaelab.models.distributions.latents.Latent` with
-batch shape (B,) and event shape (latent_dim,).
+A posterior is a module that maps features, shape (B, in_features), to a
+:class:`vaelab.models.distributions.latents.Latent` with batch shape (B,) and event shape (latent_dim,).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from vaelab.runtime.validation import PositiveInt, checked
 
 
 class DiagonalGaussian(nn.Module):
-    r"""Gaussian with diagonal covariance whose mean and scale are linear in the features (arXiv 1312.6114).
+    r"""Gaussian with diagonal covariance; its mean and log scale are linear in the features (arXiv 1312.6114).
 
     Args:
-        in_features: the number of features that the encoder puts out.
+        in_features: the number of features of the encoder.
         latent_dim: the number of latent dimensions.
-        scale: what the second half of the outputs means: ``log_variance``, :math:`\log \sigma^2`, or ``log_std``,
-            :math:`\log \sigma`. The family is the same; the latter's gradient is twice as steep.
+        scale: the meaning of the second half of the outputs: ``log_variance``, :math:`\log \sigma^2`, or ``log_std``,
+            :math:`\log \sigma`. The distributions are the same; with ``log_std`` the gradient is twice as steep.
     """
 
     @checked
@@ -41,16 +41,16 @@ class DiagonalGaussian(nn.Module):
 
 
 class FullGaussian(nn.Module):
-    r"""Gaussian with any covariance :math:`L L^\top` whose mean and Cholesky factor L come from the features.
+    r"""Gaussian with a full covariance :math:`L L^\top`; its mean and Cholesky factor L depend on the features.
 
     .. math:: q(z|x) = N(\mu, L L^\top), \qquad L_{ii} = e^{s_i}, \qquad L_{ij} = e^{s_i} b_{ij} \text{ for } j < i
 
-    Kingma and Welling (2019), arXiv 1906.02691, section 2.5.1. The head puts out :math:`\mu`, s and the
-    D (D - 1) / 2 numbers b. These are zero at first: it begins as a diagonal Gaussian. They are relative to the scale
-    of their dimension, because a step of the optimiser would be large beside a narrow one.
+    Kingma and Welling (2019), arXiv 1906.02691, section 2.5.1. The outputs of the head are :math:`\mu`, s and
+    the D (D - 1) / 2 numbers b. Initially b is zero, so that the Gaussian is diagonal. b is relative to the scale of
+    its dimension: otherwise an optimisation step would be too large for a dimension with a small scale.
 
     Args:
-        in_features: the number of features that the encoder puts out.
+        in_features: the number of features of the encoder.
         latent_dim: D, the number of latent dimensions.
     """
 
@@ -64,17 +64,17 @@ class FullGaussian(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
         self.sizes = [latent_dim, latent_dim, len(rows)]
         self.head = nn.Linear(in_features, sum(self.sizes))
-        self._begin_diagonal()
+        self._reset_to_diagonal()
 
-    def _begin_diagonal(self) -> None:
+    def _reset_to_diagonal(self) -> None:
         with torch.no_grad():
             self.head.weight[2 * self.sizes[0] :] = 0
             self.head.bias[2 * self.sizes[0] :] = 0
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "FullGaussian":
-        """As every module's, and what an initialisation does below the diagonal is undone."""
+        """Applies a function, such as an initialisation, to every submodule, and then sets b to zero again."""
         super().apply(fn)
-        self._begin_diagonal()
+        self._reset_to_diagonal()
         return self
 
     def forward(self, features: Tensor) -> Latent:
@@ -86,21 +86,21 @@ class FullGaussian(nn.Module):
 
 
 class InverseAutoregressiveFlow(nn.Module):
-    r"""A diagonal Gaussian sent through autoregressive steps, each in the opposite order of dimensions to the last.
+    r"""A diagonal Gaussian, transformed by autoregressive steps that alternate the order of the dimensions.
 
     .. math:: z = f_T \circ \dots \circ f_1(u), \qquad u \sim N(\mu, \mathrm{diag}(\sigma^2))
 
-    Kingma et al. (2016), arXiv 1606.04934. :math:`\mu`, :math:`\log \sigma` and the context that each step sees are
-    linear in the features. Samples and their densities are exact and take T passes; the density of given latents takes
-    D T of them, which no objective needs but a VampPrior does.
+    Kingma et al. (2016), arXiv 1606.04934. :math:`\mu`, :math:`\log \sigma` and the context of all steps are linear in
+    the features. Samples and their densities are exact and take T passes. The density of given latents takes D T
+    passes; a VampPrior needs it.
 
     Args:
-        in_features: the number of features that the encoder puts out.
+        in_features: the number of features of the encoder.
         latent_dim: D, the number of latent dimensions.
         steps: T, see :class:`vaelab.models.distributions.flows.GatedAutoregression`.
-        context_size: the number of features that the steps see.
+        context_size: the number of context features.
         hidden_sizes: widths of each step's network.
-        activation: of these networks, a class of :mod:`torch.nn`.
+        activation: the activation of these networks, a class of :mod:`torch.nn`.
 
     Raises:
         ValueError: a size is not a positive integer, or there is no such activation.

@@ -1,7 +1,8 @@
-"""Priors p(z): what latent vectors look like before an image is seen.
+"""Priors p(z): the distributions of latent vectors before an image is observed.
 
-A prior is a module whose forward returns a :class:`vaelab.models.distributions.latents.Latent` with empty batch shape and event shape
-(latent_dim,). It is given the VAE's encoder, from images (B, C, H, W) to q(z|x), which most priors do not look at.
+A prior is a module. Its ``forward`` returns a :class:`vaelab.models.distributions.latents.Latent` with empty batch
+shape and event shape (latent_dim,). Its argument is the VAE's encoder, from images (B, C, H, W) to q(z|x), which most
+priors ignore.
 """
 
 import math
@@ -39,17 +40,17 @@ class StandardNormal(nn.Module):
 
 
 class GaussianMixture(nn.Module):
-    r"""Mixture of Gaussians with diagonal covariances whose weights, means and scales are learned.
+    r"""Mixture of Gaussians with diagonal covariances, and with learned weights, means and scales.
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k\, N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
 
-    At first all weights are equal, the means are drawn from :math:`N(0, a^2 I)` and all variances are
-    :math:`1 - a^2`: on average over such means this is N(0, I).
+    Initially all weights are equal, the means are drawn from :math:`N(0, a^2 I)`, and all variances are
+    :math:`1 - a^2`. Averaged over such means, the initial prior is N(0, I).
 
     Args:
         latent_dim: the number of latent dimensions.
         components: K.
-        spread: a, between 0 and 1: how far apart the components begin.
+        spread: a, between 0 and 1: the standard deviation of the initial means.
 
     Raises:
         ValueError: ``components`` or ``spread`` is impossible.
@@ -68,23 +69,24 @@ class GaussianMixture(nn.Module):
 
 
 class VampPrior(nn.Module):
-    r"""Mixture of the posteriors of images that do not exist but are learned, the pseudo-inputs.
+    r"""Mixture of the posteriors of learned images, the pseudo-inputs.
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k\, q(z|u_k), \qquad u_k \in [0, 1]^{C \times H \times W}
 
-    Tomczak and Welling (2018), arXiv 1705.07120: of all priors the aggregated posterior would be best, and this is as
-    near to it as K images allow. In a conditional VAE the pseudo-inputs take the classes in turn.
+    Tomczak and Welling (2018), arXiv 1705.07120. The prior that maximises the ELBO is the aggregated posterior, which
+    this mixture of K posteriors approximates. In a conditional VAE the pseudo-inputs are assigned to the classes in
+    turn.
 
-    Every use of the prior encodes all K of them. Posteriors whose density takes long to evaluate at given latents, such
-    as an inverse autoregressive flow's, make it slow.
+    Every use of the prior encodes all K pseudo-inputs. It is slow with a posterior whose density at given latents is
+    slow, such as an inverse autoregressive flow.
 
     Args:
-        latent_dim: the number of latent dimensions, which the posterior knows already.
+        latent_dim: the number of latent dimensions; not used, because the posterior determines it.
         image_shape: (C, H, W).
         components: K.
         weights: :math:`\pi_k`: ``uniform``, 1/K as in the paper, or ``learned``.
-        initial_mean: of the pseudo-inputs' pixels, between 0, black, and 1.
-        initial_std: of the noise by which they differ, cut off at the borders of [0, 1].
+        initial_mean: the mean of the pseudo-inputs' initial pixels, between 0 (black) and 1 (white).
+        initial_std: the standard deviation of these pixels, before they are clipped to [0.01, 0.99].
 
     Raises:
         ValueError: an argument is impossible.
@@ -102,7 +104,7 @@ class VampPrior(nn.Module):
     ) -> None:
         super().__init__()
         pixels = initial_mean + initial_std * torch.randn(components, *image_shape)
-        # A clipped pixel gets no gradient: one that began at a border would stay there.
+        # A clipped pixel gets no gradient: a pixel that started at 0 or 1 would stay there.
         self.pixels = nn.Parameter(pixels.clamp(0.01, 0.99))
         self.logits: Tensor
         if weights == "learned":
@@ -121,18 +123,18 @@ class VampPrior(nn.Module):
 
 
 class RealNVP(nn.Module):
-    r"""A standard normal vector sent through affine couplings, each of which changes the half that the last one kept.
+    r"""A standard normal vector, transformed by affine couplings that change its two halves in turn.
 
     .. math:: z = f_T \circ \dots \circ f_1(u), \qquad u \sim N(0, I)
 
-    Dinh, Sohl-Dickstein and Bengio (2017), arXiv 1605.08803. Sampling and the density are both exact and take one pass.
-    It is N(0, I) at first.
+    Dinh, Sohl-Dickstein and Bengio (2017), arXiv 1605.08803. Sampling and the density are both exact and take one
+    pass. Initially the prior is N(0, I).
 
     Args:
         latent_dim: the number of latent dimensions, at least two.
         couplings: T, see :class:`vaelab.models.distributions.flows.AffineCoupling`.
         hidden_sizes: widths of each coupling's network.
-        activation: of these networks, a class of :mod:`torch.nn`.
+        activation: the activation of these networks, a class of :mod:`torch.nn`.
 
     Raises:
         ValueError: there is one latent dimension, or another argument is impossible.

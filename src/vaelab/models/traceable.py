@@ -1,4 +1,4 @@
-"""The encoder and the decoder as modules from tensors to tensors, which exporters can trace."""
+"""The encoder and the decoder as modules with only tensors as inputs and outputs, for export by tracing."""
 
 from torch import Tensor, nn
 
@@ -9,10 +9,10 @@ Outputs = dict[str, Tensor]
 
 
 class Encoder(nn.Module):
-    """Images (B, C, H, W), and labels (B,) of a conditional model, to what is known of q(z|x).
+    """Maps images (B, C, H, W), and labels (B,) for a conditional model, to parameters of q(z|x).
 
-    That is ``mean`` and ``log_variance``, (B, latent_dim), where both have a closed form, and else its ``centre``. Of
-    a full covariance the variances are those of the single dimensions.
+    The outputs are ``mean`` and ``log_variance``, (B, latent_dim), if both have a closed form, and else ``centre``. The
+    variances of a full covariance are its diagonal.
     """
 
     def __init__(self, vae: VAE) -> None:
@@ -20,7 +20,7 @@ class Encoder(nn.Module):
         self.vae = without(vae, "decoder", "likelihood", "prior")
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Outputs:
-        """What is known of q(z|x), by name."""
+        """The parameters of q(z|x), by name."""
         q_z = self.vae.encode(images, labels)
         try:
             return {"mean": q_z.centre, "log_variance": q_z.variance.log()}
@@ -29,12 +29,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, latent_dim), and labels (B,) of a conditional model, to pictures (B, C, H, W): means of p(x|z)."""
+    """Maps latents (B, latent_dim), and labels (B,) for a conditional model, to images (B, C, H, W).
+
+    The images are the means of p(x|z).
+    """
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.vae = without(vae, "encoder", "posterior", "class_channel", "prior")
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Outputs:
-        """The pictures, by their name."""
+        """The images, under the name ``pictures``."""
         return {"pictures": self.vae.decode(latents, labels).mean}

@@ -1,4 +1,4 @@
-"""The variational autoencoder as mathematics: five choices put together, and what can be asked of them.
+"""The variational autoencoder as mathematics: encoder, posterior, prior, decoder and likelihood in one model.
 
 .. math:: p(x) = \\int p(x|z)\\, p(z)\\, dz, \\qquad q(z|x) \\approx p(z|x)
 
@@ -19,20 +19,20 @@ from vaelab.runtime.errors import UserError
 from vaelab.runtime.validation import AtLeastTwo, ImageShape, PositiveInt, checked, within
 from vaelab.runtime.workarounds import mkl
 
-mkl.initialize_vector_functions()  # every model is built from here, before anything is computed
+mkl.initialize_vector_functions()  # here, because it must precede every computation
 
 
 class VAE(nn.Module):
-    """A decoder p(x|z), a prior p(z) and an encoder q(z|x), each of them any that fits.
+    """A decoder p(x|z), a prior p(z) and an encoder q(z|x), in any combination.
 
-    The parts come as factories (a class, a ``functools.partial``, in YAML ``_partial_: true``), because their sizes
-    depend on each other: the posterior's on the encoder's features, the decoder's outputs on the likelihood's
-    parameters.
+    The parts are given as factories (a class, a ``functools.partial``, in YAML ``_partial_: true``), because their
+    sizes depend on each other. The posterior's inputs are the encoder's features, and the decoder's outputs are the
+    likelihood's parameters.
 
-    Given ``classes``, everything is conditional on the image's class y: p(x|z, y), q(z|x, y) and p(z) (Sohn, Lee and
-    Yan 2015, without a prior of its own for each class). The encoder sees a further channel that is learned for each
-    class, the decoder a further input for each; so that any network will do. Labels y are then integers (B,), or
-    weights of the classes (B, classes); without ``classes`` they are not looked at.
+    With ``classes``, the model is conditional on the image's class y: p(x|z, y) and q(z|x, y) (Sohn, Lee and Yan 2015).
+    Unlike theirs, its prior p(z) is the same for all classes. The encoder gets an additional channel, learned for each
+    class. The decoder gets an additional input for each class. So any network can be used. Labels y are then integers
+    (B,), or weights of the classes (B, classes). Without ``classes`` they are ignored.
 
     Args:
         image_shape: (C, H, W).
@@ -42,8 +42,9 @@ class VAE(nn.Module):
         likelihood: a :class:`~vaelab.models.likelihoods.Likelihood`.
         prior: ``prior(latent_dim=...)``, see :mod:`vaelab.models.priors`.
         posterior: ``posterior(in_features=..., latent_dim=...)``, see :mod:`vaelab.models.posteriors`.
-        classes: how many classes there are to be conditional on; ``None`` for a VAE that is told no class.
-        initialize: called with every module once but for the prior's, to set its first weights; ``None`` for torch's.
+        classes: the number of classes of a conditional model; ``None`` for an unconditional model.
+        initialize: sets the initial weights: it is called once with every module, except those of the prior. ``None``
+            keeps torch's initial weights.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -86,14 +87,14 @@ class VAE(nn.Module):
                     part.apply(initialize)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Latent:
-        """q(z|x), or q(z|x, y), of images (B, C, H, W): batch shape (B,), event shape (latent_dim,)."""
+        """q(z|x), or q(z|x, y), for images (B, C, H, W): batch shape (B,), event shape (latent_dim,)."""
         if self.class_channel is not None:
             channel = self.class_channel(self._weights(y, x)).view(-1, 1, *self.image_shape[1:])
             x = torch.cat([x, channel.to(x.dtype)], 1)
         return self.posterior(self.encoder(x))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        """p(x|z), or p(x|z, y), of latents (..., B, latent_dim): batch shape (..., B), event shape (C, H, W)."""
+        """p(x|z), or p(x|z, y), for latents (..., B, latent_dim): batch shape (..., B), event shape (C, H, W)."""
         return self.likelihood(self._decoder_outputs(z, y))
 
     def log_likelihood(self, x: Tensor, z: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> Tensor:
@@ -103,12 +104,12 @@ class VAE(nn.Module):
             x: the images.
             z: the latents.
             y: labels, for a conditional model.
-            shard: which part of their batch the images are; ``None`` if they are all of it.
+            shard: the part of their batch that the images are; ``None`` if they are the whole batch.
         """
         return self.likelihood.log_prob(self._decoder_outputs(z, y), x, shard)
 
     def _decoder_outputs(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """Outputs (..., B, C', H, W) of the decoder for latents (..., B, latent_dim)."""
+        """Outputs (..., B, C', H, W) of the decoder for latents (..., B, latent_dim), C' channels of parameters."""
         inputs = z
         if self.classes is not None:
             inputs = torch.cat([z, self._weights(y, z).expand(*z.shape[:-1], -1)], -1)
@@ -126,7 +127,7 @@ class VAE(nn.Module):
         return self.prior(self._encode_pseudo_inputs)
 
     def _encode_pseudo_inputs(self, x: Tensor) -> Latent:
-        """q(z|x) of images that have no class of their own: they take the classes in turn."""
+        """q(z|x) of pseudo-inputs (K, C, H, W); in a conditional model they are assigned to the classes in turn."""
         if self.classes is not None and len(x) < self.classes:
             raise NotImplementedError(
                 f"a prior of {len(x)} images leaves classes out: type module.vae.prior.components={self.classes}"
@@ -134,7 +135,7 @@ class VAE(nn.Module):
         return self.encode(x, self.classes_in_turn(len(x)))
 
     def classes_in_turn(self, count: int) -> Tensor | None:
-        """Labels (count,) that go through the classes again and again; ``None`` where the model is told no class."""
+        """Labels (count,) that cycle through the classes; ``None`` for an unconditional model."""
         if self.classes is None:
             return None
         return torch.arange(count, device=next(self.parameters()).device) % self.classes
@@ -143,8 +144,9 @@ class VAE(nn.Module):
         """Latents (count, latent_dim) drawn from the prior.
 
         Args:
-            count: how many.
-            temperature: how far they lie from the centre of the prior, less than one for what is more typical.
+            count: the number of latents.
+            temperature: the factor of their distances from the centre of the prior; below one, samples are more
+                typical.
 
         Raises:
             UserError: the temperature is not one, and the prior has no centre.
@@ -157,30 +159,32 @@ class VAE(nn.Module):
             return p_z.centre + temperature * (z - p_z.centre)
         except NotImplementedError as error:
             name = type(self.prior).__name__
-            raise UserError(f"temperature={temperature}: a {name} has no centre to be near to; type 1") from error
+            raise UserError(f"temperature={temperature}: a {name} has no centre to scale towards; type 1") from error
 
     def sample(self, count: int, y: Tensor | None = None) -> Tensor:
-        """Pictures (count, C, H, W) of latents drawn from the prior: the means of p(x|z), z ~ p(z).
+        """Sampled images (count, C, H, W): the means of p(x|z), z ~ p(z).
 
-        Labels y, (count,), are the classes in turn if not given.
+        Args:
+            count: the number of images.
+            y: labels (count,), for a conditional model; by default the classes in turn.
         """
         return self.decode(self.sample_latents(count), self.classes_in_turn(count) if y is None else y).mean
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Pictures (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""
+        """Reconstructions (B, C, H, W) of images (B, C, H, W): the mean of p(x|z) at the centre z of q(z|x)."""
         return self.decode(self.encode(x, y).centre, y).mean
 
     def log_weights(self, x: Tensor, samples: int, y: Tensor | None = None, at_once: int | None = None) -> Tensor:
-        r"""Logarithms of importance weights of images (B, C, H, W), in nats, shape (samples, B).
+        r"""Log importance weights of images (B, C, H, W), in nats, shape (samples, B).
 
         .. math:: \log w_k = \log p(x|z_k) + \log p(z_k) - \log q(z_k|x), \qquad z_k \sim q(z|x)
 
-        Their mean estimates the ELBO; the logarithm of the mean weight is the importance-weighted bound on log p(x)
-        (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
+        The mean of the log weights estimates the ELBO. The logarithm of the mean weight estimates the
+        importance-weighted bound on log p(x) (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
 
         Args:
-            x: images.
-            samples: the number of samples for each image.
+            x: the images.
+            samples: the number of samples per image.
             y: labels (B,), for a conditional model.
             at_once: the number of samples that are decoded together; ``None`` for all.
         """

@@ -1,1 +1,1 @@
-"""The probability distributions that torch lacks, and the invertible maps of which some are made."""
+"""Probability distributions that torch lacks, and the invertible maps from which some of them are built."""

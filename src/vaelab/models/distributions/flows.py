@@ -1,8 +1,8 @@
-r"""Invertible maps f of latent vectors, through which densities can be carried because their Jacobians are triangular.
+r"""Invertible maps f of latent vectors with triangular Jacobians, so that densities can be transformed.
 
-A map is a module with ``forward(u)`` and ``inverse(z)``, from vectors (..., D) to vectors (..., D). Both return beside
-them :math:`\log |\det \partial f / \partial u|`, shape (...), of the way from u to z. What a map is told besides, such
-as an image's features, follows as ``context``.
+A map is a module with ``forward(u)`` and ``inverse(z)``, from vectors (..., D) to vectors (..., D). Both also return
+:math:`\log |\det \partial f / \partial u|`, shape (...), of the map from u to z. Further arguments, such as an image's
+features, follow as ``context``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from vaelab.models.networks.layers import activation, dense
 from vaelab.runtime.validation import PositiveInt, checked
 
-_OPEN = 2.0  # added to a gate's logit, so that a flow begins near the identity: 0.88 of the vector passes
-_RANGE = 3.0  # within which that logit moves
+_OPEN = 2.0  # added to a gate's logit, so that a flow is initially near the identity: its gates are about 0.88
+_RANGE = 3.0  # the largest change of that logit
 
 
 class Composition(nn.Module):
-    r"""One map after another, :math:`f = f_T \circ \dots \circ f_1`, all of them told the same.
+    r"""Composition of maps, :math:`f = f_T \circ \dots \circ f_1`, all with the same context.
 
     Args:
         maps: :math:`f_1, \dots, f_T`.
@@ -39,7 +39,7 @@ class Composition(nn.Module):
         return u, total
 
     def inverse(self, z: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the way from u to z."""
+        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the map from u to z."""
         total = z.new_zeros(z.shape[:-1])
         for part in reversed(self.maps):
             assert isinstance(part, AffineCoupling | GatedAutoregression)
@@ -49,19 +49,19 @@ class Composition(nn.Module):
 
 
 class AffineCoupling(nn.Module):
-    r"""One half of a vector scaled and shifted by functions of the other, the identity at first.
+    r"""Scales and shifts one half of a vector by functions of the other half; initially the identity.
 
     .. math:: z_a = u_a, \qquad z_b = u_b \odot e^{s(u_a)} + t(u_a), \qquad
         \log |\det \partial z / \partial u| = \sum_i s_i(u_a)
 
-    Dinh, Sohl-Dickstein and Bengio (2017), arXiv 1605.08803. A hyperbolic tangent keeps s between -1 and 1, and with it
-    a coupling from scaling by more than e.
+    Dinh, Sohl-Dickstein and Bengio (2017), arXiv 1605.08803. A hyperbolic tangent keeps s between -1 and 1, so that a
+    coupling scales by at most e.
 
     Args:
         size: D, at least two.
         hidden_sizes: widths of the network of s and t.
         activation_name: its activation, a class of :mod:`torch.nn`.
-        swap: whether the second half is the one that is kept, :math:`u_a`.
+        swap: whether :math:`u_a`, the half that does not change, is the second half.
     """
 
     @checked
@@ -93,18 +93,18 @@ class AffineCoupling(nn.Module):
         return self._whole(kept, other * log_scale.exp() + shift), log_scale.sum(-1)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the way from u to z."""
+        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the map from u to z."""
         kept, other = self._halves(z)
         log_scale, shift = self._scale_and_shift(kept)
         return self._whole(kept, (other - shift) * (-log_scale).exp()), log_scale.sum(-1)
 
 
 class MaskedLinear(nn.Linear):
-    """A dense layer without those of its weights by which an output would see more of a vector than it may.
+    """A linear layer with masked weights, so that output i depends only on the first ``may_see[i]`` dimensions.
 
     Args:
-        sees: of each input, how many leading dimensions it is a function of, (in_features,).
-        may_see: of each output, of how many it may be, (out_features,).
+        sees: the number of leading dimensions that each input depends on, (in_features,).
+        may_see: the number of leading dimensions that each output may depend on, (out_features,).
     """
 
     mask: Tensor
@@ -118,17 +118,17 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(nn.Module):
-    r"""A network whose i-th outputs are functions of the context and of the dimensions before the i-th alone.
+    r"""A network whose i-th outputs depend only on the context and on the dimensions before the i-th.
 
     .. math:: (s_i, m_i) = g_i(u_1, \dots, u_{i-1}, h)
 
-    Germain et al. (2015), arXiv 1502.03509. The context enters at the first layer; the hidden units are divided evenly
-    between those that see none of the dimensions, the first, the first two and so on.
+    Germain et al. (2015), arXiv 1502.03509. The context is an input of the first layer. The hidden units form D groups
+    of about equal size, which depend on the first 0, 1, ..., D - 1 dimensions.
 
     Args:
         size: D.
         context_size: the number of features h.
-        hidden_sizes: the layers' widths.
+        hidden_sizes: the widths of the layers.
         activation_name: a class of :mod:`torch.nn`.
         backwards: whether the order of the dimensions is from the last to the first.
     """
@@ -172,8 +172,8 @@ class GatedAutoregression(nn.Module):
 
     with s and m of a :class:`MADE`. Kingma et al. (2016), arXiv 1606.04934, algorithm 1. All of z is computed at once
     from u; the inverse is found dimension by dimension and takes D passes through the network. The hyperbolic tangent
-    is not the paper's: it keeps gates between 0.27 and 0.99, for the inverse divides by one after the other, and closed
-    ones would take it out of the range of numbers at latents that are far from what the flow was trained on.
+    is not in the paper. It keeps gates between 0.27 and 0.99, because the inverse divides by all of them: closed gates
+    would make it overflow at latents far from the training data.
 
     Args:
         made: s and m of u and the context.
@@ -193,10 +193,10 @@ class GatedAutoregression(nn.Module):
         return m + log_gate.exp() * (u - m), log_gate.sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the way from u to z."""
+        """Vectors z (..., D) to u (..., D), and the log-determinant (...) of the map from u to z."""
         u, log_gate = torch.zeros_like(z), torch.zeros_like(z)
         for i in range(z.shape[-1]):
-            log_gate, m = self._gate_and_shift(u, context)  # in the last pass right for all dimensions
-            # Only the i-th is right by now. The others wait at zero, lest the errors of each pass multiply in the next.
+            log_gate, m = self._gate_and_shift(u, context)  # in the last pass, correct for all dimensions
+            # Pass i makes dimension i correct. Later ones stay zero, so that their errors do not grow in each pass.
             u = torch.where(self.made.position == i, m + (-log_gate).exp() * (z - m), u)
         return u, log_gate.sum(-1)

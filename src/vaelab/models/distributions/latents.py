@@ -1,8 +1,7 @@
-"""The distributions that :mod:`torch.distributions` lacks, with the closed forms between them.
+"""Distributions over latent vectors that :mod:`torch.distributions` lacks, with their closed-form KL divergences.
 
-All are distributions over one image or one latent vector: their densities are summed over the event (pixels, latent
-dimensions), in nats, and what is left are the batch dimensions. Arguments are not validated, because that would make
-every training step wait for the device.
+Log-densities are summed over the latent dimensions, in nats, and have the batch shape. Arguments are not validated,
+because validation would make every training step wait for the device.
 """
 
 import math
@@ -23,7 +22,7 @@ from vaelab.runtime.data_parallel import Shard
 
 Sizes = torch.Size | list[int] | tuple[int, ...]
 
-ACTIVE_VARIANCE = 0.01  # of a dimension's codes over images, above which it is active (arXiv 1509.00519)
+ACTIVE_VARIANCE = 0.01  # a dimension is active if its codes vary more than this over images (arXiv 1509.00519)
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -34,34 +33,34 @@ def _noise(sample_shape: Sizes, mean: Tensor, shard: Shard | None) -> Tensor:
 
 
 class Latent(Distribution):
-    """What the VAE asks of its distributions over latent vectors, posteriors and priors alike."""
+    """The interface of distributions over latent vectors: posteriors and priors."""
 
     has_rsample = True
 
     @property
     def centre(self) -> Tensor:
-        """One latent vector (..., D) to stand for all of them in pictures and measures: the mean, if it is known."""
+        """A latent vector (..., D) that represents the distribution in plots and metrics: the mean, if it is known."""
         return self.mean
 
     def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
         """Samples (*sample_shape, ..., D), differentiable in the parameters.
 
         Args:
-            sample_shape: how many.
-            shard: for the posteriors of a batch of images, the shard that they are; ``None`` otherwise.
+            sample_shape: the shape of the set of samples.
+            shard: the part of a batch of images whose posteriors these are; ``None`` if it is no part of one.
         """
         raise NotImplementedError
 
     def rsample_and_log_prob(self, sample_shape: Sizes = (), shard: Shard | None = None) -> tuple[Tensor, Tensor]:
-        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), which flows get for free."""
+        """Samples (*sample_shape, ..., D) and their log-densities (*sample_shape, ...), in one pass through a flow."""
         z = self.rsample(sample_shape, shard)
         return z, self.log_prob(z)
 
     def detach(self) -> "Latent":
-        """The same distribution, through whose parameters no gradient flows.
+        """The same distribution with detached parameters.
 
         Raises:
-            NotImplementedError: its parameters are weights of a network.
+            NotImplementedError: some of its parameters are weights of a network.
         """
         raise NotImplementedError
 
@@ -69,8 +68,8 @@ class Latent(Distribution):
 class DiagonalGaussian(Latent):
     r"""Gaussian with a diagonal covariance, :math:`N(\mu, \mathrm{diag}(\sigma^2))`, over the last dimension.
 
-    Parametrised by the logarithm of the standard deviation, which is what networks put out, so that nothing is lost in
-    taking an exponential and its logarithm.
+    Its parameter is the logarithm of the standard deviation, which is what networks compute. This avoids the rounding
+    errors of an exponential followed by a logarithm.
 
     Args:
         mean: :math:`\mu`, shape (..., D).
@@ -104,7 +103,7 @@ class DiagonalGaussian(Latent):
         return self._mean + self.log_std.exp() * _noise(sample_shape, self._mean, shard)
 
     def rsample_and_log_prob(self, sample_shape: Sizes = (), shard: Shard | None = None) -> tuple[Tensor, Tensor]:
-        # From the noise itself: a sample of a narrow Gaussian does not give it back exactly, nor its gradient.
+        # The density is computed from the noise, because a rounded sample of a narrow Gaussian loses it.
         noise = _noise(sample_shape, self._mean, shard)
         return self._mean + self.log_std.exp() * noise, self._log_prob_of_noise(noise)
 
@@ -118,7 +117,7 @@ class DiagonalGaussian(Latent):
         return (0.5 * (1 + _LOG_2PI) + self.log_std).sum(-1)
 
     def marginals(self) -> "DiagonalGaussian":
-        """The distributions of the single dimensions: batch shape (..., D), event shape (1,)."""
+        """The marginal distribution of each dimension: batch shape (..., D), event shape (1,)."""
         return DiagonalGaussian(self._mean.unsqueeze(-1), self.log_std.unsqueeze(-1))
 
     def detach(self) -> "DiagonalGaussian":
@@ -126,7 +125,7 @@ class DiagonalGaussian(Latent):
 
 
 class StandardNormal(DiagonalGaussian):
-    """``N(0, I)``, kept apart from other diagonal Gaussians because its divergences are cheaper.
+    """``N(0, I)``, in a class of its own because its KL divergences are cheaper.
 
     Args:
         zero: a vector of zeros, shape (D,), on the device and in the precision of the samples.
@@ -140,7 +139,7 @@ class StandardNormal(DiagonalGaussian):
 
 
 class FullGaussian(MultivariateNormal, Latent):
-    r"""Gaussian with any covariance, :math:`N(\mu, L L^\top)`, over the last dimension.
+    r"""Gaussian with a full covariance, :math:`N(\mu, L L^\top)`, over the last dimension.
 
     Args:
         mean: :math:`\mu`, shape (..., D).
@@ -151,13 +150,13 @@ class FullGaussian(MultivariateNormal, Latent):
         super().__init__(mean, scale_tril=scale_tril, validate_args=False)
 
     def rsample(self, sample_shape: Sizes = (), shard: Shard | None = None) -> Tensor:
-        # Mixed precision is for the products of networks: here it would round the samples.
+        # Mixed precision is meant for the matrix products of networks: here it would round the samples.
         noise = _noise(sample_shape, self.loc, shard)
         with torch.autocast(self.loc.device.type, enabled=False):
             return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
 
     def marginals(self) -> DiagonalGaussian:
-        """The distributions of the single dimensions: batch shape (..., D), event shape (1,)."""
+        """The marginal distribution of each dimension: batch shape (..., D), event shape (1,)."""
         return DiagonalGaussian(self.mean, 0.5 * self.variance.log()).marginals()
 
     def detach(self) -> "FullGaussian":
@@ -165,9 +164,10 @@ class FullGaussian(MultivariateNormal, Latent):
 
 
 class Mixture(Latent):
-    r"""One of several distributions, chosen at random: :math:`p(z) = \sum_k \pi_k\, p_k(z)`.
+    r"""Mixture of distributions, :math:`p(z) = \sum_k \pi_k\, p_k(z)`.
 
-    Gradients reach the components through samples, the weights through densities alone.
+    Samples are differentiable in the parameters of the components, but not in the weights. Densities are differentiable
+    in both.
 
     Args:
         logits: :math:`\log \pi_k` up to a constant, shape (N,).
@@ -193,16 +193,16 @@ class Mixture(Latent):
 
 
 class Flow(Latent):
-    r"""What an invertible map f makes of a distribution: z = f(u), u ~ p(u).
+    r"""The distribution of z = f(u), u ~ p(u), for an invertible map f.
 
     .. math:: \log p(z) = \log p(u) - \log |\det \partial f / \partial u|, \qquad u = f^{-1}(z)
 
-    Its ``centre`` is the image of p(u)'s centre, which is not the mean: that and the variance have no closed form.
+    Its mean and variance have no closed form. Its ``centre`` is f at the centre of p(u), which is not the mean.
 
     Args:
         base: p(u).
         transform: f, see :mod:`vaelab.models.distributions.flows`.
-        context: what f is told besides.
+        context: further arguments of f.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -252,9 +252,9 @@ def _kl_full_diagonal(q: FullGaussian, p: DiagonalGaussian) -> Tensor:
 
 
 def dimension_kls(q_z: Latent, p_z: Latent) -> Tensor | None:
-    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` where it has no closed form.
+    """KL(q(z_j|x) || p(z_j)) for each dimension, (B, D), in nats; ``None`` if it has no closed form.
 
-    For a diagonal Gaussian these add up to the KL divergence; for one with a full covariance, to less.
+    For a diagonal Gaussian q, their sum is the KL divergence. For a full covariance, their sum is a lower bound on it.
     """
     if not isinstance(q_z, DiagonalGaussian | FullGaussian) or not isinstance(p_z, DiagonalGaussian):
         return None
@@ -262,8 +262,8 @@ def dimension_kls(q_z: Latent, p_z: Latent) -> Tensor | None:
 
 
 def active_units(codes: Tensor) -> Tensor:
-    """Which dimensions of codes (N, D) have a variance above 0.01 over images (arXiv 1509.00519).
+    """Whether each dimension of codes (N, D) has a variance above 0.01 over images, (D,) (arXiv 1509.00519).
 
-    The codes are the means of the posteriors. A flow's posterior has no mean in closed form: its code is its centre.
+    A code is the mean of a posterior, or its centre if its mean has no closed form, as for a flow.
     """
     return codes.var(0) > ACTIVE_VARIANCE

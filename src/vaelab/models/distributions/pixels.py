@@ -1,7 +1,7 @@
-"""Distributions over one pixel that :mod:`torch.distributions` lacks, or has only in part of their range.
+"""Distributions over pixels that :mod:`torch.distributions` lacks, or computes only for part of their parameters.
 
-Batch shapes are those of the parameters, events are single pixels in [0, 1], densities and probabilities are in nats.
-Arguments are not validated, because that would make every training step wait for the device.
+Pixels are in [0, 1], and log-densities and log-probabilities are in nats. Arguments are not validated, because
+validation would make every training step wait for the device.
 """
 
 import torch
@@ -17,16 +17,16 @@ from torch.distributions.utils import broadcast_all
 
 
 class ContinuousBernoulli(Distribution):
-    r"""A density on [0, 1] that is exponential in x (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).
+    r"""A density of one pixel on [0, 1], exponential in x (Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845).
 
     .. math:: \log p(x) = x l - A(l), \qquad A(l) = \log \int_0^1 e^{l t}\, dt = \log \frac{e^l - 1}{l}
 
-    This is the cross-entropy :math:`x \log \lambda + (1 - x) \log(1 - \lambda)`, :math:`l` the logit of
-    :math:`\lambda`, plus the constant that makes it integrate to one. torch's class takes that constant as the same for
-    all :math:`|l| > 16`, where it is wrong by nats and has no gradient.
+    This is the negative cross-entropy :math:`x \log \lambda + (1 - x) \log(1 - \lambda)`, with :math:`l` the logit of
+    :math:`\lambda`, plus a constant. The constant makes the density integrate to one. torch's class uses the same
+    constant for all :math:`|l| > 16`: there it is wrong by nats and has no gradient.
 
     Args:
-        logits: :math:`l`; the density falls with x where it is negative, rises where it is positive.
+        logits: :math:`l`, any shape. The density decreases in x if it is negative, and increases if it is positive.
     """
 
     arg_constraints = {"logits": constraints.real}  # noqa: RUF012
@@ -34,8 +34,8 @@ class ContinuousBernoulli(Distribution):
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        # A(l) is 0 / 0 at l = 0, and its derivatives lose all their digits nearby: there it is a power series. Each
-        # form sees only logits it can deal with, since a gradient that is not finite survives torch.where.
+        # A(l) is 0 / 0 at l = 0, and its derivatives lose all digits nearby, so a power series replaces it there. Each
+        # form gets only logits for which it is finite, because torch.where does not remove gradients that are not.
         self._is_small = logits.abs() < 1
         self._small = torch.where(self._is_small, logits, 0.0)
         self._large = torch.where(self._is_small, 1.0, logits)
@@ -64,7 +64,7 @@ class ContinuousBernoulli(Distribution):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
             logits = self.logits.expand(torch.Size(sample_shape) + self.logits.shape)
-            size = logits.abs().clamp(min=1e-6)  # as good as zero, and not 0 / 0
+            size = logits.abs().clamp(min=1e-6)  # 1e-6 instead of 0, which would give 0 / 0
             falling = -torch.log1p(torch.rand_like(logits) * torch.expm1(-size)) / size
             return torch.where(logits > 0, 1 - falling, falling)
 
@@ -80,17 +80,17 @@ class ContinuousBernoulli(Distribution):
 
 
 class DiscretizedLogistic(Distribution):
-    r"""The 256 levels k/255 of an 8-bit image, as a logistic distribution rounded to them.
+    r"""A logistic distribution of one pixel, discretised to the 256 levels k/255 of an 8-bit image.
 
     .. math:: P(x) = F(x + \tfrac{1}{510}) - F(x - \tfrac{1}{510}), \qquad F(t) = \frac{1}{1 + e^{-(t - \mu) / s}}
 
-    The lowest level takes all that is below it and the highest all that is above, so that the probabilities sum to one
-    (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517). A value between two levels counts
-    as the nearest of them.
+    The lowest level also has the probability of all values below it, and the highest that of all values above it. So
+    the probabilities sum to one (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017, arXiv 1701.05517). A value
+    between two levels is rounded to the nearest level.
 
     Args:
         location: :math:`\mu`; 0 is black, 1 is white.
-        scale: :math:`s` > 0; the standard deviation of the logistic is 1.8 of it.
+        scale: :math:`s` > 0; the standard deviation of the logistic is 1.8 s.
     """
 
     arg_constraints = {"location": constraints.real, "scale": constraints.positive}  # noqa: RUF012
@@ -105,14 +105,14 @@ class DiscretizedLogistic(Distribution):
         r"""The mean of the levels, :math:`\frac{1}{255} \sum_{k=1}^{255} P(x \geq k / 255)`."""
         total = torch.zeros_like(self.location)
         levels = torch.arange(1, 256, dtype=total.dtype, device=total.device)
-        for few in levels.split(5):  # for 255 of a batch would not fit into memory
+        for few in levels.split(5):  # in pieces, because 255 copies of a batch would not fit into memory
             borders = (few.view(-1, *[1] * total.ndim) - 0.5) / 255
             total = total + torch.sigmoid((self.location - borders) / self.scale).sum(0)
         return total / 255
 
     @property
     def mode(self) -> Tensor:
-        """The most probable level: the one at the location, unless an open end has gathered more."""
+        """The most probable level: the one nearest to the location, or the lowest or the highest level."""
         levels = torch.stack([torch.zeros_like(self.location), _level(self.location), torch.ones_like(self.location)])
         return levels.gather(0, self.log_prob(levels).argmax(0, keepdim=True)).squeeze(0)
 
@@ -135,7 +135,7 @@ class DiscretizedLogistic(Distribution):
         value = _level(value.to(self.location.dtype))
         at_most = F.logsigmoid((value + 1 / 510 - self.location) / self.scale)  # log P(x <= value)
         at_least = F.logsigmoid((self.location - value + 1 / 510) / self.scale)  # log P(x >= value)
-        # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)), in standard units: no digits are lost, however far out it is.
+        # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)), in standard units: no digits are lost, even in the tails.
         between = at_most + at_least + torch.log(-torch.expm1(-1 / (255 * self.scale)))
         return torch.where(value == 0, at_most, torch.where(value == 1, at_least, between))
 
@@ -146,16 +146,16 @@ def _level(value: Tensor) -> Tensor:
 
 
 class UnnormalizedGaussian(Distribution):
-    r"""Weighted squared error in the clothes of a distribution over images: *not* a normalised density.
+    r"""Weighted squared error with the interface of a distribution over images: *not* a normalised density.
 
     .. math:: \log \tilde p(x) = -w \sum_i (x_i - \mu_i)^2
 
-    This is :math:`N(\mu, \tfrac{1}{2w} I)` without its normalising constant, so that values from it can be compared
-    with each other for one :math:`w` and with nothing else. Samples are drawn from that Gaussian.
+    This is :math:`N(\mu, \tfrac{1}{2w} I)` without its normalising constant. Its values can be compared only with each
+    other, and only for the same :math:`w`. Samples are drawn from this Gaussian.
 
     Args:
         mean: :math:`\mu`, shape (..., C, H, W).
-        weight: :math:`w`; one half gives half the squared error, i.e. unit variance.
+        weight: :math:`w`; one half gives half the squared error, that is, unit variance.
     """
 
     arg_constraints = {"mean": constraints.independent(constraints.real, 3)}  # noqa: RUF012
@@ -189,11 +189,11 @@ class UnnormalizedGaussian(Distribution):
 class BernoulliImages(Independent):
     """Images (C, H, W) of independent Bernoulli pixels.
 
-    What torch's own classes compute, but that the sum is negated rather than every pixel: a training step of a small
-    network takes 2% less.
+    It equals torch's classes, except that ``log_prob`` negates the sum instead of every pixel. This makes a training
+    step of a small network 2% faster.
 
     Args:
-        logits: of the pixels' probabilities to be one, shape (..., C, H, W).
+        logits: the logits of the probabilities that pixels are one, shape (..., C, H, W).
     """
 
     def __init__(self, logits: Tensor) -> None:

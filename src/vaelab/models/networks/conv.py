@@ -1,14 +1,16 @@
 """Convolutional networks: strided convolutions down, transposed convolutions up.
 
-Two classes cover the plain convolutional VAEs of the tutorials: channels, kernels, strides, padding and the way from
-the latent vector to the first feature map are parameters, so that a document's network is a YAML file.
+Two classes cover the plain convolutional VAEs of the tutorials. Channels, kernels, strides, padding and the stem are
+parameters, so a tutorial's network is a YAML file.
 
 Padding, for an image side n, a kernel k and a stride s:
 
-- ``half``: k // 2 pixels on both sides, as usual in torch; the output has ceil(n / s) pixels (odd kernels);
-- ``same``: the output has ceil(n / s) pixels, padded as little as needed and more at the end than at the beginning, as
-  in TensorFlow, Keras and MATLAB; a transposed convolution has exactly n * s;
-- ``valid``: none; the output has floor((n - k) / s) + 1 pixels, that of a transposed convolution (n - 1) * s + k.
+- ``half``: k // 2 pixels on both sides, as usual in torch. The output has ceil(n / s) pixels (odd kernels).
+- ``same``: as few pixels as give an output of ceil(n / s) pixels; an odd one is at the end, as in TensorFlow, Keras and
+  MATLAB. A transposed convolution has n * s pixels.
+- ``valid``: none. The output has floor((n - k) / s) + 1 pixels, and that of a transposed convolution (n - 1) * s + k.
+
+A transposed convolution of :class:`ConvDecoder` is cropped further, to the size that the next layer needs.
 """
 
 import math
@@ -26,7 +28,7 @@ Padding = Literal["half", "same", "valid"]
 
 
 def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]:
-    """One value per layer, from one for all or a list of them."""
+    """A list of one value per layer, from such a list or from one value for all layers."""
     spread = list(values) if isinstance(values, Sequence) else [values] * layers
     if len(spread) != layers:
         raise ValueError(f"{what} has {len(spread)} values for {layers} layers: {spread}")
@@ -34,7 +36,7 @@ def _per_layer(values: int | Sequence[int], layers: int, what: str) -> list[int]
 
 
 class SamePad2d(nn.Module):
-    """Zeros around images (B, C, H, W) as TensorFlow's "same" puts them, for one kernel and stride."""
+    """Pads images (B, C, H, W) with zeros as TensorFlow's "same" does, for one kernel and stride."""
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int) -> None:
         super().__init__()
@@ -48,10 +50,10 @@ class SamePad2d(nn.Module):
 
 
 class TransposedConv2d(nn.ConvTranspose2d):
-    """A transposed convolution that adds its bias afterwards, to what is left when it has been cropped.
+    """A transposed convolution that adds its bias after cropping, in a separate operation.
 
-    With a bias of its own, oneDNN has no fast kernel for most of them: a forward pass takes three times as long in 32
-    bits on a CPU, and up to twenty times as long in bfloat16.
+    oneDNN has no fast kernel for most transposed convolutions with a bias. On a CPU, a forward pass with it takes three
+    times as long in 32 bits, and up to twenty times as long in bfloat16.
     """
 
     out_size: tuple[int, int] | None = None  # (H, W), cropped at the end
@@ -68,10 +70,10 @@ class Upsample2d(nn.Module):
     """A transposed convolution from feature maps of one size to another, exactly.
 
     Args:
-        in_channels, out_channels, kernel, stride: of the convolution.
-        in_size, out_size: (H, W) before and after; the convolution must reach at least ``out_size``.
-        padding: which edge the surplus is cropped from: the beginning first (``half``), the end first (``same``), or
-            the end alone (``valid``).
+        in_channels, out_channels, kernel, stride: the parameters of the convolution.
+        in_size, out_size: (H, W) before and after; the uncropped output must be at least ``out_size``.
+        padding: where surplus pixels are cropped: half of them at each edge, an odd one at the beginning (``half``,
+            strides above 1) or at the end (``same``); or all of them at the end (``valid``).
     """
 
     def __init__(
@@ -91,13 +93,13 @@ class Upsample2d(nn.Module):
                 f"a transposed convolution with kernel {kernel} and stride {stride} leaves gaps between {in_size} and "
                 f"{out_size}: use a kernel of at least {stride}"
             )
-        # torch crops `padding` pixels at both edges and gives `output_padding` back at the end. What that cannot say,
-        # more at the end than at the beginning, is cropped afterwards.
+        # torch crops `padding` pixels at both edges and restores `output_padding` pixels at the end. It cannot crop
+        # more at the end than at the beginning: those pixels are cropped afterwards.
         share = {"half": lambda s: math.ceil(s / 2), "same": lambda s: s // 2, "valid": lambda s: 0}[padding]
         first = [share(s) for s in surplus]
         back = [max(2 * f - s, 0) for f, s in zip(first, surplus, strict=True)]
         for i in (0, 1):
-            if back[i] >= stride:  # torch refuses
+            if back[i] >= stride:  # torch raises an error for this
                 first[i], back[i] = first[i] - 1, 0
         self.convolution = TransposedConv2d(
             in_channels, out_channels, kernel, stride, padding=(first[0], first[1]), output_padding=(back[0], back[1])
@@ -114,14 +116,14 @@ class ConvEncoder(nn.Module):
     Args:
         image_shape: (C, H, W).
         channels: output channels of each convolution.
-        kernel_sizes: of each convolution, or one for all.
-        strides: of each convolution, or one for all.
+        kernel_sizes: the kernel size of each convolution, or one for all.
+        strides: the stride of each convolution, or one for all.
         padding: ``half``, ``same`` or ``valid``, see the module's description.
-        hidden_sizes: widths of dense layers after the convolutions; may be empty.
+        hidden_sizes: widths of the dense layers after the convolutions; may be empty.
         activation: a class of :mod:`torch.nn`, after every layer.
 
     Raises:
-        ValueError: the image is too small for these convolutions, or the lists do not fit together.
+        ValueError: the image is too small for these convolutions, or the lists have different lengths.
     """
 
     @checked
@@ -166,27 +168,27 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """From the latent vector to a first feature map (the stem), then transposed convolutions up to the image.
+    """A stem from the latent vector to a first feature map, then transposed convolutions up to the image.
 
-    Sizes are worked out from the image backwards, so that every layer ends at exactly the size it should, whatever the
-    image's: with ``half`` or ``same`` padding the stem's map has ceil(side / product of strides) pixels a side.
+    Sizes are computed backwards from the image, so that the outputs have exactly the image's size. With ``half`` or
+    ``same`` padding, the first map has ceil(side / product of strides) pixels per side.
 
     Args:
         in_features: the size of a latent vector.
         image_shape: (C, H, W) of the outputs.
-        hidden_sizes: widths of dense layers before the stem; may be empty.
-        stem: how the first map is made: ``dense``, a linear layer; ``transposed``, a transposed convolution from a
-            1x1 map, which is the same but for its bias, one per channel.
-        stem_channels: the first map's channels.
-        stem_activation: after the stem, a class of :mod:`torch.nn`; ``Identity`` for none.
-        channels: output channels of each transposed convolution but the last, whose are the image's.
-        kernel_sizes: of each transposed convolution, the last one's included, or one for all.
-        strides: likewise.
+        hidden_sizes: widths of the dense layers before the stem; may be empty.
+        stem: the layer that computes the first map. ``dense``: a linear layer. ``transposed``: a transposed convolution
+            of a 1x1 map, which is a linear layer with one bias per channel.
+        stem_channels: the channels of the first map.
+        stem_activation: the activation after the stem, a class of :mod:`torch.nn`; ``Identity`` for none.
+        channels: output channels of each transposed convolution except the last, which has those of the image.
+        kernel_sizes: the kernel size of each transposed convolution, including the last, or one for all.
+        strides: the stride of each transposed convolution, including the last, or one for all.
         padding: ``half``, ``same`` or ``valid``, see the module's description.
-        activation: after every layer but the last.
+        activation: the activation after every layer except the last, a class of :mod:`torch.nn`.
 
     Raises:
-        ValueError: the lists do not fit together.
+        ValueError: the lists have different lengths.
     """
 
     @checked
@@ -210,7 +212,7 @@ class ConvDecoder(nn.Module):
         steps = _per_layer(strides, len(outputs), "strides (one more than channels)")
         sizes = [(image_shape[1], image_shape[2])]
         for kernel, stride in zip(reversed(kernels), reversed(steps), strict=True):
-            covered = kernel if padding == "valid" else stride  # what one pixel of the map before makes of itself
+            covered = kernel if padding == "valid" else stride  # pixels per pixel of the map before
             height, width = (max(math.ceil((side - covered) / stride), 0) + 1 for side in sizes[0])
             sizes.insert(0, (height, width))
 

@@ -1,4 +1,4 @@
-"""What the network families share: activations by name, stacks of dense layers, initialisation."""
+"""Parts that the network families share: activations by name, stacks of dense layers, initialisation."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from vaelab.runtime.validation import PositiveInt, checked
 
 
 def activation(name: str) -> nn.Module:
-    """The activation with the name of its class in :mod:`torch.nn`: ``ReLU``, ``SiLU``, ``Tanh``, ``Identity``, ...
+    """The activation with the given class name in :mod:`torch.nn`: ``ReLU``, ``SiLU``, ``Tanh``, ``Identity``, ...
 
     Raises:
         ValueError: there is no such activation.
@@ -23,7 +23,7 @@ def activation(name: str) -> nn.Module:
 def glorot(module: nn.Module) -> None:
     """Initialises a layer as Keras and MATLAB do: uniform weights (Glorot and Bengio 2010), biases zero.
 
-    To be applied to every module of a network; those that are neither dense nor convolutional are left alone.
+    It does not change modules that are neither dense nor convolutional. Apply it to every module of a network.
     """
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.xavier_uniform_(module.weight)

@@ -10,7 +10,7 @@ from vaelab.runtime.validation import ImageShape, PositiveInt, checked
 
 
 class MLPEncoder(nn.Module):
-    """Pixels through dense layers.
+    """Dense layers from the pixels of an image to features.
 
     Args:
         image_shape: (C, H, W).
@@ -32,7 +32,7 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Latents through dense layers to one output per pixel.
+    """Dense layers from a latent vector to one output per pixel.
 
     Args:
         in_features: the size of a latent vector.

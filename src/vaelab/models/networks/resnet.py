@@ -1,9 +1,9 @@
-"""Residual networks: for a better bound at several times the cost of plain convolutions.
+"""Residual networks, which reach a better bound at several times the cost of plain convolutions.
 
-Blocks are those of He et al. (2016, arXiv 1603.05027), normalised and activated before each convolution, with group
-normalisation (Wu and He 2018, arXiv 1803.08494), which does not make an image's code depend on its batch. Each block
-begins near the identity. Sizes are halved by strided convolutions and doubled by repeating pixels before a convolution,
-which leaves no checkerboard (Odena, Dumoulin and Olah 2016).
+The blocks are those of He et al. (2016, arXiv 1603.05027), with normalisation and activation before each convolution.
+They use group normalisation (Wu and He 2018, arXiv 1803.08494), so that an image's code does not depend on its batch.
+Initially each block is near the identity. Strided convolutions halve the size. Repeated pixels double it, followed by a
+convolution, which avoids checkerboard patterns (Odena, Dumoulin and Olah 2016).
 """
 
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ Channels = Annotated[Sequence[int], sequence(integer(1), least=1, example=[32, 6
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Groups of eight channels, or as near to it as divides them."""
+    """Group normalisation with groups of eight channels, or of the next larger number that divides the channels."""
     groups = next(groups for groups in range(max(channels // 8, 1), 0, -1) if channels % groups == 0)
     return nn.GroupNorm(groups, channels)
 
 
 class ResidualBlock(nn.Module):
-    """Maps (B, C, H, W) to the same shape: nearly the identity at first.
+    """Maps (B, C, H, W) to the same shape; initially near the identity.
 
     Args:
         channels: C.
         activation: a class of :mod:`torch.nn`.
-        dropout: the fraction of feature maps left out in training.
+        dropout: the fraction of feature maps that are set to zero in training.
     """
 
     def __init__(self, channels: int, activation: str, dropout: float) -> None:
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Nearest pixels up to exactly one size, then a convolution."""
+    """Nearest-neighbour interpolation to a given size, then a convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _Upsample(nn.Module):
 
 
 def _sizes(image_shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
-    """(H, W) of the image and after each stage, which halves them and rounds up."""
+    """(H, W) of the image, and after each stage, which halves them and rounds up."""
     sizes = [(image_shape[1], image_shape[2])]
     for _ in range(stages):
         height, width = sizes[-1]
@@ -77,11 +77,11 @@ def _sizes(image_shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
 
 
 class ResNetEncoder(nn.Module):
-    """Stages of a strided convolution and residual blocks; each halves the size.
+    """Stages that halve the size: each is a strided convolution and residual blocks.
 
     Args:
         image_shape: (C, H, W).
-        channels: of each stage.
+        channels: the channels of each stage.
         blocks: residual blocks per stage.
         activation: a class of :mod:`torch.nn`.
         dropout: see :class:`ResidualBlock`.
@@ -120,7 +120,7 @@ class ResNetDecoder(nn.Module):
     Args:
         in_features: the size of a latent vector.
         image_shape: (C, H, W) of the outputs.
-        channels: of each stage, as the encoder's: from the image on.
+        channels: the channels of each stage, in the encoder's order: from the image to the latents.
         blocks: residual blocks per stage.
         activation: a class of :mod:`torch.nn`.
         dropout: see :class:`ResidualBlock`.
