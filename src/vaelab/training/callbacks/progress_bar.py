@@ -51,7 +51,7 @@ class ProgressBar(L.Callback):
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[metrics]}"),
                 console=get_console(),
                 auto_refresh=False,
             )
