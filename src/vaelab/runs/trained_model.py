@@ -130,8 +130,8 @@ class TrainedModel:
     def images(self, split: str, limit: int | None = None) -> Images:
         """The images of a split, as the model gets them; ``limit`` evenly spaced images if there are more.
 
-        They are evenly spaced because data sets are not in random order: the first half of MNIST's test images is easier
-        than the second. With dynamic binarisation, training images are binarised once here.
+        They are evenly spaced because data sets are not in random order: the first half of MNIST's test images is
+        easier than the second. With dynamic binarisation, training images are binarised once here.
         """
         whole = self.splits[split]
         found = whole.part(evenly_spaced(len(whole.images), limit))
