@@ -237,7 +237,7 @@ class MMD(AnnealedObjective):
                 "nothing would train the prior, since no gradient flows through its samples: type "
                 "module.objective.kl_weight=1, or prior=standard_normal"
             )
-        # The K samples of one image are not independent, so each of the K gives an estimate of its own.
+        # The K samples of one image are not independent. So there are K estimates, each from one sample per image.
         z = trace.shard.gather(trace.z, 1)
         mmd = maximum_mean_discrepancy(z, trace.p_z.sample(z.shape[:-1]), self.kernel).mean()
         weighted = self.kl_weight * trace.kl.mean() + self.mmd_weight * mmd
