@@ -59,7 +59,7 @@ class FreeBits(AnnealedObjective):
         warmup: raises the weight of the penalty from 0 to 1.
 
     Raises:
-        NotImplementedError: ``per`` is ``dimension``, and a covariance is not diagonal.
+        NotImplementedError: ``per`` is ``dimension``, and a distribution is no Gaussian with diagonal covariance.
     """
 
     @checked
