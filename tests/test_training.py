@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -210,8 +211,8 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path, tiny_data: 
 def test_bad_steps_can_be_skipped(tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     forward, calls = ELBO.forward, []
 
-    def failing_once(self: ELBO, vae: VAE, x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        terms = forward(self, vae, x, y)
+    def failing_once(self: ELBO, vae: VAE, *batch: Any) -> dict[str, torch.Tensor]:
+        terms = forward(self, vae, *batch)
         calls.extend([1] if vae.training else [])
         return {**terms, "loss": terms["loss"] * (float("inf") if len(calls) == 3 and vae.training else 1)}
 
