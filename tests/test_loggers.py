@@ -101,4 +101,4 @@ def test_a_training_goes_on_when_wandb_fails(
     assert figures["epochs"] == 2
     assert len([row for row in _rows(tmp_path / "metrics.csv") if row["val/elbo"]]) == 2
     said = [record.getMessage() for record in caplog.records if "W&B failed" in record.getMessage()]
-    assert said == ["W&B failed and is told nothing from here on; the training goes on: the network is gone"]
+    assert said == ["W&B failed and gets no more data; the training continues: the network is gone"]

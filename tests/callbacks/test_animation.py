@@ -171,9 +171,7 @@ def test_what_cannot_be_drawn_is_tried_and_said_once(tmp_path: Path, caplog: pyt
     run = _Run(tmp_path, scene=scene)
     run.go(0, 4)
     assert len(calls) == 1
-    assert [record.getMessage() for record in caplog.records] == [
-        "a.gif: could not be drawn: RuntimeError: out of memory"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["a.gif: failed: RuntimeError: out of memory"]
     assert not (tmp_path / "a.gif").exists()
 
 

@@ -24,7 +24,7 @@ def test_what_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(torch, "save", half)
-            with pytest.raises(UserError, match="could not be written .*the one before it is whole"):
+            with pytest.raises(UserError, match="could not be written .*the previous checkpoint is intact"):
                 files.save_checkpoint({"step": 2}, path)
         assert files.load_checkpoint(path) == {"step": 1}
         assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(
     assert figures_of_run["epochs"] == 2
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     for name in ("samples", "samples.gif", "latents", "losses"):
-        assert len([line for line in warned if line.startswith(f"{name}: could not be drawn: ")]) == 1, name
+        assert len([line for line in warned if line.startswith(f"{name}: failed: ")]) == 1, name
 
 
 def test_what_cannot_be_drawn_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -91,9 +91,9 @@ def test_what_cannot_be_drawn_says_why(caplog: pytest.LogCaptureFixture) -> None
         raise RuntimeError("first line\nsecond line")
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in lines] == ["INFO", "INFO", "WARNING"]
-    assert lines[0][1].startswith("manifold: not drawn: latent_dim is 3, not 2")
-    assert lines[1][1].startswith("losses: not drawn: there is no metrics.csv")
-    assert lines[2][1] == "crash: could not be drawn: RuntimeError: first line"
+    assert lines[0][1].startswith("manifold: left out: latent_dim is 3, not 2")
+    assert lines[1][1].startswith("losses: left out: there is no metrics.csv")
+    assert lines[2][1] == "crash: failed: RuntimeError: first line"
 
 
 def test_drawing_leaves_mode_gradients_and_random_numbers_alone() -> None:

@@ -1,17 +1,17 @@
-r"""Objectives: the bound that is maximised, and the terms that are reported beside it.
+r"""Objectives: each computes the loss to be minimised, and the terms of the evidence lower bound.
 
-An objective is a module with ``forward(vae, x, y)`` for images x of shape (B, C, H, W) and their labels y, which only a
-conditional VAE looks at. It returns a dictionary of nats per example, shape (B,), and one scalar:
+An objective is a module with ``forward(vae, x, y)`` for images x of shape (B, C, H, W) and their labels y. Only a
+conditional VAE uses the labels. It returns a dictionary of terms per example, shape (B,), and one scalar:
 
-- ``elbo``: a single number to compare runs by, the evidence lower bound
-  :math:`\mathbb{E}_q[\log p(x|z)] - \mathrm{KL}(q(z|x) \| p(z))`, *whatever* is optimised;
+- ``elbo``: the evidence lower bound :math:`\mathbb{E}_q[\log p(x|z)] - \mathrm{KL}(q(z|x) \| p(z))`. Every objective
+  reports it, so that runs with different objectives can be compared;
 - ``reconstruction``: :math:`-\mathbb{E}_q[\log p(x|z)]`;
 - ``kl``: :math:`\mathrm{KL}(q(z|x) \| p(z))`, so that ``elbo = -(reconstruction + kl)``;
 - ``loss``: the scalar to be minimised, averaged over the batch.
 
-Some add terms of their own, which are logged like these: figures of each image, shape (B,), or of the batch, a scalar.
-Terms are summed over pixels and latent dimensions. They are nats where the likelihood is normalised for its data
-(:meth:`vaelab.models.likelihoods.Likelihood.is_normalized`); where it is not, they are that loss and nothing more.
+Some objectives add terms of their own, per image, shape (B,), or per batch, a scalar. These are logged too. Terms are
+sums over pixels and latent dimensions. They are in nats if the likelihood is normalised for its data
+(:meth:`vaelab.models.likelihoods.Likelihood.is_normalized`). Otherwise ``reconstruction`` and ``elbo`` have no unit.
 """
 
 from vaelab.objectives.aggregate import MMD, BetaTCVAE

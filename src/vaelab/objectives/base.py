@@ -16,7 +16,7 @@ from vaelab.runtime.validation import PositiveInt, checked
 
 @dataclass
 class Trace:
-    """Latent samples of a batch of images, and the densities of which objectives are made.
+    """Latent samples of a batch of images, and their densities, from which objectives are computed.
 
     Attributes:
         q_z: the posterior q(z|x), batch shape (B,).
@@ -25,7 +25,7 @@ class Trace:
         log_q, log_p: log q(z|x) and log p(z) of the samples, (K, B); ``None`` if the objective does not need them.
         log_likelihood: log p(x|z) of the samples, (K, B).
         kl: KL(q(z|x) || p(z)), (B,): its closed form, or its estimate by the samples.
-        shard: the part of the batch that the images are.
+        shard: which part of the batch these images are.
         reconstruction: the estimate of -E_q[log p(x|z)], (B,).
     """
 
@@ -54,13 +54,13 @@ class Trace:
 
 
 class Objective(nn.Module, ABC):
-    r"""Base class: it draws the samples, and a subclass combines the terms into a loss.
+    r"""Base class of objectives: it draws the samples, and a subclass combines the terms into a loss.
 
     Args:
         samples: K, the number of latent samples per image.
         divergence: how KL(q(z|x) || p(z)) is computed. ``analytic``: by its closed form. ``sampled``: estimated by the
-            K samples, :math:`\frac1K \sum_k \log q(z_k|x) - \log p(z_k)`. The estimate needs no closed form and has more
-            noise: it can be negative for a single image.
+            K samples, :math:`\frac1K \sum_k \log q(z_k|x) - \log p(z_k)`. The estimate needs no closed form and has
+            more noise: it can be negative for a single image.
 
     Attributes:
         needs_densities: whether the subclass needs log q(z|x) and log p(z) of the samples.
@@ -83,7 +83,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
-        """The terms of images (B, C, H, W) with labels (B,), see the description of the package.
+        """The terms of images (B, C, H, W) with labels (B,), see :mod:`vaelab.objectives`.
 
         Args:
             vae: the model.
@@ -93,7 +93,7 @@ class Objective(nn.Module, ABC):
         """
 
     def trace(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> Trace:
-        """Samples from q(z|x), and their densities; arguments as above.
+        """Samples from q(z|x), and their densities; arguments as in :meth:`forward`.
 
         Raises:
             NotImplementedError: ``divergence`` is analytic, and there is no closed form between this posterior and this

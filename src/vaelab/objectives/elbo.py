@@ -1,4 +1,4 @@
-"""The evidence lower bound, and the plain autoencoder to compare it with."""
+"""The evidence lower bound, and a plain autoencoder for comparison."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class ELBO(Objective):
 
     .. math:: \frac1K \sum_{k=1}^K \log p(x|z_k) - \mathrm{KL}(q(z|x) \| p(z)), \qquad z_k \sim q(z|x)
 
-    With the closed form of the divergence it is the paper's estimator B, with its estimate by the samples estimator A.
+    With ``divergence="analytic"`` this is estimator B of the paper; with ``sampled`` it is estimator A.
     """
 
     def forward(self, vae: VAE, x: Tensor, y: Tensor | None = None, shard: Shard | None = None) -> dict[str, Tensor]:
@@ -22,12 +22,13 @@ class ELBO(Objective):
 
 
 class Autoencoder(Objective):
-    r"""A plain autoencoder: the latent code is the posterior's centre, and nothing keeps it near the prior.
+    r"""A plain autoencoder: the latent code is the centre of the posterior, and the loss has no divergence.
 
     .. math:: \log p(x|z), \qquad z = \mathrm{centre}\, q(z|x)
 
-    For comparison with a variational one: codes reconstruct better, but what lies between them decodes to nothing. The
-    reported terms are those of the bound, which this does not maximise: the posterior's scale is never trained.
+    For comparison with a VAE: it reconstructs better, but latents between the codes do not decode to sensible images.
+    The reported terms are those of the evidence lower bound, which is not maximised here. The variance of the posterior
+    is not trained.
     """
 
     trains_variance = False

@@ -1,4 +1,4 @@
-"""Warm-up: a weight that rises at the beginning of a training, once or again and again."""
+"""Warm-up: a weight that rises from 0 at the beginning of a training, once or in cycles."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,21 +12,21 @@ from vaelab.runtime.validation import FractionOrOne, NonNegativeInt, PositiveInt
 
 @dataclass(frozen=True)
 class Warmup:
-    r"""A factor between 0 and 1 that follows from the optimisation step t.
+    r"""A factor between 0 and 1, a function of the optimisation step t.
 
     .. math:: \min\Bigl(1, \frac1r \bigl(\tfrac{M t}{T} \bmod 1\bigr)\Bigr) \quad (t < T), \qquad 1 \quad (t \ge T)
 
-    The defaults are no warm-up: the factor is always 1. ``steps`` alone gives the linear one, from 0 to 1 (Sønderby et
-    al. 2016, arXiv 1602.02282); several ``cycles``, each of which starts from 0 again, the cyclical one, where half of
-    a cycle is usual for the ``ramp`` (Fu et al. 2019, arXiv 1903.10145).
+    By default there is no warm-up, and the factor is always 1. With ``steps`` only, it rises linearly once (Sønderby et
+    al. 2016, arXiv 1602.02282). With several ``cycles`` it starts from 0 in each cycle; a ``ramp`` of one half is usual
+    (Fu et al. 2019, arXiv 1903.10145).
 
     Args:
-        steps: T, the optimisation steps that it takes, 0 for none.
+        steps: T, the length of the warm-up in optimisation steps; 0 for none.
         cycles: M, how often the factor rises in these steps.
-        ramp: r, the fraction of a cycle in which it rises, above 0 and at most 1; for the rest of the cycle it is 1.
+        ramp: r, the fraction of a cycle in which it rises, above 0 and at most 1. In the rest of the cycle it is 1.
 
     Raises:
-        ValueError: a value is impossible, or cycles of no steps are asked for.
+        ValueError: a value is out of range, or ``cycles`` or ``ramp`` is set without ``steps``.
     """
 
     steps: NonNegativeInt = 0
@@ -39,7 +39,7 @@ class Warmup:
             raise ValueError("a warm-up with cycles or a ramp must say how many steps it takes: steps is 0")
 
     def __call__(self, step: Tensor) -> Tensor:
-        """The factor at this optimisation step, a scalar tensor; nothing is read off the device."""
+        """The factor at an optimisation step, a scalar tensor on the same device; it does not wait for the device."""
         full = torch.ones_like(step)
         if not self.steps:
             return full
@@ -48,7 +48,7 @@ class Warmup:
 
 
 class AnnealedObjective(Objective):
-    """Base class of objectives that keep the latents near the prior, and need not do so from the beginning on.
+    """Base class of objectives whose penalty on the latents can have a warm-up.
 
     Args:
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
@@ -65,9 +65,9 @@ class AnnealedObjective(Objective):
         self.warmup = Warmup() if warmup is None else warmup
 
     def warmup_factor(self) -> Tensor:
-        """How far the warm-up has come, from 0 to 1, a scalar.
+        """The factor of the warm-up, from 0 to 1, a scalar.
 
-        In evaluation mode it is over: losses under different weights could not be compared, and the best epoch would
-        be one of the first.
+        In evaluation mode it is 1. Otherwise the losses of different epochs could not be compared, and an epoch with
+        small weights would count as the best.
         """
         return self.warmup(self.step) if self.training else torch.ones_like(self.step)

@@ -1,4 +1,4 @@
-"""Objectives that count the divergence from the prior in another way than the bound does."""
+"""Objectives that change the weight of the KL divergence from the prior, or penalise a function of it."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ class BetaVAE(AnnealedObjective):
     .. math:: \mathbb{E}_q[\log p(x|z)] - \beta\, \mathrm{KL}(q(z|x) \| p(z))
 
     Args:
-        beta: above 1 for latents that are independent of each other, below 1 for sharper reconstructions; 1 is the
-            bound itself, for a warm-up of it.
+        beta: weight of the divergence. Above 1 the latents become more independent, below 1 the reconstructions
+            sharper. 1 is the evidence lower bound, to which a warm-up can be added.
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
-        warmup: by which beta rises to its value.
+        warmup: raises beta from 0 to its value.
     """
 
     @checked
@@ -41,21 +41,25 @@ class BetaVAE(AnnealedObjective):
 
 
 class FreeBits(AnnealedObjective):
-    r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): a divergence that is not penalised.
+    r"""Free bits (Kingma et al. 2016, arXiv 1606.04934, appendix C.8): a small divergence is not penalised.
 
     .. math::
         \mathbb{E}_{x \in \mathcal M} \mathbb{E}_q[\log p(x|z)] -
         \sum_j \max\bigl(\lambda, \mathbb{E}_{x \in \mathcal M} \mathrm{KL}(q(z_j|x) \| p(z_j))\bigr)
 
-    The expectation over the minibatch M is taken before the maximum: some images may use a dimension less than others.
+    The expectation over the minibatch :math:`\mathcal M` is inside the maximum, so images may use a dimension
+    differently.
 
     Args:
         free_nats: :math:`\lambda`, nats per latent dimension.
-        per: what is penalised above that. ``dimension``: each dimension by itself, by the closed form between Gaussians
-            with diagonal covariance, whatever ``divergence`` is. ``total``: all of them together, above
-            ``latent_dim * free_nats``; any posterior and prior can do this, but it leaves dimensions unused.
+        per: where the maximum is taken. ``dimension``: for each dimension, by the closed form between Gaussians with
+            diagonal covariance, for any ``divergence``. ``total``: for the sum over dimensions, with the limit
+            ``latent_dim * free_nats``. This allows any posterior and prior, but can leave dimensions unused.
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
-        warmup: of the divergence's weight, from 0 to 1.
+        warmup: raises the weight of the penalty from 0 to 1.
+
+    Raises:
+        NotImplementedError: ``per`` is ``dimension``, and a distribution is no Gaussian with diagonal covariance.
     """
 
     @checked
@@ -81,7 +85,7 @@ class FreeBits(AnnealedObjective):
     @staticmethod
     def _kl_per_dimension(trace: Trace) -> Tensor:
         """KL(q(z_j|x) || p(z_j)), (B, latent_dim)."""
-        # A full covariance is refused: its dimensions add up to less than its divergence, and free_nats=0 is the bound.
+        # With a full covariance the sum over dimensions is less than the KL, so free_nats=0 would not be the ELBO.
         kls = dimension_kls(trace.q_z, trace.p_z) if isinstance(trace.q_z, DiagonalGaussian) else None
         if kls is None:
             raise NotImplementedError(
@@ -92,18 +96,17 @@ class FreeBits(AnnealedObjective):
 
 
 class Capacity(AnnealedObjective):
-    r"""The capacity-controlled beta-VAE (Burgess et al. 2018, arXiv 1804.03599): the divergence is held at a value.
+    r"""The capacity-controlled beta-VAE (Burgess et al. 2018, arXiv 1804.03599): the loss pulls the KL to a value C.
 
     .. math:: \mathbb{E}_q[\log p(x|z)] - \gamma\, \bigl|\mathrm{KL}(q(z|x) \| p(z)) - C\bigr|
 
-    The divergence is the mean over the batch: the capacity is the channel's, and images may differ in what they use of
-    it.
+    The KL divergence is averaged over the batch, so single images may have more or less than C.
 
     Args:
-        capacity: C in nats per image, the value at the end.
-        gamma: how strictly it is kept.
+        capacity: C after the warm-up, in nats per image.
+        gamma: weight of the penalty.
         samples, divergence: see :class:`~vaelab.objectives.base.Objective`.
-        warmup: by which the capacity rises from 0 to its value; gamma is the same from the beginning.
+        warmup: raises the capacity from 0 to its value; gamma is constant.
     """
 
     @checked

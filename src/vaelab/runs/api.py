@@ -1,4 +1,4 @@
-"""A trained model to use from Python, with NumPy arrays in and out: :func:`vaelab.load`."""
+"""The Python interface of a trained model, with NumPy arrays in and out: :func:`vaelab.load`."""
 
 import re
 from pathlib import Path
@@ -20,10 +20,10 @@ _AT_ONCE = 500
 
 
 def local_folder(model: str | Path) -> Path:
-    """The folder of a model: the one that is named or, where there is none, its copy of the Hugging Face Hub's.
+    """The folder of a model: this folder, or else a copy downloaded from the Hugging Face Hub.
 
     Raises:
-        UserError: there is neither, or nothing that can download it.
+        UserError: there is neither, or ``huggingface_hub`` is not installed.
     """
     folder = Path(model).expanduser()
     if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(model)):
@@ -36,33 +36,33 @@ def local_folder(model: str | Path) -> Path:
         ) from error
     try:
         return Path(snapshot_download(str(model), allow_patterns=[checkpoint.WEIGHTS, checkpoint.SETTINGS]))
-    except Exception as error:  # of the network, the hub, or the disk
+    except Exception as error:  # the network, the hub or the disk may fail, each with its own errors
         raise UserError(f"{model} is no folder here, and could not be downloaded: {first_line(error)}") from error
 
 
 class Model:
-    """A trained model, rebuilt from its checkpoint alone.
+    """A trained model, rebuilt from its checkpoint. The data set is not needed.
 
-    Images are arrays (N, C, H, W), or (N, H, W) of one channel: bytes from 0 to 255, or floats from 0 to 1. Where the
-    model was trained on binary images, grey ones are cut at one half first. A conditional model needs labels with them,
-    integers (N,). Nothing here changes torch's random state.
+    Images are arrays (N, C, H, W), or (N, H, W) with one channel: bytes from 0 to 255, or floats from 0 to 1. If the
+    model was trained on binary images, grey images are first binarised at one half. A conditional model needs a label
+    for each image, integers (N,). No method changes the random state of torch.
 
     Args:
         run: a run folder, a checkpoint, or ``latest``.
-        device: where it computes, as torch names it.
+        device: where the model computes, as torch names it.
 
     Attributes:
         image_shape: (C, H, W).
         latent_dim: the number of latent dimensions.
-        classes: how many classes a conditional model knows; ``None`` for one that is told none.
-        config: all that was chosen for its training.
+        classes: the number of classes of a conditional model; ``None`` if the model is not conditional.
+        config: the resolved configuration of its training.
 
     Raises:
-        UserError: there is no such checkpoint, or it is none of this project.
+        UserError: there is no such checkpoint, or it is not a checkpoint of this project.
     """
 
     def __init__(self, run: str | Path = "latest", device: str = "cpu") -> None:
-        with evaluation_seed(torch.device("cpu")):  # building it draws weights
+        with evaluation_seed(torch.device("cpu")):  # building a model draws initial weights
             saved = checkpoint.rebuild(checkpoint.find(run))
         self.vae, self.config = saved.vae.to(device), saved.config
         self.image_shape, self.latent_dim, self.classes = self.vae.image_shape, self.vae.latent_dim, self.vae.classes
@@ -70,31 +70,31 @@ class Model:
         self._is_binary = self.config["data"].get("binarize", "none") != "none"
 
     def encode(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
-        """Latent codes (N, latent_dim) of images: the centres of q(z|x)."""
+        """The latent codes of images, (N, latent_dim): the centres of q(z|x)."""
         return self._each(lambda x, y: self.vae.encode(x, y).centre, self._images(images), labels)
 
     def decode(self, latents: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
-        """Pictures (N, C, H, W), in [0, 1], of latents (N, latent_dim): the means of p(x|z)."""
+        """The images decoded from latents (N, latent_dim): the means of p(x|z), (N, C, H, W), in [0, 1]."""
         z = torch.tensor(np.asarray(latents, np.float32))
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(f"latents have shape {tuple(z.shape)}, not (N, {self.latent_dim})")
         return self._each(lambda z, y: self.vae.decode(z, y).mean, z, labels)
 
     def reconstruct(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
-        """Pictures (N, C, H, W), in [0, 1], of the codes of images."""
+        """The reconstructions of images, (N, C, H, W), in [0, 1]: the means of p(x|z) at their codes."""
         return self._each(self.vae.reconstruct, self._images(images), labels)
 
     def sample(
         self, count: int = 16, labels: npt.ArrayLike | None = None, seed: int = 0, temperature: float = 1.0
     ) -> Floats:
-        """Pictures (count, C, H, W), in [0, 1], of latents drawn from the prior.
+        """Samples (count, C, H, W), in [0, 1]: the means of p(x|z) at latents drawn from the prior.
 
         Args:
-            count: how many.
-            labels: of a conditional model, the class of each; the classes in turn by default.
-            seed: of the draw.
-            temperature: how far latents lie from the centre of the prior, less than one for what is more typical; of
-                a prior that has a centre.
+            count: the number of samples.
+            labels: for a conditional model, the class of each sample; by default the classes in turn.
+            seed: of the random latents.
+            temperature: multiplies the distance of latents from the centre of the prior. Less than 1 gives more typical
+                samples. The prior must have a centre.
         """
         with torch.no_grad(), evaluation_seed(self._device):
             torch.manual_seed(seed)
@@ -106,13 +106,13 @@ class Model:
     def score(
         self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None, samples: int = 16, seed: int = 0
     ) -> Floats:
-        """Lower bounds on log p(x), (N,), by importance sampling: nats, where the loss is a likelihood of the images.
+        """Lower bounds on log p(x), (N,), by importance sampling; in nats if the loss is a likelihood of the images.
 
         Args:
-            images: as above.
-            labels: as above.
-            samples: the more, the higher and the nearer to log p(x).
-            seed: of their draw.
+            images: see the description of the class.
+            labels: for a conditional model.
+            samples: latents per image. More of them give a higher bound, closer to log p(x).
+            seed: of the random latents.
         """
         with evaluation_seed(self._device):
             torch.manual_seed(seed)
@@ -134,7 +134,7 @@ class Model:
 
     @torch.no_grad()
     def _each(self, function: Any, values: Tensor, labels: npt.ArrayLike | None) -> Floats:
-        """What a function of a batch and its labels makes of all."""
+        """The results of a function of a batch and its labels, for all batches."""
         if self.classes is None:
             parts: list[Tensor | None] = [None] * len(values.split(_AT_ONCE))
         else:

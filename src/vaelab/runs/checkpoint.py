@@ -1,9 +1,9 @@
-"""Checkpoints: where they are, what is in them, and how a model is built again from one alone.
+"""Checkpoints: finding them, reading them, and rebuilding a model from one.
 
-A checkpoint is Lightning's, with the resolved configuration beside the weights, in plain containers only; or what is
-left of one for others, ``model.safetensors`` with a ``config.json``. Reading either runs nothing: the one is loaded
-with ``weights_only``, the other cannot hold more than tensors, and of its configuration nothing is built but this
-package's own models, objectives and data sets.
+A checkpoint is a file of Lightning, with the resolved configuration beside the weights, in plain containers only. An
+exported model is ``model.safetensors`` with ``config.json``. Reading either runs no code from the file: checkpoints are
+loaded with ``weights_only``, and safetensors hold nothing but tensors. The configuration can only build models,
+objectives and data sets of this package.
 """
 
 import importlib
@@ -26,9 +26,9 @@ from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import ROOT
 from vaelab.runtime.renamed import up_to_date
 
-# How sources call the folder that holds their data, in the order of how much it is theirs.
+# The arguments of data sources that name their folder, from the most specific to the most general.
 DATA_PATHS = ("folder", "data_dir", "cache_dir")
-# What is left of a checkpoint for others: its weights, and beside them what they are weights of.
+# The files of an exported model.
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 
 _TARGET = re.compile(
@@ -37,16 +37,16 @@ _TARGET = re.compile(
 
 
 def find(run: str | Path, prefer: str = "best") -> Path:
-    """The checkpoint that ``run`` means.
+    """The checkpoint file of a run.
 
     Args:
-        run: a checkpoint file; a run folder, or one with ``model.safetensors``; or ``latest``, the run started last.
-        prefer: of a run folder's checkpoints, ``best`` or ``last``; the other one is taken where it is missing.
+        run: a checkpoint file; a run folder, or a folder with ``model.safetensors``; or ``latest``, the newest run.
+        prefer: ``best`` or ``last``, among the checkpoints of a run folder. If it is missing, the other one is used.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no checkpoint.
     """
-    is_latest = str(run) in ("latest", "last")  # the second is Lightning's word
+    is_latest = str(run) in ("latest", "last")  # Lightning says last
     path = (ROOT / "logs" / "train" / "latest" if is_latest else Path(str(run)).expanduser()).resolve()
     if path.is_file():
         return path
@@ -63,10 +63,11 @@ def find(run: str | Path, prefer: str = "best") -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents, on the CPU.
+    """The contents of a checkpoint, on the CPU.
 
     Raises:
-        UserError: it cannot be read, holds more than plain containers and tensors, or is not one of this project's.
+        UserError: the file cannot be read, holds more than plain containers and tensors, or is not a checkpoint of this
+            project.
     """
     if path.suffix == ".safetensors":
         return _checked_format(_read_safetensors(path), path)
@@ -86,7 +87,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Weights and the configuration beside them, in the place of a checkpoint."""
+    """The weights and the configuration of an exported model, in the form of a checkpoint."""
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -107,7 +108,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _checked_format(checkpoint: Any, path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, if they are one's."""
+    """The contents of a checkpoint with the present names of classes; refuses anything else."""
     if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("vaelab"), dict) and "state_dict" in checkpoint):
         raise UserError(f"{path} is not a checkpoint of this project: its configuration is missing")
     if checkpoint["vaelab"].get("format") != 1:
@@ -117,10 +118,10 @@ def _checked_format(checkpoint: Any, path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses what is no archive as torch writes it, or would take more memory than it has bytes.
+    """Refuses a file that is not an archive as torch writes it, or would need more memory than its size.
 
-    torch stores what it writes as it is. Compressed, a small file can hold as many zeros as a machine has memory; so
-    can the format that torch wrote years ago, which says how large a tensor is before it has read it.
+    torch writes uncompressed archives. A small compressed file could unpack to more zeros than the machine has memory.
+    So could a file in torch's old format, in which the size of a tensor is stated before its data.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,9 +137,9 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_ours(target: str) -> bool:
-    """Whether a name is that of a class or function which one of this package's modules defines, not just imports.
+    """Whether a module of this package defines the class or function of this name, and does not only import it.
 
-    A package's own modules define what it exports.
+    A package may export what its own modules define.
     """
     match = _TARGET.fullmatch(target)
     if match is None:
@@ -152,9 +153,9 @@ def _is_ours(target: str) -> bool:
 
 
 def _checked(node: Any, path: Path) -> Any:
-    """A copy of a part of a checkpoint's configuration, if there is nothing in it but what belongs into one.
+    """A copy of a part of a checkpoint's configuration; refuses anything but plain values and names of this package.
 
-    What is not known to be harmless is refused, whatever it is: Hydra would look into containers of other kinds too.
+    Only lists and dictionaries are allowed, because Hydra would look for ``_target_`` in other containers too.
     """
     if type(node) is list:
         return [_checked(child, path) for child in node]
@@ -170,16 +171,16 @@ def _checked(node: Any, path: Path) -> Any:
 
 
 def _build(config: Any, path: Path) -> Any:
-    """Instantiates a part of a checkpoint's configuration, if it names nothing but this package's own parts."""
+    """Instantiates a part of a checkpoint's configuration, after :func:`_checked`."""
     return instantiate(_checked(config, path), _convert_="all")
 
 
 class SavedModel(NamedTuple):
-    """What a checkpoint rebuilds, in evaluation mode on the CPU.
+    """A model rebuilt from a checkpoint, in evaluation mode on the CPU.
 
     Attributes:
         vae: the model, with its weights.
-        objective: by which it was trained.
+        objective: the objective of its training.
         config: the resolved configuration of its training.
     """
 
@@ -192,7 +193,7 @@ def rebuild(path: Path) -> SavedModel:
     """The model of a checkpoint.
 
     Raises:
-        UserError: see :func:`read`; or the configuration names what it must not, or does not fit the weights.
+        UserError: see :func:`read`; or the configuration was refused, or does not fit the weights.
     """
     checkpoint = read(path)
     try:
@@ -207,21 +208,21 @@ def rebuild(path: Path) -> SavedModel:
 
 
 def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:
-    """The data module of a checkpoint's configuration, with folders of this machine where its own are not there.
+    """The data module of a checkpoint's configuration. Folders that do not exist are replaced by this machine's.
 
     Args:
         config: as :func:`rebuild` returns it.
         path: the checkpoint, for messages.
-        data_dir: where the data set's files are now, if they have moved.
+        data_dir: the folder of the data set, if it has moved.
     """
     source = dict(config["data"]["source"])
     for key in DATA_PATHS:
         if key == "folder" or key not in source:
             continue
         value = source[key]
-        unknown = value is None and (key == "data_dir" or "folder" in source)  # of other sources it is a choice
+        unknown = value is None and (key == "data_dir" or "folder" in source)  # other sources allow None
         if unknown or (value is not None and not Path(str(value)).is_dir()):
-            # From another machine: nothing is written to a place that a checkpoint has made up.
+            # The folder is on another machine. A checkpoint must not choose where this machine writes.
             source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
             source[key] = source[key] or str(ROOT / "data")
     if data_dir is not None:
@@ -230,7 +231,7 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
 
 
 def _check_sizes(vae: Any, checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuses a configuration of other weights than there are, before any memory is taken for them."""
+    """Refuses a configuration that does not fit the weights, before any memory is allocated for the model."""
     with torch.device("meta"):
         model = _build(vae, path)
     wanted = {f"vae.{name}": value.shape for name, value in model.state_dict().items()}
@@ -240,10 +241,10 @@ def _check_sizes(vae: Any, checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
-    """Loads a checkpoint's weights into a module, all of them.
+    """Loads all weights of a checkpoint into a module.
 
     Raises:
-        UserError: they are another model's.
+        UserError: they are the weights of another model.
     """
     try:
         module.load_state_dict(checkpoint["state_dict"])

@@ -1,21 +1,21 @@
-"""Which runs can be compared: those whose figures are of the same images and the same loss."""
+"""Which runs can be compared: those with the same images and the same loss."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _SAME = ("choices.data", "choices.loss", "data.binarize", "data.image_shape", "data.source", "conditional")
-_WHERE = ("data_dir", "cache_dir")  # where a source's files lie; a folder of images is what it has
+_WHERE = ("data_dir", "cache_dir")  # the place of the files does not matter; ``folder`` does: it names the images
 
 
 def shared_settings(config: Mapping[str, Any], is_normalized: bool) -> dict[str, Any]:
-    """What the runs have in common whose figures can be compared with a run's.
+    """The settings that two runs must share for their metrics to be comparable.
 
     Args:
         config: of the run, in plain containers.
-        is_normalized: whether its loss is a likelihood of its images, whose settings can then differ.
+        is_normalized: whether its loss is a likelihood of its images. The settings of the loss may then differ.
 
     Returns:
-        The settings by their names; equal of two runs that can be compared.
+        The settings by name. They are equal if two runs can be compared.
     """
     settings = {key: _select(config, key) for key in (*_SAME, *(() if is_normalized else ("module.vae.likelihood",)))}
     if isinstance(source := settings["data.source"], Mapping):

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, images. ``about.json`` keeps it, for whoever wants to repeat the run."""
+"""``about.json``: versions, machine and numbers of images, so that a run can be repeated."""
 
 import os
 import platform
@@ -21,12 +21,12 @@ _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy")
 
 
 def task_overrides() -> list[str]:
-    """What was typed for the job that is running."""
+    """The settings that were typed for the current job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def choices() -> dict[str, str]:
-    """The chosen option of every config group, of the job that is running."""
+    """The chosen option of every config group, for the current job."""
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
@@ -40,9 +40,9 @@ def write(path: Path, device: str, precision: str, splits: Mapping[str, Images])
 
     Args:
         path: of the file.
-        device: what computes.
-        precision: in which it does, as Lightning calls it.
-        splits: the images.
+        device: on which the training computes.
+        precision: of the training, as Lightning names it.
+        splits: the images of each split.
     """
     files.write_json(
         {
@@ -74,7 +74,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the project, where it is a clone, and whether files have been changed since."""
+    """The commit of the project and whether files were changed since; ``None`` if the project is not a clone."""
     if not (ROOT / ".git").exists():
         return None
     try:

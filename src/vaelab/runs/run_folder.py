@@ -1,4 +1,4 @@
-"""The folder of a run: which files it holds, and what is in them."""
+"""The folder of a run: its files and their contents."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A trained model with its images: what measures are taken of and pictures are drawn of, whoever trained it."""
+"""A trained model with its images, from which metrics and plots are computed, in a training or afterwards."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,11 +21,11 @@ from vaelab.runs.metrics import bound_unit
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import UserError
 
-_AT_ONCE = 500  # images, of at most 32 x 32 x 3 numbers; of larger ones fewer
+_AT_ONCE = 500  # images in a batch, if they have at most 32 x 32 x 3 values; larger images come in smaller batches
 
 
 class _Saved(Protocol):
-    """A model with its objective and its configuration: a checkpoint's, or a training's Lightning module."""
+    """A model with its objective and its configuration, from a checkpoint or a Lightning module."""
 
     @property
     def vae(self) -> VAE: ...
@@ -36,7 +36,7 @@ class _Saved(Protocol):
 
 
 class NamedImages(NamedTuple):
-    """Images that pictures are to show, and what each is called."""
+    """Images for a plot, and their names."""
 
     images: Images
     names: list[str]
@@ -48,12 +48,12 @@ class TrainedModel:
 
     Attributes:
         vae: in evaluation mode.
-        datamodule: whose splits are loaded when the first image is looked at.
-        limit: so many test images make up the pictures that are of all of them; ``None`` for all there are.
-        chosen: images that pictures of single images show; ``None`` for the first test images.
-        run: the folder that its training has left, where there is one.
-        choices: by which it was configured: group to option.
-        has_variance: whether its training knew the posteriors' variance, which that of a plain autoencoder does not.
+        datamodule: the data module; its splits are loaded when an image is first needed.
+        limit: the number of test images for plots of the whole test set; ``None`` for all.
+        chosen: the images for plots of single images; ``None`` for the first test images.
+        run: the run folder of its training, if there is one.
+        choices: the chosen option of every group.
+        has_variance: whether its objective trains the variance of the posterior. A plain autoencoder's does not.
     """
 
     vae: VAE
@@ -68,21 +68,21 @@ class TrainedModel:
     def of(
         cls, saved: _Saved, datamodule: ImageDataModule, limit: int | None = None, run: RunFolder | None = None
     ) -> "TrainedModel":
-        """The model of a checkpoint or of a training, with images; the other arguments as above."""
+        """A model from a checkpoint or a training, with its images; the other arguments are the attributes above."""
         choices, has_variance = saved.config.get("choices", {}), saved.objective.trains_variance
         return cls(saved.vae, datamodule, limit, None, run, choices, has_variance)
 
     @classmethod
     def load(cls, run: str | Path, data_dir: str | None = None, limit: int | None = None) -> "TrainedModel":
-        """The model of a run or a checkpoint, on the CPU, with the images that it was trained on.
+        """The model of a run or a checkpoint, on the CPU, with the data set of its training.
 
         Args:
             run: a run folder, a checkpoint, or ``latest``.
-            data_dir: where the data set's files are now, if they have moved.
-            limit: as above.
+            data_dir: the folder of the data set, if it has moved.
+            limit: see the attributes.
 
         Raises:
-            UserError: there is no such checkpoint, or it is none of this project.
+            UserError: there is no such checkpoint, or it is not a checkpoint of this project.
         """
         path = checkpoint.find(run)
         saved = checkpoint.rebuild(path)
@@ -95,7 +95,7 @@ class TrainedModel:
 
     @property
     def splits(self) -> dict[str, Images]:
-        """Training, validation and test images, as the data module has them."""
+        """Training, validation and test images, loaded if needed."""
         if not self.datamodule.splits:
             self.datamodule.prepare_data()
             self.datamodule.setup()
@@ -104,12 +104,12 @@ class TrainedModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
-        assert self.splits  # a folder's classes are known once it has been looked at
+        assert self.splits  # the classes of a folder are known when it has been loaded
         return self.datamodule.source.classes
 
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """What the factors are called that the images were made from."""
+        """The names of the factors from which the images were generated; empty if there are none."""
         return getattr(self.datamodule.source, "factor_names", ())
 
     @property
@@ -119,19 +119,19 @@ class TrainedModel:
 
     @property
     def unit(self) -> str:
-        """The unit of the terms of its bound."""
+        """The unit of the terms of the bound."""
         return bound_unit(self.is_normalized)
 
     @property
     def given(self) -> str:
-        """What figures of the likelihood of a conditional model are conditional on, for their notes."""
+        """The condition of a conditional model's likelihood, for the notes of metrics; empty for other models."""
         return "" if self.vae.classes is None else ", given their class"
 
     def images(self, split: str, limit: int | None = None) -> Images:
-        """Images of a split as the model sees them, evenly spaced where there are more than asked for.
+        """The images of a split, as the model gets them; ``limit`` evenly spaced images if there are more.
 
-        Data sets are not in an order of chance: the first half of MNIST's test images is easier than the second.
-        Training images that are binarised anew at every visit are so once here.
+        They are evenly spaced because data sets are not in random order: the first half of MNIST's test images is
+        easier than the second. With dynamic binarisation, training images are binarised once here.
         """
         whole = self.splits[split]
         found = whole.part(evenly_spaced(len(whole.images), limit))
@@ -142,16 +142,16 @@ class TrainedModel:
 
     @cached_property
     def test(self) -> Images:
-        """The test images that make up pictures of all of them."""
+        """The test images for plots of the whole test set."""
         return self.images("test", self.limit)
 
     @cached_property
     def codes_of_test(self) -> tuple[Tensor, Tensor | None]:
-        """Their codes and log-variances, see :meth:`encode`."""
+        """The codes and log-variances of :attr:`test`, see :meth:`encode`."""
         return self.encode(self.test)
 
     def numbered(self, numbers: Sequence[int], split: str = "test") -> NamedImages:
-        """Images by their numbers in a split, from 0.
+        """The images with these numbers in a split, counted from 0.
 
         Raises:
             UserError: there are fewer images.
@@ -162,27 +162,27 @@ class TrainedModel:
                 raise UserError(f"there is no image {number}: the {split} images are 0 to {len(whole.images) - 1}")
         images = whole.part(torch.tensor(list(numbers), dtype=torch.int64))
         labels = images.labels.tolist()
-        of = [f" ({self.classes[label]})" if len(self.classes) > 1 else "" for label in labels]
-        return NamedImages(images, [f"image {number}{name}" for number, name in zip(numbers, of, strict=True)])
+        names = [f" ({self.classes[label]})" if len(self.classes) > 1 else "" for label in labels]
+        return NamedImages(images, [f"image {number}{name}" for number, name in zip(numbers, names, strict=True)])
 
     def shown(self, count: int, split: str = "test") -> NamedImages:
-        """The images that someone has chosen; where nobody has, so many of the first of a split."""
+        """The chosen images; if none were chosen, the first ``count`` images of a split."""
         if self.chosen is not None:
             return self.chosen
         return self.numbered(range(min(count, len(self.splits[split].images))), split)
 
     def label_of(self, wanted: int | str) -> int | None:
-        """A class given by its number or its name, if there are test images of it."""
+        """The number of a class, given its number or its name; ``None`` if there are no test images of it."""
         label = self.classes.index(wanted) if wanted in self.classes else wanted
         return label if isinstance(label, int) and (self.splits["test"].labels == label).any() else None
 
     def first_of(self, wanted: int | str, count: int = 1) -> list[int]:
-        """The numbers of the first test images of a class, given by its number or its name."""
+        """The numbers of the first test images of a class, given its number or its name."""
         label = self.label_of(wanted)
         return [] if label is None else (self.splits["test"].labels == label).nonzero()[:count, 0].tolist()
 
     def protocol(self, split: str, count: int) -> str:
-        """Which images a figure is of."""
+        """A description of the images on which a metric was computed."""
         total = len(self.splits[split].images)
         several = f"all {count:,}" if count == total else f"{count:,} of {total:,}"
         unofficial = "" if self.splits[split].is_official else " (not the official split)"
@@ -190,7 +190,7 @@ class TrainedModel:
 
     @property
     def at_once(self) -> int:
-        """How many images go through the networks together."""
+        """The number of images in a batch."""
         return max(1, _AT_ONCE * 32 * 32 * 3 // max(math.prod(self.vae.image_shape), 32 * 32 * 3))
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -198,13 +198,13 @@ class TrainedModel:
         return to_floats(images.to(self.device)).to(next(self.vae.parameters()).dtype)
 
     def batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images as the model takes them, with their labels, on its device."""
+        """Batches of pixels and labels, on the model's device."""
         for x, y in zip(images.images.split(self.at_once), images.labels.split(self.at_once), strict=True):
             yield self.pixels(x), y.to(self.device)
 
     @torch.no_grad()
     def encode(self, images: Images) -> tuple[Tensor, Tensor | None]:
-        """The centres (N, D) of the posteriors of images and, of those that have a variance, its logarithm (N, D)."""
+        """The centres of the posteriors, (N, D), and their log-variances, (N, D), or ``None``; on the CPU."""
         centres: list[Tensor] = []
         log_variances: list[Tensor] = []
         for x, y in self.batches(images):
@@ -216,40 +216,45 @@ class TrainedModel:
         return torch.cat(centres), spread if spread is not None and spread.isfinite().all() else None
 
     def log_variance(self, q_z: Latent) -> Tensor | None:
-        """The log-variances (B, D) of posteriors, on the CPU; ``None`` where there are none that were trained."""
+        """The log-variances of posteriors, (B, D), on the CPU; ``None`` if they do not exist or were not trained."""
         try:
             return q_z.variance.float().log().cpu() if self.has_variance else None
-        except NotImplementedError:  # of a flow
+        except NotImplementedError:  # the variance of a flow has no closed form
             return None
 
     def codes(self, images: Images) -> Tensor:
-        """The centres (N, D) of the posteriors of images, on the CPU."""
+        """The centres of the posteriors, (N, D), on the CPU."""
         return self.encode(images)[0]
 
     @torch.no_grad()
     def sample_posterior(self, images: Images) -> Tensor:
-        """A latent (N, D) of each of the images, drawn from its posterior, on the CPU."""
+        """A sample from the posterior of each image, (N, D), on the CPU."""
         return torch.cat([self.vae.encode(x, y).rsample().float().cpu() for x, y in self.batches(images)])
 
     @torch.no_grad()
     def posterior(self, images: Images) -> Latent:
-        """q(z|x) of images, all at once."""
+        """q(z|x) of all images, in one batch."""
         return self.vae.encode(self.pixels(images.images), images.labels.to(self.device))
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Means of p(x|z), (N, C, H, W), on the CPU, of latents (N, D) and labels (N,), or weights of the classes."""
+        """The means of p(x|z), (N, C, H, W), on the CPU.
+
+        Args:
+            z: latents (N, D).
+            y: labels (N,), or weights of the classes, for a conditional model.
+        """
         like = next(self.vae.parameters())
         labels = [None] * len(z) if y is None else y.to(self.device).split(self.at_once)
         parts = zip(z.split(self.at_once), labels, strict=False)
         return torch.cat([self.vae.decode(part.to(like), y).mean.float().cpu() for part, y in parts])
 
     def reconstruct(self, images: Images) -> Tensor:
-        """Means of p(x|z), (N, C, H, W), on the CPU, at the codes of images."""
+        """The means of p(x|z) at the codes of images, (N, C, H, W), on the CPU."""
         return self.decode(self.codes(images), images.labels)
 
 
 def evenly_spaced(count: int, limit: int | None) -> Tensor:
-    """The numbers of so many of all images, evenly spaced."""
+    """The numbers of ``limit`` evenly spaced images among ``count``; of all if ``limit`` is ``None`` or larger."""
     few = count if limit is None else min(limit, count)
     return torch.arange(few) * count // few

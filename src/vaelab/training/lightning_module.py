@@ -31,8 +31,8 @@ class VAEModule(lightning_workarounds.QuickAttributes):
     (``elbo``, ``reconstruction``, ``kl``, ...). Training metrics are means over the images since the last logging,
     every ``trainer.log_every_n_steps`` steps and at the end of an epoch.
 
-    Several processes that share every batch (:mod:`vaelab.runtime.data_parallel`) come to the same weights and metrics
-    as one process, except for the order of sums.
+    Several processes that share every batch (:mod:`vaelab.runtime.data_parallel`) get the same weights and metrics as
+    one process, except for the order of sums.
 
     Args:
         vae: the model.
@@ -230,7 +230,7 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the state that is restored when the training starts."""
+        """Stores the state from which the training continues when it starts."""
         self.restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
@@ -240,7 +240,7 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         """
         restored, self.restored = self.restored, None
         if restored is None:
-            if self.generators:  # Lightning has seeded the processes anew
+            if self.generators:  # Lightning has seeded the processes again
                 set_random_state(self.generators, self.device)
             return
         set_random_state(restored["random_states"][0], self.device)

@@ -1,4 +1,4 @@
-"""Loggers, and what every one of them is told about a run."""
+"""Loggers for CSV and Weights & Biases, and the data that they get about a run."""
 
 import contextlib
 import csv
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class CSVLogger(Logger):
-    """Figures over time in one CSV file, a row each time some are logged, safely on disk as soon as they are.
+    """Writes metrics over time to one CSV file. Each call writes a row, which is on the disk at once.
 
-    A training that goes on in its run folder goes on in its file, see :meth:`resume`. (Lightning's logger of this name
-    starts the file anew, and leaves the last rows in memory for a while.)
+    A resumed training continues the file, see :meth:`resume`. (Lightning's logger of this name starts a new file, and
+    holds the last rows in memory for a while.)
 
     Args:
-        path: the file.
+        path: of the file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,12 +44,12 @@ class CSVLogger(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they are in the run folder's ``config.yaml``."""
+        """Does nothing: the settings are in ``config.yaml`` of the run folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **metrics}
-        if not set(row) <= set(self._columns):  # also at first: whatever is there already is read, and made whole
+        if not set(row) <= set(self._columns):  # also at the first row: an existing file may end in half a row
             self._rewrite(read_rows(self.path), row)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
@@ -57,11 +57,11 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def resume(self, step: int, before: Path | None = None) -> None:
-        """Begins with the rows up to ``step``, from which on a training that goes on there logs them again.
+        """Begins the file with the rows before ``step``. The resumed training logs the later rows again.
 
         Args:
-            step: the first one that is left.
-            before: the file of the run that it goes on from; without it, or where it is not there, this file itself.
+            step: the first step of the resumed training.
+            before: the file of the run that is resumed; if it is ``None`` or missing, this file.
         """
         path = before if before is not None and before.is_file() else self.path
         if path.is_file():
@@ -79,18 +79,18 @@ def _to_disk(file: TextIO) -> None:
 
 
 class PatientWandbLogger(WandbLogger):
-    """Weights & Biases, of which nothing is heard any more once it has failed: a training does not end for its sake."""
+    """Weights & Biases, whose failures do not end a training: after the first one, nothing more is sent."""
 
     failed = False
 
     @property
     def experiment(self) -> Any:
-        """W&B's run, or what does nothing in its place."""
+        """The W&B run; after a failure, an object that does nothing."""
         if not self.failed:
             try:
                 return super().experiment
             except Exception as error:
-                self._give_up(error)
+                self._disable(error)
         return lightning_workarounds.dummy_experiment()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -109,7 +109,7 @@ class PatientWandbLogger(WandbLogger):
         self._try(super().finalize, status)
 
     def summarize(self, metrics: Mapping[str, Any]) -> None:
-        """Sets what the table of runs shows, where it shows the last value that was logged otherwise."""
+        """Sets the values in W&B's table of runs, which are the last logged values otherwise."""
         self._try(lambda: self.experiment.summary.update(dict(metrics)))
 
     def finish(self, exit_code: int) -> None:
@@ -118,36 +118,36 @@ class PatientWandbLogger(WandbLogger):
             self._try(self._experiment.finish, exit_code=exit_code)
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        _ = self.experiment  # which begins with the first that is logged
+        _ = self.experiment  # starts the run at the first call
         if self.failed:
             return
         try:
             action(*args, **kwargs)
         except Exception as error:
-            self._give_up(error)
+            self._disable(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _disable(self, error: Exception) -> None:
         self.failed = True
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        log.warning("W&B failed and is told nothing from here on; the training goes on: %s", reason[0])
+        log.warning("W&B failed and gets no more data; the training continues: %s", reason[0])
 
 
-def _run_before(save_dir: str) -> str | None:
-    """The identifier of the W&B run that a training in this folder had, so that it goes on as the same run."""
+def _earlier_run(save_dir: str) -> str | None:
+    """The identifier of the W&B run of an earlier training in this folder; ``None`` if there is none."""
     names = sorted(folder.name.partition("run-")[2] for folder in Path(save_dir, "wandb").glob("*run-*-*"))
-    return names[-1].split("-")[1] if names else None  # <time>-<identifier>, and -<n> of several in one second
+    return names[-1].split("-")[1] if names else None  # <time>-<identifier>; -<n> follows if several began in a second
 
 
 def has_key() -> bool:
-    """Whether there is a key for W&B, in the environment or where ``wandb login`` has put it."""
+    """Whether there is a key for W&B, in the environment or from ``wandb login``."""
     import wandb
 
-    with contextlib.redirect_stderr(io.StringIO()):  # newer versions recommend what older ones do not have
+    with contextlib.redirect_stderr(io.StringIO()):  # newer versions print advice that older ones cannot follow
         return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _mode(offline: bool | None) -> str:
-    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent is told what to run by the server
+    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent needs the server
     mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in ("offline", "online", "disabled"):
@@ -163,21 +163,22 @@ def wandb_logger(
     group: str | None = None,
     tags: list[str] | None = None,
 ) -> PatientWandbLogger:
-    """A Weights & Biases run of this job alone, offline unless somebody says otherwise, as a sweep's agent does.
+    """A Weights & Biases run for this job, offline by default.
 
-    A training that goes on in its folder goes on in its run: online at once, offline in files of its own with the same
-    identifier, which ``wandb sync --append`` joins.
+    A training that is resumed in its folder continues its W&B run. Offline, it writes new files with the same
+    identifier, and ``wandb sync --append`` joins them.
 
     Args:
-        save_dir: the run folder; W&B's files go to ``wandb`` in it.
+        save_dir: the run folder; W&B's files go to its subfolder ``wandb``.
         project: the W&B project.
-        offline: ``None`` does what ``WANDB_MODE`` says; if it says nothing, offline, but for ``wandb agent``.
-        name: of the run; the run folder's name by default.
+        offline: ``None`` follows ``WANDB_MODE``. If that is not set either, the run is online under ``wandb agent`` and
+            offline otherwise.
+        name: of the run; by default the name of the run folder.
         group: of runs that belong together.
         tags: of the run.
 
     Raises:
-        UserError: W&B refuses to start, e.g. for want of a key.
+        UserError: W&B cannot start, e.g. because it has no key.
     """
     import wandb
 
@@ -190,8 +191,8 @@ def wandb_logger(
     # Lightning's own offline=True sets WANDB_MODE for the whole process, and so for every later job of a sweep.
     logger = PatientWandbLogger(
         save_dir=save_dir,
-        id=_run_before(save_dir),
-        resume="allow" if mode == "online" else None,  # what is offline cannot look, but has the same identifier
+        id=_earlier_run(save_dir),
+        resume="allow" if mode == "online" else None,  # an offline run cannot ask the server for the earlier run
         project=project,
         name=name or Path(save_dir).name,
         mode=mode,
@@ -204,19 +205,19 @@ def wandb_logger(
 
 
 def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[str, Any]) -> None:
-    """Tells the loggers what is being run.
+    """Sends the configuration to the loggers.
 
     Args:
-        loggers: the trainer's.
+        loggers: of the trainer.
         flat: one value per choice (``model``, ``loss``, ``latent_dim``, ...), to group and filter runs by.
-        nested: the whole resolved configuration, for those that can show it.
+        nested: the whole resolved configuration, for W&B.
     """
     for logger in loggers:
         logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
 
 
 def log_final(loggers: list[Logger], metrics: Mapping[str, Any]) -> None:
-    """Tells W&B the final figures, as in ``metrics.json``: those of the weights that were tested, not of the last."""
+    """Sends the final metrics to W&B, as in ``metrics.json``: those of the tested weights, not of the last ones."""
     for logger in loggers:
         if isinstance(logger, PatientWandbLogger):
             logger.summarize(metrics)
@@ -225,17 +226,17 @@ def log_final(loggers: list[Logger], metrics: Mapping[str, Any]) -> None:
 def log_sweep(
     folder: Path, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], best: Path, pictures: Sequence[Path]
 ) -> None:
-    """Tells W&B what a sweep came to, by a run of its own in the sweep's group: its table, its pictures, its best run.
+    """Sends the results of a sweep to W&B, as one more run in the group of the sweep: table, plots and best run.
 
-    An offline run cannot be changed once it has ended. Which was the best is therefore said by this run, in its summary
-    and its table; online, the best run gets the tag ``best`` as well.
+    An offline run cannot be changed after its end. So the summary and the table of this additional run name the best
+    run. Online, the best run also gets the tag ``best``.
 
     Args:
-        folder: the sweep's.
+        folder: of the sweep.
         settings: ``logger.wandb`` of its jobs.
         rows: of its table, ranked.
         best: the run folder of its best job.
-        pictures: PNG files.
+        pictures: PNG files of the plots.
     """
     import wandb
 
@@ -243,7 +244,7 @@ def log_sweep(
     logger = wandb_logger(
         str(folder), settings["project"], offline, f"{folder.name}-results", settings.get("group") or folder.name
     )
-    identifier = _run_before(str(best))
+    identifier = _earlier_run(str(best))
     cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
     try:
         shown = {f"sweep/{picture.stem}": wandb.Image(str(picture)) for picture in pictures}
@@ -259,10 +260,10 @@ def log_sweep(
 
 
 def finish(loggers: list[Logger], status: str) -> None:
-    """Ends the W&B run, so that the next job of this process begins its own.
+    """Ends the W&B run, so that the next job of this process begins a new one.
 
     Args:
-        loggers: the trainer's.
+        loggers: of the trainer.
         status: ``success`` or ``failed``.
     """
     for logger in loggers:

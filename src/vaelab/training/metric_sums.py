@@ -11,11 +11,11 @@ class MetricSums:
     """Sums of metrics over images.
 
     They stay on the device, because to read a number from it at every step costs more than the step of a small network.
-    Each process adds the images that it has; :meth:`table` adds the processes up. (The mean that Lightning computes
-    rounds the mean number of images per process down.)
+    Each process adds its images, and :meth:`table` sums over the processes. (Lightning's mean rounds the mean number
+    of images per process down.)
 
     Args:
-        by_batch: keep a row for each batch, from which the batch of a bad number can be found; else one row for all.
+        by_batch: store a row for each batch, to find the batch of a non-finite value; otherwise one row for all.
 
     Attributes:
         names: of the metrics, in the order of the columns.
@@ -48,7 +48,7 @@ class MetricSums:
             self._counts[0] += count
 
     def clear(self) -> None:
-        """Forgets all batches."""
+        """Removes all batches."""
         self._sums, self._counts = [], []
 
     def table(self, strategy: Any) -> Tensor:

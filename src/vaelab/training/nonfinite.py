@@ -25,7 +25,7 @@ class NonfiniteGuard:
         self.skipped_steps = 0
 
     def finite_rows(self, table: Tensor) -> Tensor:
-        """The rows of a table of sums that count: of steps that are left out, none."""
+        """The rows of a table of sums that count; the rows of skipped steps do not."""
         return table[table.isfinite().all(1)] if self.skips else table
 
     def check_table(
@@ -77,7 +77,7 @@ class NonfiniteGuard:
     def before_step(self, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Leaves a step out if its gradients are not finite and such steps are to be skipped.
 
-        To know it, every step waits for its gradients.
+        Every step then waits for its gradients.
         """
         if not self.skips:
             return

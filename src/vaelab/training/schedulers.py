@@ -1,7 +1,7 @@
-"""Learning-rate schedules: functions of an optimiser and the number of steps it will take.
+"""Learning-rate schedules: functions of an optimiser and of the number of its steps.
 
-Each returns what Lightning calls a scheduler configuration: the scheduler, and when it moves: at every step, or, if it
-names a figure to ``monitor``, after every validation.
+Each returns a scheduler configuration of Lightning. It holds the scheduler, which moves at every step or, if there is a
+metric to ``monitor``, after every validation.
 """
 
 import math
@@ -18,13 +18,13 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: FractionOrZero = 0.0,
     """Half a cosine from the learning rate down to a fraction of it, after a linear warm-up (arXiv 1608.03983).
 
     Args:
-        optimizer: whose learning rate is the peak.
+        optimizer: its learning rate is the peak.
         total_steps: optimisation steps of the whole training.
-        warmup: the fraction of them, from 0 to below 1, in which the rate rises linearly.
+        warmup: the fraction of the steps in which the rate rises linearly, at least 0 and below 1.
         final: the rate of the last step, as a fraction of the peak.
 
     Raises:
-        ValueError: ``warmup`` is no such fraction.
+        ValueError: ``warmup`` is out of range.
     """
     rising = round(warmup * total_steps)
 
@@ -50,14 +50,14 @@ def plateau(
     """Multiplies the rate by ``factor`` when ``monitor`` has not improved for ``patience`` validations.
 
     Args:
-        optimizer: whose learning rate it is.
-        total_steps: not needed; every schedule is given it.
-        factor: of the rate.
-        patience: validations.
-        threshold: by how much more than the best so far is an improvement, in the units of ``monitor``. (torch's own
-            default is a fraction of the best, by which a negative ELBO that falls a little has improved.)
-        monitor: a validation figure.
-        mode: whether more of it is better, or less.
+        optimizer: with the learning rate.
+        total_steps: not used; every schedule gets it.
+        factor: by which the rate is multiplied.
+        patience: validations without an improvement.
+        threshold: the least difference from the best value that counts as an improvement, in the unit of ``monitor``.
+            (torch's default is a fraction of the best value. With it, a negative ELBO that falls a little improves.)
+        monitor: a validation metric.
+        mode: ``max`` if larger values are better, ``min`` if smaller ones are.
     """
     scheduler = ReduceLROnPlateau(
         optimizer, mode=mode, factor=factor, patience=patience, threshold=threshold, threshold_mode="abs"

@@ -1,1 +1,1 @@
-"""Callbacks of a training: checkpoints, images, progress, signals."""
+"""Lightning callbacks: checkpoints, images, progress, signals."""

@@ -1,4 +1,4 @@
-"""A training as an animation: the same latents, decoded again and again."""
+"""Animations of a training: the same latents, decoded after every epoch."""
 
 import math
 from collections.abc import Callable
@@ -27,49 +27,49 @@ from vaelab.visualization.plots import (
     save_png,
 )
 
-_LARGEST = 640  # pixels along a side of a manifold
+_LARGEST = 640  # pixels along a side of the manifold
 
 
 def samples(vae: VAE, count: int = 16, scale: int = 3) -> RGBImage:
-    """Images decoded from latents of the prior."""
+    """Samples of the model: images decoded from latents of the prior."""
     return image_grid(vae.sample(count), scale=scale)
 
 
 def manifold(vae: VAE, count: int = 20) -> RGBImage:
     """Images decoded from latent space at normal quantiles, see :func:`vaelab.visualization.plots.manifold_latents`.
 
-    Of more than two dimensions they are of a plane in a direction of chance, the same in every frame, since which
-    dimensions come into use is not known when a training begins; in all others they are one draw of a standard normal,
-    since images at zero would be like no samples.
+    With more than two latent dimensions, the latents lie in a plane with a random direction, the same in every frame.
+    The dimensions that the model will use are not known when the training begins. The plane passes through a random
+    point of a standard normal, because latents near zero are not typical of the prior.
     """
     like: Tensor = next(vae.parameters())
     dims = range(min(vae.latent_dim, 2))
     z = manifold_latents(count, len(dims), dims)
     if vae.latent_dim > 2:
-        chance = torch.randn(3, vae.latent_dim, generator=torch.Generator().manual_seed(0))
-        plane = torch.linalg.qr(chance[:2].T).Q  # (latent_dim, 2), orthonormal
-        z = chance[2] + (z - chance[2] @ plane) @ plane.T
+        random = torch.randn(3, vae.latent_dim, generator=torch.Generator().manual_seed(0))
+        plane = torch.linalg.qr(random[:2].T).Q  # (latent_dim, 2), orthonormal
+        z = random[2] + (z - random[2] @ plane) @ plane.T
     z = z.to(like)
-    first = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # what a conditional model is shown for
+    first = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # a conditional model is shown for its first class
     images = at_most(vae.decode(z, first).mean, _LARGEST // count)
     return image_grid(images, columns=count, gap=0)
 
 
 class Animation(L.Callback):
-    """Draws a frame before the training and after every epoch, and in the end ``<name>.gif`` of all of them.
+    """Draws a frame before the training and after every epoch, and joins them into ``<name>.gif`` at the end.
 
-    The frames lie in ``frames/<name>/<number>.png``, so that a resumed training adds to those that are there. Frame 0
-    is the model before training; each moment at which there could be a frame has the next number. When there are too
-    many, every second is dropped and from then on only every second is drawn.
+    Frames are stored as ``frames/<name>/<number>.png``, so that a resumed training adds to them. Frame 0 shows the
+    model before the training. Each later moment for a frame has the next number. If there are more than ``max_frames``,
+    every second frame is deleted, and from then on only every second frame is drawn.
 
     Args:
-        folder: where the files go.
+        folder: of the files.
         name: of the animation.
-        scene: what is drawn of the model; its random numbers are the same for every frame.
-        every_n_batches: draw a frame also after so many batches of the first epoch; 0 for not.
-        max_frames: of an animation, not counting the first and the last.
-        frame_ms: how long a frame is shown, milliseconds.
-        hold_ms: how long the last one is.
+        scene: draws a frame of the model; it gets the same random numbers for every frame.
+        every_n_batches: in the first epoch, also draw a frame after every so many batches; 0 for none.
+        max_frames: the largest number of frames, without the first and the last.
+        frame_ms: duration of a frame in milliseconds.
+        hold_ms: duration of the last frame in milliseconds.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Animation(L.Callback):
         self._epochs, self._failed = trainer.current_epoch, False
         if trainer.is_global_zero:
             with best_effort(f"{self.name}.gif"):
-                # Of another training that was here, or of epochs that are trained again.
+                # Frames of an earlier training in this folder, or of epochs that are trained again.
                 for number, frame in self._frames().items():
                     if number > self._number(trainer) or trainer.global_step == 0:
                         frame.unlink()
@@ -112,17 +112,17 @@ class Animation(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._plot(trainer, pl_module, last=True)
-        self._join(trainer)
+        self._write_gif(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._join(trainer)
+        self._write_gif(trainer)
 
     def _number(self, trainer: L.Trainer) -> int:
-        """Moments for a frame until now, the one before the training not counted."""
+        """The number of the current frame; 0 before the training."""
         return self._epochs + (self._batches(trainer) // self.every_n_batches if self.every_n_batches else 0)
 
     def _batches(self, trainer: L.Trainer) -> int:
-        """Batches of the first epoch that were trained on; its last one counts as the epoch's end."""
+        """Trained batches of the first epoch, except for its last one, which counts as the end of the epoch."""
         return int(min(batches_trained(trainer), trainer.num_training_batches - 1))
 
     def _frames(self) -> dict[int, Path]:
@@ -140,8 +140,8 @@ class Animation(L.Callback):
         self._failed = True
         with best_effort(f"{self.name}.gif"):
             with eval_mode(module):
-                picture = self.scene(module.vae)
-            save_png(captioned(picture, self._caption(trainer)), path)
+                image = self.scene(module.vae)
+            save_png(captioned(image, self._caption(trainer)), path)
             for other, frame in self._frames().items():
                 if other % stride and other != number:
                     frame.unlink()
@@ -153,11 +153,11 @@ class Animation(L.Callback):
         batches = self._batches(trainer)
         return f"epoch 1, batch {batches}" if batches else "before training"
 
-    def _join(self, trainer: L.Trainer) -> None:
+    def _write_gif(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
         with best_effort(f"{self.name}.gif"):
-            pictures = [np.asarray(Image.open(path)) for path in self._frames().values()]
-            if pictures:
-                path = save_gif(pictures, self.folder / f"{self.name}.gif", self.frame_ms, self.hold_ms)
+            frames = [np.asarray(Image.open(path)) for path in self._frames().values()]
+            if frames:
+                path = save_gif(frames, self.folder / f"{self.name}.gif", self.frame_ms, self.hold_ms)
                 log_gif(trainer, f"train/{self.name}", path)

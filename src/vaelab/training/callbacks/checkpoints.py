@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and know the best one, wherever the training goes on."""
+"""Checkpoints that are always complete, and that find the best one when a training is resumed in another folder."""
 
 import logging
 import shutil
@@ -21,53 +21,55 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, and puts it there when all of it is on the disk.
+    """Writes a checkpoint to a temporary file beside its place, and renames it when it is complete on the disk.
 
-    Whatever happens meanwhile, the one that was there before is whole. (Lightning writes to the system's folder for
-    temporary files, and from there copies, where that is another disk.)
+    If the process or the machine stops meanwhile, the previous checkpoint is intact. (Lightning writes to the system's
+    temporary folder. If that is another disk, it copies the file from there.)
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes it.
+        """Writes a checkpoint.
 
         Raises:
-            UserError: the disk is full, or may not be written to.
+            UserError: the disk is full, or the file must not be written.
         """
         target = Path(path)
         try:
-            for left in target.parent.glob(f".{target.name}.*.partial"):  # by a process that was killed here
-                left.unlink(missing_ok=True)
+            for leftover in target.parent.glob(f".{target.name}.*.partial"):  # of a process that was killed
+                leftover.unlink(missing_ok=True)
             with atomic_write(target, is_durable=True) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "writ" not in str(error):  # what torch makes of a full disk
+            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's error for a full disk
                 raise
-            earlier = "the one before it is whole" if target.is_file() else "there was none before it"
+            earlier = "the previous checkpoint is intact" if target.is_file() else "there is no previous checkpoint"
             raise UserError(
                 f"the checkpoint {target} could not be written ({str(error).splitlines()[0]}); {earlier}: make room, "
-                "and go on with ckpt_path=..."
+                "and resume with ckpt_path=..."
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads it, and nothing but tensors and plain values."""
+        """Reads a checkpoint, which may hold only tensors and plain values."""
         return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only=True)
 
 
 class Checkpoint(StepCheckpoint):
-    """Lightning's checkpoints; one that is continued in another folder takes the best one along.
+    """Lightning's checkpoints, which also work if a training is resumed in another folder or within an epoch.
 
-    Lightning's own forget it there, and call the best epoch since then the best. Those of every so many steps leave out
-    an epoch's last step, since what goes on from there passes over the epoch's validation: they are written when the
-    epoch is really over.
+    A training that is resumed in another folder copies the best checkpoint to it. Lightning would forget that
+    checkpoint and choose the best among the later epochs only.
+
+    After the last step of an epoch, a checkpoint is written only when the epoch has ended. A training resumed from an
+    earlier one would skip the validation of that epoch.
 
     Args:
-        every_n_minutes: a number of minutes after which one is written within an epoch; ``None`` for none. It has no
-            effect where ``every_n_train_steps`` is set.
-        every_n_train_steps: a number of steps after which one is.
-        options: Lightning's.
+        every_n_minutes: within an epoch, write a checkpoint after every so many minutes; ``None`` for none. It is
+            ignored if ``every_n_train_steps`` is set.
+        every_n_train_steps: write a checkpoint after every so many steps; ``None`` for none.
+        options: of Lightning's ``ModelCheckpoint``.
 
     Attributes:
-        resumed_from: the checkpoint that the training goes on from.
+        resumed_from: the checkpoint from which the training is resumed.
     """
 
     resumed_from: Path | None = None
@@ -84,28 +86,28 @@ class Checkpoint(StepCheckpoint):
         super().__init__(every_n_train_steps=every_n_train_steps, train_time_interval=interval, **options)
 
     @cached_property
-    def state_key(self) -> str:  # of which Lightning makes a new one six times in a step
+    def state_key(self) -> str:  # cached, because Lightning asks for it six times in a step
         return super().state_key
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Half of the gradients that make up a step are in no checkpoint.
+        # A checkpoint does not store gradients that are still being accumulated.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if is_last_step(trainer):  # by trainer.max_steps, say: it can go on in the middle of its epoch
-            self._keep_last(trainer)
+        if is_last_step(trainer):  # e.g. by trainer.max_steps: the training can be resumed within the epoch
+            self._write_last(trainer)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor and self.monitor not in trainer.callback_metrics:
-            return  # the training ended before it was validated, which is made good after it
+            return  # there was no validation yet
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_last_batch or self.saved_step != trainer.global_step:
-            self._keep_last(trainer)
+            self._write_last(trainer)
 
-    def _keep_last(self, trainer: L.Trainer) -> None:
+    def _write_last(self, trainer: L.Trainer) -> None:
         if not self.monitor and self.writes_within_epochs:
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
             self.saved_step = trainer.global_step
@@ -113,12 +115,12 @@ class Checkpoint(StepCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = Path(state_dict["best_model_path"])
         if self.monitor and best.name == "best.ckpt":
-            if not best.is_file() and self.resumed_from is not None:  # the run has been moved, and it with it
+            if not best.is_file() and self.resumed_from is not None:  # the run folder was moved
                 best = self.resumed_from.with_name(best.name)
             here = Path(str(self.dirpath)) / best.name
             found = best.is_file()
             if not found:
-                log.warning("%s is not there any more: the best epoch is chosen anew, from here on", best)
+                log.warning("%s does not exist any more: the best epoch is chosen among the epochs from now on", best)
             elif best.resolve() != here.resolve():
                 _copy(best, here)
             path = str(here) if found else ""

@@ -1,4 +1,4 @@
-"""The pictures of a tested model, see :mod:`vaelab.visualization.gallery`."""
+"""The plots of a tested model, see :mod:`vaelab.visualization.gallery`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +16,14 @@ from vaelab.visualization.gallery import GalleryImage
 
 
 class Gallery(L.Callback):
-    """Draws pictures once, after the test, with the weights and of the images that were tested.
+    """Draws the plots once, after the test, with the tested weights and test images.
 
-    Each goes to ``<folder>/<name>.png`` and, as ``test/<name>``, to W&B and TensorBoard.
+    Each plot is written to ``<folder>/<name>.png`` and sent to W&B and TensorBoard as ``test/<name>``.
 
     Args:
-        folder: where the files go.
-        pictures: name to function; ``None``, or settings of none, for one that is left out.
-        images: look at so many test images, evenly spaced.
+        folder: of the files.
+        pictures: the plotting function of each plot, by name. A plot whose function is ``None`` is left out.
+        images: the number of test images to use, evenly spaced.
     """
 
     def __init__(

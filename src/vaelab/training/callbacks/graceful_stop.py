@@ -1,4 +1,4 @@
-"""What ends a training from outside: Ctrl-C, and the signals by which a machine asks a process to go."""
+"""Ends a training on Ctrl-C, or on the signals of a cluster, with a checkpoint to resume from."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import torch
 
 
 class Stopped(BaseException):
-    """The training was asked to end, and has: ``signum`` says by which signal."""
+    """A signal, ``signum``, has ended the training."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -20,36 +20,42 @@ class Stopped(BaseException):
 
 
 class GracefulStop(L.Callback):
-    """Ends a training after the step that is being taken, with a checkpoint from which it goes on with the next one.
+    """Ends a training after the current step, with a checkpoint from which it resumes at the next step.
 
-    A second Ctrl-C ends the process at once. In a Slurm job SIGUSR1, which ``--signal=SIGUSR1@90`` sends before the
-    time is up, does so too, and is the sign to have the job queued again, see :func:`requeue`; in a job of submitit's
-    it is submitit's own signal. There, SIGTERM has a checkpoint written and no more: Slurm announces a preemption with
-    it, which submitit's signal follows. Several processes end together, whichever was asked, because all of them write
-    the checkpoint: at a step at which figures are logged, or the first of an epoch.
+    Ctrl-C and SIGTERM end the training. A second Ctrl-C ends the process at once.
+
+    In a Slurm job, SIGUSR1 ends the training too, and the job is then queued again, see :func:`requeue`. The option
+    ``--signal=SIGUSR1@90`` sends it before the time limit. In a job of submitit, submitit's own signal does this.
+    SIGTERM then only writes a checkpoint: Slurm announces a preemption with it, and submitit's signal follows.
+
+    Several processes end together, even if only one got the signal, because all of them write the checkpoint. They do
+    so at a step at which metrics are logged, or at the first step of an epoch.
 
     Args:
-        path: the checkpoint.
+        path: of the checkpoint.
+
+    Attributes:
+        asked: the signal that asked for the end; 0 for none.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.asked = 0  # by which signal
-        self.announced = False  # that it may be
+        self.asked = 0
+        self._is_preemption_announced = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         signals = [signal.SIGINT, signal.SIGTERM, *requeue_signals()]
-        try:  # after Lightning's own, which end a training without a checkpoint, or with one amid a step
+        try:  # these replace Lightning's handlers, which write no checkpoint, or one within a step
             self._before = {signum: signal.signal(signum, self._ask) for signum in signals}
-        except ValueError:  # not the main thread, which alone may
+        except ValueError:  # only the main thread can set handlers
             self._before = {}
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         if _is_submitit() and signum == signal.SIGTERM:
-            self.announced = True
+            self._is_preemption_announced = True
             return
-        if self.asked == signum == signal.SIGINT and not _is_submitit():  # which repeats it by itself
+        if self.asked == signum == signal.SIGINT and not _is_submitit():  # submitit repeats signals itself
             os._exit(128 + signum)
         self.asked = signum
 
@@ -57,25 +63,25 @@ class GracefulStop(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch:
-            return  # the epoch's end has validation and checkpoints of its own; the next step is soon
+            return  # the end of the epoch validates and writes checkpoints; the next step comes soon
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # half of the gradients that make up a step are in no checkpoint
+            return  # a checkpoint does not store gradients that are still being accumulated
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if trainer.world_size > 1 and batch_idx and (batch_idx + 1) % every:
             return
         if self.agree(trainer):
             trainer.save_checkpoint(self.path)
             raise Stopped(self.asked)
-        if self.announced and trainer.world_size == 1:
+        if self._is_preemption_announced and trainer.world_size == 1:
             trainer.save_checkpoint(self.path)
-            self.announced = False
+            self._is_preemption_announced = False
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.world_size > 1:  # a search's callback, in the first process alone, may have said so
+        if trainer.world_size > 1:  # the pruning callback may have set it in the first process only
             trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
     def agree(self, trainer: L.Trainer) -> bool:
-        """Whether any of the processes was asked to end, of which all of them then know."""
+        """Whether any process got a signal to end; all processes then have the signal."""
         if trainer.world_size > 1:
             asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
             self.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
@@ -98,9 +104,9 @@ def _is_submitit() -> bool:
 
 
 def requeue_signals() -> list[signal.Signals]:
-    """The signal that says that this job's time is up, and that it is to be queued again; none where no machine does.
+    """The signal at which this job ends and is queued again; empty outside a cluster.
 
-    Submitit's handler of its own queues the job: ours of Slurm's is not there beside it.
+    In a job of submitit only its own signal counts, because its handler queues the job.
     """
     if _is_submitit():
         return [signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]]
@@ -108,19 +114,22 @@ def requeue_signals() -> list[signal.Signals]:
 
 
 def requeue(signum: int) -> str | None:
-    """Has this job queued again; why that did not work, if it did not.
+    """Queues this job again.
 
     Args:
         signum: the signal that asked for it.
 
+    Returns:
+        The reason for a failure; ``None`` if it worked.
+
     Raises:
-        SystemExit: in a job of submitit's, whose exit code says so.
+        SystemExit: in a job of submitit, whose handler ends the process.
     """
     if _is_submitit():
         handler: Any = signal.getsignal(signum)
         try:
             handler(signum, None)
-        except Exception as error:  # submitit's, when the job has been queued as often as it may
+        except Exception as error:  # submitit refuses, e.g. because the job was queued too often
             return str(error).strip(".")
         return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -133,5 +142,5 @@ def requeue(signum: int) -> str | None:
 
 
 def was_requeued() -> bool:
-    """Whether this is a job that Slurm or torchrun has started before."""
+    """Whether Slurm or torchrun has started this job before."""
     return any(int(os.environ.get(f"{name}_RESTART_COUNT") or 0) > 0 for name in ("SLURM", "TORCHELASTIC"))

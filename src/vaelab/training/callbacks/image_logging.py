@@ -1,6 +1,5 @@
-"""What all that draws during a run has in common: it leaves the training alone and never ends it."""
+"""Writes images and animations of a training, and sends them to the loggers."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,24 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from vaelab.visualization.plots import RGBImage, save_png
 
-log = logging.getLogger(__name__)
 
-
-def log_image(trainer: L.Trainer, folder: Path, name: str, picture: RGBImage, split: str) -> None:
-    """Writes ``<name>.png`` and sends the picture, as ``<split>/<name>``, to the loggers that show pictures."""
-    save_png(picture, folder / f"{name}.png")
+def log_image(trainer: L.Trainer, folder: Path, name: str, image: RGBImage, split: str) -> None:
+    """Writes ``<name>.png``, and sends the image to W&B and TensorBoard as ``<split>/<name>``."""
+    save_png(image, folder / f"{name}.png")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(f"{split}/{name}", [picture], step=trainer.global_step)
+            logger.log_image(f"{split}/{name}", [image], step=trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(f"{split}/{name}", picture, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(f"{split}/{name}", image, trainer.global_step, dataformats="HWC")
 
 
 def log_gif(trainer: L.Trainer, name: str, path: Path) -> None:
-    """Sends an animation to the loggers that show animations."""
+    """Sends an animation to W&B and TensorBoard."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_video(name, [str(path)], step=trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
-            # Its own add_video encodes GIFs by moviepy, and writes them as what they are here: an image.
+            # A GIF is an image to TensorBoard. Its add_video would encode the frames again, and needs moviepy.
             from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
             image: Any = Summary.Image(colorspace=3, encoded_image_string=path.read_bytes())

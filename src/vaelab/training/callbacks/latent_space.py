@@ -1,4 +1,4 @@
-"""What a report shows of latent space, kept while there is a model to be asked."""
+"""The latent codes that a report shows, written while the model is in memory."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from vaelab.training.lightning_module import VAEModule
 
 
 class LatentSpace(L.Callback):
-    """Writes ``latents.npz`` after the test, of test images and with the weights that were tested.
+    """Writes ``latents.npz`` after the test, with the tested weights and test images.
 
     Args:
         path: of the file.
-        images: test images, evenly spaced; fewer where they are large.
+        images: the number of test images, evenly spaced; fewer are used if they are large.
     """
 
     def __init__(self, path: str, images: int = 2000) -> None:

@@ -1,4 +1,4 @@
-"""Where the newest training is found."""
+"""The link ``logs/train/latest`` to the newest training."""
 
 import logging
 import os
@@ -12,16 +12,16 @@ log = logging.getLogger(__name__)
 
 
 class LatestLink(L.Callback):
-    """Makes ``logs/train/latest`` this run, if the run is somewhere below ``logs/train``, as soon as it has weights."""
+    """Links ``logs/train/latest`` to this run after its first epoch, if its folder lies below ``logs/train``."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._point()  # there is a checkpoint in a moment
+            self._link()  # the checkpoint of this epoch is written right after
 
-    def _point(self) -> None:
+    def _link(self) -> None:
         home = ROOT / "logs" / "train"
         if home not in self.run_dir.parents:
             return

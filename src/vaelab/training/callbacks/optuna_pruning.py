@@ -1,4 +1,4 @@
-"""What a search learns from its jobs while they run, and the end of those that will come to nothing."""
+"""Reports the validation ELBO to Optuna, and stops trials that its pruner rejects."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from hydra.utils import instantiate
 
 
 class Pruning(L.Callback):
-    """Tells the Optuna study of a search the ELBO on validation images, and ends a training that its pruner gives up.
+    """Reports the ELBO on validation images to the Optuna study of a search, and stops a trial that is pruned.
 
-    Such a training ends as one that has had all its epochs: its best one is tested, and it is ranked with the others.
-    Outside of a search it does nothing.
+    A pruned training ends like a complete one: its best epoch is tested, and it is ranked with the others. Outside of a
+    search this callback does nothing.
     """
 
     def __init__(self) -> None:
         self._trial: Any = None
-        self._reported: set[int] = set()  # by an earlier attempt, too
+        self._reported: set[int] = set()  # epochs, also of an earlier attempt
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -30,7 +30,7 @@ class Pruning(L.Callback):
         study = optuna.load_study(
             study_name=STUDY,
             storage=config.sweeper.storage,
-            sampler=optuna.samplers.RandomSampler(),  # unused here; others would look at all that was tried
+            sampler=optuna.samplers.RandomSampler(),  # unused here; other samplers would read all trials
             pruner=instantiate(config.sweeper.pruner),
         )
         frozen = study.get_trials(deepcopy=False)[config.job.num]

@@ -1,4 +1,4 @@
-"""One progress bar for the whole training, with the time left; without a terminal, a line per epoch."""
+"""A progress bar for the whole training, with the time left; without a terminal, a line per epoch."""
 
 import time
 from typing import Any
@@ -19,13 +19,13 @@ from rich.progress import Progress as Bar
 from vaelab.runtime.console import log_line, print_line
 from vaelab.training.lightning_workarounds import batches_trained
 
-_EVERY = 0.4  # seconds between two pictures of the bar
+_EVERY = 0.4  # seconds between two updates of the bar
 
 
 class ProgressBar(L.Callback):
     """Shows epochs, steps, the latest validation ELBO, the time passed and the time left.
 
-    It is drawn between two steps. By a thread of its own, as Rich would have it, it is in the way of the steps.
+    The bar is drawn between two steps. A thread of its own, as Rich has by default, would slow the steps down.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ProgressBar(L.Callback):
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[metrics]}"),
                 console=get_console(),
                 auto_refresh=False,
             )
@@ -73,7 +73,7 @@ class ProgressBar(L.Callback):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Draws the bar, if that is long ago."""
+        """Draws the bar, if the last update was long enough ago."""
         if self._bar is None or time.monotonic() - self._last < _EVERY:
             return
         self._bar.update(self._task, advance=self._pending, refresh=True)
@@ -112,7 +112,7 @@ def _epoch(trainer: L.Trainer) -> str:
 
 
 def _total_batches(trainer: L.Trainer) -> int | None:
-    """Training batches of the whole training, where that is known."""
+    """The number of batches in the whole training; ``None`` if it is not known."""
     limits = []
     if trainer.max_epochs and trainer.max_epochs > 0:
         limits.append(trainer.max_epochs * trainer.num_training_batches)

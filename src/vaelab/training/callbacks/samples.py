@@ -1,4 +1,4 @@
-"""Originals over reconstructions, and samples of one fixed batch of latents, during training and at its end."""
+"""Reconstructions below their originals, and samples of fixed latents, during the training and after the test."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from vaelab.visualization.gallery import reconstructions, samples
 class Samples(L.Callback):
     """Draws ``reconstructions.png`` and ``samples.png``, and sends them to W&B and TensorBoard.
 
-    While training, of validation images with the weights of the moment; after the test, of test images with the weights
-    that were tested. The files hold the latest; the loggers keep them all.
+    During the training it uses validation images and the current weights. After the test it uses test images and the
+    tested weights. The files hold the latest plots; the loggers store all of them.
 
     Args:
-        folder: where the files go.
-        every_n_epochs: how often while training; 0 for never.
-        count: images reconstructed, and samples drawn; a square number of samples, as 25 or 64, makes a square.
+        folder: of the files.
+        every_n_epochs: draw after every so many epochs; 0 for only after the test.
+        count: the number of reconstructed images, and of samples. A square number such as 25 or 64 makes a square.
         scale: pixels on the screen per pixel of an image.
     """
 
