@@ -32,7 +32,7 @@ def test_the_linear_model_s_log_likelihood_is_exact_within_its_error(linear_vae:
         assert rising == sorted(rising)
         assert measured.metrics[f"{split}/gap"].value == pytest.approx(rising[-1] - rising[0])
         assert f"{len(images):,}" in figure.note
-    assert set(measured.pictures) == {"likelihood"}
+    assert set(measured.plots) == {"likelihood"}
 
 
 def test_the_deviation_of_log_weights_is_the_noise_of_a_single_sample(linear_vae: VAE) -> None:

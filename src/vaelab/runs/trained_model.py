@@ -203,12 +203,17 @@ class TrainedModel:
             yield self.pixels(x), y.to(self.device)
 
     @torch.no_grad()
+    def posteriors(self, images: Images) -> Iterator[tuple[Tensor, Tensor, Latent]]:
+        """Images as the model takes them, with their labels and posteriors q(z|x), batch by batch."""
+        for x, y in self.batches(images):
+            yield x, y, self.vae.encode(x, y)
+
+    @torch.no_grad()
     def encode(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """The centres (N, D) of the posteriors of images and, of those that have a variance, its logarithm (N, D)."""
         centres: list[Tensor] = []
         log_variances: list[Tensor] = []
-        for x, y in self.batches(images):
-            q_z = self.vae.encode(x, y)
+        for _, _, q_z in self.posteriors(images):
             centres.append(q_z.centre.float().cpu())
             if (logs := self.log_variance(q_z)) is not None:
                 log_variances.append(logs)
@@ -229,7 +234,7 @@ class TrainedModel:
     @torch.no_grad()
     def sample_posterior(self, images: Images) -> Tensor:
         """A latent (N, D) of each of the images, drawn from its posterior, on the CPU."""
-        return torch.cat([self.vae.encode(x, y).rsample().float().cpu() for x, y in self.batches(images)])
+        return torch.cat([q_z.rsample().float().cpu() for _, _, q_z in self.posteriors(images)])
 
     @torch.no_grad()
     def posterior(self, images: Images) -> Latent:
