@@ -130,7 +130,7 @@ def test_the_plane_of_a_large_latent_space_is_where_the_means_vary_most(monkeypa
     model = subject(latent_dim=4)
     model.__dict__["codes_of_test"] = (torch.randn(40, 4) * torch.tensor([1.0, 5.0, 0.1, 9.0]), None)
     planes: list[Any] = []
-    monkeypatch.setattr(plots, "manifold", lambda images, latent_dim, dims: planes.append(dims))
+    monkeypatch.setattr(plots, "manifold_grid", lambda images, latent_dim, dims: planes.append(dims))
     with torch.no_grad():
         gallery.manifold(model, count=2, any_size=True)
     assert planes == [[3, 1]]
