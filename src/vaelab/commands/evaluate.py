@@ -153,7 +153,7 @@ def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
             RunFolder(folder).about_file, f"1 {hardware.device_name(model.device)}", trainer.precision, model.splits
         )
     with best_effort("latents.npz"), evaluation_seed(model.device):
-        latent_space.keep(model, folder / "latents.npz")
+        latent_space.write(model, folder / "latents.npz")
     with best_effort(report.NAME):
         console.print_line(f"report: {console.short_path(report.write(folder))}")
 
