@@ -234,7 +234,7 @@ class TrainedModel:
     @torch.no_grad()
     def sample_posterior(self, images: Images) -> Tensor:
         """A latent (N, D) of each of the images, drawn from its posterior, on the CPU."""
-        return torch.cat([q_z.rsample().float().cpu() for _, _, q_z in self.posteriors(images)])
+        return torch.cat([self.vae.encode(x, y).rsample().float().cpu() for x, y in self.batches(images)])
 
     @torch.no_grad()
     def posterior(self, images: Images) -> Latent:
