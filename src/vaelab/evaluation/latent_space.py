@@ -29,8 +29,8 @@ def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tenso
     .. math:: \log \frac{q(z_i|x_i)}{\hat q(z_i)} + \log \frac{\hat q(z_i)}{p(z_i)}, \qquad
         \hat q(z) = \frac1N \sum_j q(z|x_j)
 
-    The mean of the first part is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), a lower bound on the mutual
-    information of images and latents. It cannot exceed log N. The mean of the second part is an upper bound on
+    The mean of the first part is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748). It is a lower bound on the
+    mutual information of images and latents, and cannot exceed log N. The mean of the second part is an upper bound on
     KL(q(z) || p(z)) of the aggregate posterior. The sum is the ELBO's KL term (Hoffman and Johnson 2016).
 
     Args:

@@ -2,8 +2,8 @@
 
 If the loss is not a likelihood of the images, the score is not a log-likelihood. It still ranks the images.
 
-A generative model can give images of another, simpler data set *higher* likelihoods than images of its own data set
-(Nalisnick et al. 2019, arXiv 1810.09136).
+A generative model can give simpler images of another data set *higher* likelihoods than its own images (Nalisnick et
+al. 2019, arXiv 1810.09136).
 """
 
 from pathlib import Path

@@ -32,7 +32,7 @@ _VALUES = {
 def published(data: str, binarization: str) -> list[str]:
     """Published log-likelihoods of this data set with this binarization, one line each; the list may be empty."""
     values = _VALUES.get((data, binarization), [])
-    lines = [f"{-value:.2f} nats, k={k}, 10,000 images: {what} ({source})" for value, k, what, source in values]
+    lines = [f"{-value:.2f} nats, k={k}, 10,000 images: {model} ({source})" for value, k, model, source in values]
     if lines and binarization == "static":
         lines.append("these use Larochelle's static binarization of the images, not the one used here")
     return [f"published: {line}" for line in lines]

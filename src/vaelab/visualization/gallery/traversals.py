@@ -43,7 +43,9 @@ def manifold(model: TrainedModel, count: int = 20, any_size: bool = False) -> Ga
     dims = list(range(min(latent_dim, 2)))
     if latent_dim > 2:
         if not any_size:
-            raise NotApplicable(f"latent_dim is {latent_dim}, not 2; callbacks.gallery.pictures.manifold.any_size=true")
+            raise NotApplicable(
+                f"latent_dim is {latent_dim}, not 2: type callbacks.gallery.pictures.manifold.any_size=true"
+            )
         dims = model.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
     z = plots.manifold_latents(count, latent_dim, dims)
     decoded = model.decode(z, torch.zeros(len(z), dtype=torch.int64))  # a conditional model uses its first class

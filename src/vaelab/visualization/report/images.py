@@ -107,7 +107,7 @@ class ImageSections:
                 blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(path), "link": path}))
             except Exception as error:
                 blocks.append(note(f"{known.title}: left out, {name} could not be read ({type(error).__name__})."))
-        return [Block("pictures", {"pictures": shown}), *blocks] if shown else blocks
+        return [Block("images", {"images": shown}), *blocks] if shown else blocks
 
 
 class ReportFolder(RunFolder):
@@ -168,4 +168,4 @@ def side_by_side(images: Sequence[tuple[Path, str]]) -> list[Block]:
             shown.append(embedded(path, title))
     if not shown:
         raise NotApplicable("No job has written samples.png.")
-    return [Block("pictures", {"pictures": shown})]
+    return [Block("images", {"images": shown})]
