@@ -149,7 +149,7 @@ def test_a_conditional_model_is_told_the_classes_of_files(
     [
         (["what=nothing"], "what=nothing: no such picture; choose from all, samples"),
         (["what=comparison"], "what=comparison needs another model"),
-        (["what=timeline", "pictures.timeline.name=manifold"], r"what=timeline: the run folder has neither manifold\.gif"),
+        (["what=timeline", "pictures.timeline.name=manifold"], r"neither manifold\.gif nor its frames"),
         (["images=[3,900]"], "there is no image 900: the test images are 0 to 63"),
         (
             ["images=[a]"],
