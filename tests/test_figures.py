@@ -156,7 +156,7 @@ def test_manifold_latents_are_normal_quantiles_to_the_right_and_upwards() -> Non
 @pytest.mark.parametrize(("latent_dim", "dims"), [(1, [0]), (2, [0, 1]), (9, [7, 2])])
 def test_manifold_shows_the_images_without_gaps(latent_dim: int, dims: list[int]) -> None:
     images = torch.rand(3 ** len(dims), 1, 100, 370 if len(dims) == 1 else 180)
-    picture = plots.manifold(images, latent_dim, dims)
+    picture = plots.manifold_grid(images, latent_dim, dims)
     assert _contains(picture, plots.image_grid(images, 3, gap=0))
 
 

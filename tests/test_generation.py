@@ -141,13 +141,13 @@ def test_a_conditional_model_is_told_the_classes_of_files(
     [
         (["what=nothing"], "what=nothing: no such picture; choose from all, samples"),
         (["what=comparison"], "what=comparison needs another model"),
-        (["what=timeline", "pictures.timeline.name=manifold"], r"what=timeline: the run has left no manifold\.gif"),
+        (["what=timeline", "pictures.timeline.name=manifold"], r"neither manifold\.gif nor its frames"),
         (["images=[3,900]"], "there is no image 900: the test images are 0 to 63"),
         (
             ["images=[a]"],
             r"images=\[a\]: it must be an integer, a list of integers or null; type e.g. 'images=\[3,17\]'",
         ),
-        (["images=[1,2,3]", "what=interpolation"], "between two images, and there are 3"),
+        (["images=[1,2,3]", "what=interpolation"], "needs pairs of images, and there are 3"),
         (["files=none.png"], r"files=none\.png: there is no such file"),
         ([f"files={__file__}"], "cannot be read"),
         (["labels=[1]"], "this model is told no class"),

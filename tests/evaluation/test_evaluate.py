@@ -56,9 +56,9 @@ def test_everything_that_applies_is_measured(
     evaluated = _evaluate(tmp_path, tmp_path / "out", "samples.count=200", "samples.shown=3")
     measures = {name.partition("/")[0] for name in evaluated["metrics"]}
     assert measures == {"test", "latents", "reconstructions", "samples", "scores"}
-    assert any(remark.startswith("no likelihood: this loss is no likelihood") for remark in evaluated["remarks"])
+    assert any(remark.startswith("no likelihood: this loss is not a likelihood") for remark in evaluated["remarks"])
     assert "Not nats" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"what=likelihood: this loss is no likelihood of these images"):
+    with pytest.raises(UserError, match=r"what=likelihood: this loss is not a likelihood of these images"):
         _evaluate(tmp_path, tmp_path / "out", "what=likelihood")
 
 
@@ -185,10 +185,10 @@ def test_a_conditional_model_s_figures_say_so(tmp_path: Path, tiny_data: list[st
     options = ("what=[likelihood,latents,scores]", "likelihood.samples=2", "scores.limit=20")
     evaluated = _evaluate(tmp_path, tmp_path / "out", *options)
     assert "latents/linear_probe_accuracy" not in evaluated["metrics"]
-    assert "no class is read from the codes of a model that is told it" in evaluated["remarks"]
+    assert "no accuracy of classes: a conditional model is given the class beside the code" in evaluated["remarks"]
     for name in ("likelihood/test/log_likelihood, k=2", "scores/mean"):
         assert evaluated["metrics"][name]["note"].endswith(", given their class")
-    with pytest.raises(UserError, match="against: a conditional model is told the class"):
+    with pytest.raises(UserError, match="against: a conditional model needs the class"):
         _evaluate(
             tmp_path, tmp_path / "out", "what=scores", "data@against=digits", f"against.source.cache_dir={tmp_path}"
         )

@@ -104,7 +104,7 @@ def test_measure_has_every_figure_and_leaves_the_model_alone() -> None:
     kl = kl_divergence(subject.posterior(subject.test), vae.p_z()).mean().item()
     assert sum(measured.arrays["dimension_kls"]) == pytest.approx(kl, rel=1e-5)
     assert len(measured.arrays["dimension_kls"]) == 2
-    assert set(measured.pictures) == {"dimensions"}
+    assert set(measured.plots) == {"dimensions"}
     assert measured.metrics["mutual_information_lower_bound"].value <= math.log(20) + 1e-6
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
     assert vae.training

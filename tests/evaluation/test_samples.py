@@ -101,7 +101,7 @@ def test_samples_are_measured(tmp_path: Path) -> None:
     assert figures["frechet_distance"].value > figures["frechet_distance_of_training_images"].value
     assert 0 <= figures["class_distance"].value <= 1
     assert sum(measured.arrays["class_shares"]) == pytest.approx(1)
-    assert set(measured.pictures) == {"nearest_neighbours"}
+    assert set(measured.plots) == {"nearest_neighbours"}
     torch.manual_seed(0)
     again = measure(subject, 40, 5, tmp_path).metrics
     torch.manual_seed(0)

@@ -136,7 +136,7 @@ def test_a_slider_moves_its_dimension_alone(watched: Watched) -> None:
 
 def test_between_two_images_and_along_an_attribute(watched: Watched) -> None:
     opened = watched.opened
-    opened.get_by_role("tab", name="Between").click()
+    opened.get_by_role("tab", name="Interpolation").click()
     box = opened.locator("#plane").bounding_box()
     for letter, place in (("A", (0.3, 0.4)), ("B", (0.7, 0.6))):
         opened.get_by_role("button", name=f"Pick {letter}").click()
@@ -170,7 +170,7 @@ def test_samples_are_drawn_by_seed_and_taken(watched: Watched) -> None:
     opened.get_by_role("button", name="sample 3", exact=True).click()
     watched.assert_changed()
     first = shown(opened, "#samples canvas")
-    opened.get_by_role("button", name="Draw again").click()
+    opened.get_by_role("button", name="Sample again").click()
     opened.wait_for_function("document.querySelector('input[type=number]').value === '1'")
     assert not torch.equal(shown(opened, "#samples canvas"), first)
     opened.get_by_label("seed").fill("0")
@@ -198,7 +198,7 @@ def test_keys_alone_will_do(page: Page, deep: tuple[Path, VAE]) -> None:
     assert None not in opened.evaluate("explorer.state.ends")
     opened.get_by_role("tab", name="Dimensions").focus()
     opened.keyboard.press("ArrowRight")
-    assert opened.get_by_role("tab", name="Between").get_attribute("aria-selected") == "true"
+    assert opened.get_by_role("tab", name="Interpolation").get_attribute("aria-selected") == "true"
     assert_decoded(opened, vae)
 
 
@@ -217,7 +217,7 @@ def test_a_conditional_model_under_a_finger(page: Page, latent_dim: int, tmp_pat
     x, y = middle(opened, "#plane")
     opened.touchscreen.tap(x + 60, y + 50)
     assert not torch.equal(assert_decoded(opened, vae), after)
-    opened.get_by_role("tab", name="Between").tap()
+    opened.get_by_role("tab", name="Interpolation").tap()
     opened.get_by_role("button", name="Two at random").tap()
     opened.get_by_label("from A to B").fill("0.5")
     assert_decoded(opened, vae)

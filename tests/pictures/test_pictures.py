@@ -130,7 +130,7 @@ def test_the_plane_of_a_large_latent_space_is_where_the_means_vary_most(monkeypa
     model = subject(latent_dim=4)
     model.__dict__["codes_of_test"] = (torch.randn(40, 4) * torch.tensor([1.0, 5.0, 0.1, 9.0]), None)
     planes: list[Any] = []
-    monkeypatch.setattr(plots, "manifold", lambda images, latent_dim, dims: planes.append(dims))
+    monkeypatch.setattr(plots, "manifold_grid", lambda images, latent_dim, dims: planes.append(dims))
     with torch.no_grad():
         gallery.manifold(model, count=2, any_size=True)
     assert planes == [[3, 1]]
@@ -151,8 +151,8 @@ def test_samples_are_told_apart_by_where_classes_lie(monkeypatch: pytest.MonkeyP
     def near(images: Images) -> Tensor:
         return centres[images.labels] + torch.randn(len(images.labels), 3) * torch.tensor([0.5, 0.5, 30.0])
 
-    monkeypatch.setattr(model, "draw", near)
-    monkeypatch.setattr(model.vae, "draw", lambda count, temperature: near(model.test)[:count])
+    monkeypatch.setattr(model, "sample_posterior", near)
+    monkeypatch.setattr(model.vae, "sample_latents", lambda count, temperature: near(model.test)[:count])
     drawn = gallery.class_samples(model, 4)
     nearest = torch.cdist(drawn.arrays["latents"][:, :2], centres[:, :2]).argmin(1)
     assert drawn.arrays["labels"].tolist() == nearest.tolist() == [0] * 4 + [1] * 4 + [2] * 4

@@ -48,7 +48,7 @@ def _tiles(arrays: latent_space.Arrays, name: str) -> np.ndarray:
 
 def test_what_is_kept_is_read_again_and_belongs_together(tmp_path: Path) -> None:
     subject = _subject()
-    latent_space.keep(subject, tmp_path / "latents.npz", limit=20)
+    latent_space.write(subject, tmp_path / "latents.npz", limit=20)
     arrays = latent_space.read(tmp_path / "latents.npz")
     images = subject.images("test", 20)
     assert arrays["numbers"].tolist() == [30 * i // 20 for i in range(20)]
@@ -87,7 +87,7 @@ def test_a_flow_has_no_divergence_of_single_dimensions_and_the_page_says_so(tmp_
     encoder, decoder = partial(MLPEncoder, hidden_sizes=[8]), partial(MLPDecoder, hidden_sizes=[8])
     posterior = partial(InverseAutoregressiveFlow, steps=1)
     flow = VAE((1, 6, 4), 4, encoder, decoder, SquaredError(), StandardNormal, posterior).eval()
-    latent_space.keep(TrainedModel(flow, subject.datamodule), tmp_path / "latents.npz")
+    latent_space.write(TrainedModel(flow, subject.datamodule), tmp_path / "latents.npz")
     arrays = latent_space.read(tmp_path / "latents.npz")
     assert "kls" not in arrays
     assert not any("variances" in name for name in arrays["axes"])
@@ -106,5 +106,5 @@ def test_an_old_file_does_not_outlive_a_failure(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(latent_space, "gather", broken)
     with pytest.raises(NotApplicable):
-        latent_space.keep(_subject(), path)
+        latent_space.write(_subject(), path)
     assert not path.exists()

@@ -100,7 +100,7 @@ def test_a_training_leaves_a_report_with_everything_in_its_place(trained: Path) 
     figures = json.loads((trained / "metrics.json").read_text())
     assert f"{figures['test/elbo']:,.3f}" in parsed.text
     assert "not nats" in parsed.text
-    assert "Compare its figures with its own alone" in parsed.text
+    assert "Compare its metrics only with this same loss" in parsed.text
     assert "python src/train.py" in parsed.text
     assert "torch" in parsed.text
     assert "80 train" in parsed.text
@@ -165,7 +165,7 @@ def test_a_training_that_goes_on_has_a_report_of_all_of_it(tmp_path: Path, tiny_
     after = _Parsed(tmp_path / "report.html").text
     assert "trained for 2 epochs" in before
     assert "trained for 4 epochs" in after
-    assert f"went on from {tmp_path}" in after
+    assert f"This training resumed {tmp_path}" in after
     assert json.dumps([4, 8, 12, 16], separators=(",", ":")) in (tmp_path / "report.html").read_text()  # steps
 
 
@@ -195,12 +195,12 @@ def test_a_report_that_cannot_be_made_fails_no_training(
     ("name", "line"),
     [
         ("metrics.csv", "There is no metrics.csv"),
-        ("metrics.json", "this training has not come to its end"),
+        ("metrics.json", "this training has not ended"),
         ("latents.npz", "There is no latents.npz"),
         ("pictures/samples.png", None),
-        ("pictures", "callbacks.pictures draws them"),
+        ("pictures", "callbacks.pictures writes them"),
         ("about.json", None),
-        ("config.yaml", "How to repeat it is not known"),
+        ("config.yaml", "The command is not known"),
     ],
 )
 def test_what_is_missing_is_said(trained: Path, tmp_path: Path, name: str, line: str | None) -> None:
@@ -224,7 +224,7 @@ def test_what_is_damaged_is_left_out_and_the_rest_is_there(trained: Path, tmp_pa
 
 
 def test_an_empty_folder_has_a_report_too(tmp_path: Path) -> None:
-    assert "all that is here" in _Parsed(report.write(tmp_path)).text
+    assert "so this page is short" in _Parsed(report.write(tmp_path)).text
 
 
 def test_nothing_is_left_over_of_a_report_that_could_not_be_written(
@@ -363,22 +363,22 @@ def test_a_finger_does_as_a_mouse(trained: Path, page: Open) -> None:
 
 def test_a_sweep_is_sorted_by_any_column(swept: Path, page: Open) -> None:
     opened = page(swept / "report.html")
-    names = opened.locator("#figures th").all_inner_texts()
+    names = opened.locator("#metrics th").all_inner_texts()
 
     def column(name: str) -> list[str]:
         place = next(i for i, text in enumerate(names) if text.strip().startswith(name)) + 1
-        return [text.strip() for text in opened.locator(f"#figures td:nth-child({place})").all_inner_texts()]
+        return [text.strip() for text in opened.locator(f"#metrics td:nth-child({place})").all_inner_texts()]
 
     assert column("latent_dim") == ["20", "8", "2", "-1"]
-    heading = opened.locator("#figures th button", has_text="latent_dim")
+    heading = opened.locator("#metrics th button", has_text="latent_dim")
     heading.click()
     assert column("latent_dim") == ["-1", "2", "8", "20"]
     heading.click()
     assert column("latent_dim") == ["20", "8", "2", "-1"]
-    opened.locator("#figures th button", has_text="test/elbo").click()
+    opened.locator("#metrics th button", has_text="test/elbo").click()
     assert column("test/elbo") == ["-121.50", "-101.50", "-96.50", ""]  # what is empty stays last
     assert opened.locator("#curves .chips button", has_text="latent_dim=20").count() == 1
-    opened.locator("#figures td a").first.click()
+    opened.locator("#metrics td a").first.click()
     assert opened.url.endswith("/report.html")
     assert opened.locator("h1").inner_text().startswith("digits")
 

@@ -124,8 +124,8 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     try:
         for number, name in enumerate(wanted, 1):
             measurement = _measured(cfg, model, f"{number} of {len(wanted)}: {name}", name, measures[name])
-            for key, picture in measurement.pictures.items():
-                save_png(picture, folder / f"{key}.png")
+            for key, plot in measurement.plots.items():
+                save_png(plot, folder / f"{key}.png")
             metrics |= {f"{name}/{key}": metric for key, metric in measurement.metrics.items()}
             evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measurement.arrays.items()}
             remarks += measurement.remarks
@@ -153,7 +153,7 @@ def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
             RunFolder(folder).about_file, f"1 {hardware.device_name(model.device)}", trainer.precision, model.splits
         )
     with best_effort("latents.npz"), evaluation_seed(model.device):
-        latent_space.keep(model, folder / "latents.npz")
+        latent_space.write(model, folder / "latents.npz")
     with best_effort(report.NAME):
         console.print_line(f"report: {console.short_path(report.write(folder))}")
 

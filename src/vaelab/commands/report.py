@@ -38,7 +38,7 @@ def _encode(folder: Path) -> None:
         datamodule = checkpoint.rebuild_data(saved.config, path)
         datamodule.setup()
         with eval_mode(saved.vae):
-            latent_space.keep(TrainedModel.of(saved, datamodule), folder / "latents.npz")
+            latent_space.write(TrainedModel.of(saved, datamodule), folder / "latents.npz")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The measures of a trained model, one file each."""
+"""The measures of a trained model, one module each."""

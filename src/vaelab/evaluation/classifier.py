@@ -1,7 +1,7 @@
-"""A small classifier of a data set's images, trained here, whose features samples are judged by.
+"""A small classifier of a data set's images. Its features measure the quality of samples.
 
-It is no Inception network, and distances between its features compare models of the same data set with each other, not
-with any figure published elsewhere.
+It is not an Inception network. Distances between its features compare models of one data set with each other. They
+cannot be compared with published distances.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _FEATURES = 128
 
 
 class Classifier(nn.Module):
-    """Two convolutions and two dense layers, for images of any size; its features lie between -1 and 1.
+    """Two convolutions and two dense layers, for images of any size. Features lie between -1 and 1.
 
     Args:
         channels: of the images.
@@ -46,40 +46,40 @@ class Classifier(nn.Module):
             nn.BatchNorm2d(64),
             nn.AdaptiveAvgPool2d(7),
             nn.Flatten(),
-            nn.Dropout(0.5),  # else features of the images it was trained on would be others than those of new ones
+            nn.Dropout(0.5),  # without it, features of training images would differ from those of new images
             nn.Linear(64 * 7 * 7, _FEATURES),
-            nn.Tanh(),  # no feature is ever dead, and none outgrows the others
+            nn.Tanh(),  # a bounded feature cannot die, and cannot outgrow the others
         )
         self.head = nn.Linear(_FEATURES, classes)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Features (N, 128) of images (N, C, H, W), floats in [0, 1] or uint8, in 64 bits on the CPU."""
+        """Features (N, 128) of images (N, C, H, W), floats in [0, 1] or uint8: float64, on the CPU."""
         device = next(self.parameters()).device
         parts = images.split(500)
         return torch.cat([self.trunk(to_floats(part.to(device))).cpu().double() for part in parts])
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
-        """Of the classes, (N, classes), from features (N, 128)."""
+        """Class probabilities (N, classes) from features (N, 128): float64, on the CPU."""
         weight = self.head.weight
         return self.head(features.to(weight)).softmax(1).cpu().double()
 
 
 def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.device) -> Classifier:
-    """The classifier of these images, from the cache where it has been trained before.
+    """The classifier of these images: loaded from the cache, or trained and then cached.
 
     Args:
         train: uint8 images and labels to train with.
         classes: how many.
-        cache_dir: where it is kept; ``None`` for nowhere.
+        cache_dir: of the weights; ``None`` for no cache.
         device: to train on.
     """
     digest = hashlib.sha256(f"{_VERSION} {list(train.images.shape)} {classes}".encode())
     digest.update(train.images.numpy().tobytes())
     digest.update(train.labels.numpy().tobytes())
     path = None if cache_dir is None else cache_dir / f"classifier-{digest.hexdigest()[:16]}.pt"
-    with evaluation_seed(device):  # the same classifier whatever was drawn before, and the same draws after it
+    with evaluation_seed(device):  # the classifier never changes, nor do the random numbers after it
         model = Classifier(train.images.shape[1], classes).to(device)
         if path is None or not _load(model, path):
             _train(model, train, device)
@@ -89,13 +89,13 @@ def trained(train: Images, classes: int, cache_dir: Path | None, device: torch.d
 
 
 def _load(model: Classifier, path: Path) -> bool:
-    """Whether there is a classifier to go on with."""
+    """Loads the weights, and returns whether there were any."""
     if path.is_file():
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
             return True
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
-            path.unlink()  # damaged: trained again
+            path.unlink()  # it is damaged: train again
     return False
 
 
@@ -103,8 +103,8 @@ def _save(model: Classifier, path: Path) -> None:
     try:
         with atomic_write(path) as file:
             torch.save(model.state_dict(), file)
-    except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
-        log.warning("the classifier could not be kept, and will be trained again: %s", error)
+    except (OSError, RuntimeError) as error:  # torch raises the latter if the disk is full
+        log.warning("the classifier could not be cached, and will be trained again: %s", error)
 
 
 def _train(model: Classifier, train: Images, device: torch.device) -> None:
@@ -118,7 +118,9 @@ def _train(model: Classifier, train: Images, device: torch.device) -> None:
 
     with torch.enable_grad():
         steps = zip(range(_STEPS), endless(), strict=False)
-        for _, (x, y, _) in track(steps, "training a classifier to judge samples by", _STEPS, transient=True):
+        for _, (x, y, _) in track(
+            steps, "training a classifier to compare samples with images", _STEPS, transient=True
+        ):
             loss = F.cross_entropy(model.head(model.trunk(x)), y)
             optimizer.zero_grad()
             loss.backward()

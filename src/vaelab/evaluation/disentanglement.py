@@ -1,4 +1,4 @@
-"""How far single latent dimensions follow single generating factors, of data sets whose factors are known."""
+"""Disentanglement: how well single latent dimensions follow single generating factors, if these are known."""
 
 import math
 
@@ -12,19 +12,19 @@ _PENALTIES = np.logspace(-3, -0.5, 11)
 
 
 def mutual_information_gap(codes: Tensor, factors: Tensor) -> Tensor:
-    r"""MIG: by how much the dimension that knows most of a factor knows more of it than any other.
+    r"""Mutual information gap (MIG): a factor's two most informative dimensions differ by this much.
 
     .. math:: \frac{1}{H(v)} \left[ I(z_{j^*}; v) - \max_{j \neq j^*} I(z_j; v) \right]
 
-    Chen et al. (2018), arXiv 1802.04942, with the posteriors' means and factors in 20 bins each (as Locatello et al.
-    2019, arXiv 1811.12359). From 0 to 1.
+    Chen et al. (2018), arXiv 1802.04942. Posterior means and factors are put into 20 bins each, as by Locatello et al.
+    (2019), arXiv 1811.12359. The gap is from 0 to 1.
 
     Args:
         codes: posterior means (N, D), D at least 2.
-        factors: values (N, F); one with at most 20 different values, like a class, is taken as it is.
+        factors: values (N, F); a factor with at most 20 different values, such as a class, is not binned.
 
     Returns:
-        A gap for each factor, (F,).
+        The gap of each factor, (F,).
     """
     from sklearn.metrics import mutual_info_score
 
@@ -35,7 +35,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor) -> Tensor:
         known = torch.tensor([mutual_info_score(values, latent) for latent in latents], dtype=torch.float64)
         first, second = known.topk(2).values
         entropy = mutual_info_score(values, values)
-        gaps.append((first - second) / max(entropy, 1e-12))  # 0 of what never varies
+        gaps.append((first - second) / max(entropy, 1e-12))  # the gap of a constant factor is 0
     return torch.stack(gaps)
 
 
@@ -50,15 +50,17 @@ def _bins(values: Tensor) -> npt.NDArray[np.int64]:
 def dci(train: Tensor, train_factors: Tensor, test: Tensor, test_factors: Tensor) -> dict[str, float]:
     r"""Disentanglement, completeness and informativeness (Eastwood and Williams 2018, DCI), with lasso regressors.
 
-    The importance :math:`R_{ij}` of dimension i for factor j is the size of its weight in a lasso that predicts the
-    standardised factor from the standardised codes, with the penalty that does best on a fifth of the training images.
-    Disentanglement: one minus the entropy of a dimension's importances, in units of the largest it could be, averaged
-    over dimensions by their importance; completeness: the same of a factor's, a plain average. Informativeness is given
-    as R², the share of the factor's variance that is predicted, averaged over factors.
+    A lasso predicts each standardised factor from the standardised codes. Its penalty is the best one on a fifth of
+    the training images. The importance :math:`R_{ij}` of dimension i for factor j is the absolute value of its weight.
+
+    - Disentanglement: one minus the normalised entropy of a dimension's importances, averaged over dimensions with
+      their importance as weight.
+    - Completeness: one minus the normalised entropy of a factor's importances, averaged over factors.
+    - Informativeness: R² on the test images, averaged over factors.
 
     Args:
         train, test: posterior means (N, D), D at least 2.
-        train_factors, test_factors: numbers (N, F), F at least 2; an order must mean something.
+        train_factors, test_factors: ordered values (N, F), F at least 2.
     """
     from sklearn.metrics import r2_score
     from sklearn.preprocessing import StandardScaler
@@ -80,18 +82,18 @@ def dci(train: Tensor, train_factors: Tensor, test: Tensor, test_factors: Tensor
 
 
 def _concentration(importance: Tensor) -> Tensor:
-    """How much of each row (M, n) is in one place, (M,), from 0 to 1; 0 of a row that is empty."""
+    """One minus the normalised entropy of each row (M, n), shape (M,), from 0 to 1; 0 for a row of zeros."""
     total = importance.sum(1)
     rows = importance / total.clamp(min=1e-12).unsqueeze(1)
     return torch.where(total > 0, 1 - torch.special.entr(rows).sum(1) / math.log(importance.shape[1]), 0.0)
 
 
 def _lasso(codes: npt.NDArray[np.float64], factor: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weights (D,) of a lasso from codes (N, D) to a factor (N,), with the penalty that does best on a fifth."""
+    """Weights (D,) of a lasso from codes (N, D) to a factor (N,). A fifth of the rows selects the penalty."""
     from sklearn.linear_model import LassoCV
 
     held_out = np.arange(len(codes)) % 5 == 0
     split = [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
-    # The default tolerance, 1e-4, takes a penalty 5 to 10 times too large where the codes determine the factor.
+    # The default tolerance, 1e-4, selects a penalty 5 to 10 times too large if the codes determine the factor.
     lasso = LassoCV(alphas=_PENALTIES, cv=split, fit_intercept=False, tol=1e-8, max_iter=10_000)
     return lasso.fit(codes, factor).coef_

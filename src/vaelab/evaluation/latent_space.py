@@ -1,4 +1,4 @@
-"""How a model uses its latent space, and what can be read from it."""
+"""Metrics of a latent space: active units, parts of the KL divergence, classes and factors in the codes."""
 
 import math
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ _PROBE_PENALTY = 1e-4
 
 @torch.no_grad()
 def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tensor]:
-    r"""Samples of what makes up the rate, for N images x_i that stand for the data, with one z_i ~ q(z|x_i) each.
+    r"""Samples of the two parts of the ELBO's KL term, for N images x_i with one z_i ~ q(z|x_i) each.
 
     .. math:: \log \frac{q(z_i|x_i)}{\hat q(z_i)} + \log \frac{\hat q(z_i)}{p(z_i)}, \qquad
         \hat q(z) = \frac1N \sum_j q(z|x_j)
 
-    The mean of the first is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748): a lower bound on the mutual
-    information of images and latents, which cannot exceed log N. The mean of the second is therefore at least
-    KL(q(z) || p(z)) of the aggregate posterior. Together they are the ELBO's KL term (Hoffman and Johnson 2016).
+    The mean of the first part is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748). It is a lower bound on the
+    mutual information of images and latents, and cannot exceed log N. The mean of the second part is an upper bound on
+    KL(q(z) || p(z)) of the aggregate posterior. The sum is the ELBO's KL term (Hoffman and Johnson 2016).
 
     Args:
         q_z: the posteriors of N images.
@@ -39,7 +39,7 @@ def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tenso
         description: beside the progress bar.
 
     Returns:
-        Both, (N,), in nats.
+        Both parts, (N,), in nats.
     """
     z, log_q = (values[0] for values in q_z.rsample_and_log_prob((1,)))  # (N, D), (N,)
     count = len(z)
@@ -50,10 +50,10 @@ def aggregate(q_z: Latent, p_z: Latent, description: str) -> tuple[Tensor, Tenso
 
 
 def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """The accuracy of a logistic regression from codes (N, D) to classes, fitted to one set and tried on another.
+    """The accuracy of a logistic regression from codes (N, D) to classes, fitted to ``train``, on ``test``.
 
-    It is scikit-learn's, of standardised codes, with the penalty 0.0001 |w|² beside the mean cross-entropy: the least
-    that keeps weights finite where classes can be told apart without error.
+    The codes are standardised. The penalty 0.0001 |w|² is added to the mean cross-entropy: it keeps the weights finite
+    if the classes can be separated without error.
     """
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
@@ -62,7 +62,7 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
 
     # scikit-learn's objective is C times the sum of the cross-entropies, plus |w|² / 2.
     regression = LogisticRegression(C=1 / (2 * _PROBE_PENALTY * len(train)), max_iter=1000)
-    one_class = len(train_labels.unique()) == 1  # which scikit-learn's regression refuses
+    one_class = len(train_labels.unique()) == 1  # scikit-learn's regression needs two classes
     probe = make_pipeline(StandardScaler(), DummyClassifier() if one_class else regression)
     probe.fit(train.double().numpy(), train_labels.numpy())
     return float(probe.score(test.double().numpy(), test_labels.numpy()))
@@ -71,116 +71,126 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
 def nearest_neighbour_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = _NEIGHBOURS
 ) -> float:
-    """How often most of the k codes (N, D) nearest to a code, in Euclidean distance, are of its class.
+    """The accuracy of a classifier by the k nearest codes (N, D) of ``train``, in Euclidean distance, on ``test``.
 
-    A tie goes to the class with the nearest of them.
+    In a tie the class with the nearest code wins.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
     k = min(k, len(train))
-    # Each rank has a little more weight than all after it together, and all of them together less than one more vote.
+    # A rank weighs a little more than all later ranks together. All these excesses together are less than one vote.
     votes = 1 + 2.0 ** -np.arange(1, k + 1) / k
     neighbours = KNeighborsClassifier(k, weights=lambda distances: np.tile(votes, (len(distances), 1)))
     neighbours.fit(train.double().numpy(), train_labels.numpy())
     return float(neighbours.score(test.double().numpy(), test_labels.numpy()))
 
 
+@torch.no_grad()
 def measure(model: TrainedModel, limit: int | None, pairs: int) -> Measurement:
-    """Active units, the parts of the KL divergence, and how well classes and factors can be read from the codes.
+    """Active units, the parts of the KL divergence, and how well the codes predict classes and factors.
 
     Args:
-        model: what is evaluated.
-        limit: how many training and how many test images, evenly spaced; ``None`` for all of them.
-        pairs: how many test images are compared with each other for the aggregate posterior.
+        model: to evaluate.
+        limit: number of training images and of test images, evenly spaced; ``None`` for all.
+        pairs: number of test images that are compared with each other for the aggregate posterior.
 
     Raises:
-        NotMeasured: there is a single test image, over which nothing varies.
+        NotApplicable: there is a single test image.
     """
     train, test = model.images("train", limit), model.images("test", limit)
     if len(test.images) < 2:
-        raise NotApplicable(f"{model.datamodule.source.name} has a single test image, over which nothing varies")
+        raise NotApplicable(f"{model.datamodule.source.name} has a single test image, and these metrics need two")
+    measurement, codes = _dimensions(model, test)
+    _aggregate_posterior(model, pairs, measurement)
+    metrics = measurement.metrics
+    if model.vae.classes is not None:
+        measurement.remarks.append("no accuracy of classes: a conditional model is given the class beside the code")
+    elif len(model.datamodule.source.classes) > 1:
+        metrics |= _class_accuracies(model, train, test, codes)
+    if test.factors is not None:
+        names = model.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
+        metrics |= _disentanglement(model, train, test, codes, names)
+    return measurement
+
+
+def _dimensions(model: TrainedModel, test: Images) -> tuple[Measurement, Tensor]:
+    """The metrics of single dimensions, and the codes (N, D) of the test images."""
     means, parts = [], []
-    with torch.no_grad():
-        p_z = model.vae.p_z()
-        for x, y in model.batches(test):
-            q_z = model.vae.encode(x, y)
-            means.append(q_z.centre.float().cpu())
-            parts.append(dimension_kls(q_z, p_z))
+    p_z = model.vae.p_z()
+    for _, _, q_z in model.posteriors(test):
+        means.append(q_z.centre.float().cpu())
+        parts.append(dimension_kls(q_z, p_z))
     codes, kls = torch.cat(means), [part for part in parts if part is not None]
-    of = model.protocol("test", len(codes))
     active = active_units(codes)
-    note = f"variance of the codes > {ACTIVE_VARIANCE}; {of}"
+    note = f"variance of the codes > {ACTIVE_VARIANCE}; {model.protocol('test', len(codes))}"
     metrics = {"active_units": Metric(int(active.sum()), f"of {len(active)}", note=note)}
     measurement = Measurement(metrics, arrays={"mean_variances": codes.var(0).tolist()})
-    if not kls:
+    if kls:
+        means_over_images = torch.cat(kls).mean(0).cpu()
+        measurement.arrays["dimension_kls"] = means_over_images.tolist()
+        measurement.plots["dimensions"] = dimension_bars(means_over_images, active)
+    else:
         prior, posterior = (type(part).__name__ for part in (model.vae.prior, model.vae.posterior))
         measurement.remarks.append(f"no KL of single dimensions between {posterior} and {prior}: it has no closed form")
-    else:
-        each = torch.cat(kls).mean(0).cpu()
-        measurement.arrays["dimension_kls"] = each.tolist()
-        measurement.pictures["dimensions"] = dimension_bars(each, active)
+    return measurement, codes
+
+
+def _aggregate_posterior(model: TrainedModel, pairs: int, measurement: Measurement) -> None:
+    """Adds the two parts of the KL divergence, see :func:`aggregate`, and remarks on them."""
     q_z = model.posterior(model.images("test", pairs))
-    information, divergence = aggregate(q_z, p_z, "comparing posteriors")
+    information, divergence = aggregate(q_z, model.vae.p_z(), "comparing posteriors")
     count = len(information)
-    of = f"± as if its terms were independent; {model.protocol('test', count)}"
-    metrics |= {
+    of = f"± assumes independent terms; {model.protocol('test', count)}"
+    measurement.metrics |= {
         "mutual_information_lower_bound": mean_over_images(
             information, "nats", f"InfoNCE, at most log {count} = {math.log(count):.2f}; {of}"
         ),
         "aggregate_kl_upper_bound": mean_over_images(
-            divergence, "nats", f"the sampled KL less InfoNCE, of KL(q(z) || p(z)) of the aggregate posterior; {of}"
+            divergence, "nats", f"sampled KL minus InfoNCE, for KL(q(z) || p(z)) of the aggregate posterior; {of}"
         ),
     }
     if not model.has_variance:
         measurement.remarks.append(
-            "the training knew no variance of the posterior: KL divergences and mutual information are of one that is "
-            "as the weights began"
+            "this objective does not train the posterior's variance: KL and mutual information are computed with the "
+            "untrained initial variance"
         )
     if float(information.mean()) > 0.9 * math.log(count):
         measurement.remarks.append(
-            f"the mutual information is more than {count} images can show (log {count} nats), and the aggregate "
-            "posterior's KL less than its bound: latents.pairs=..."
+            f"the mutual information is near log {count}, the most that {count} images can show, so both bounds are "
+            "loose: type a larger latents.pairs=..."
         )
-    if model.vae.classes is not None:
-        measurement.remarks.append("no class is read from the codes of a model that is told it")
-    elif len(model.datamodule.source.classes) > 1:
-        metrics |= _readable(model, train, test, codes)
-    if test.factors is not None:
-        names = model.datamodule.source.factor_names  # type: ignore[attr-defined]  # of sources with factors
-        metrics |= _disentangled(model, train, test, codes, names)
-    return measurement
 
 
-def _readable(model: TrainedModel, train: Images, test: Images, codes: Tensor) -> dict[str, Metric]:
-    """How well classes can be read from codes."""
+def _class_accuracies(model: TrainedModel, train: Images, test: Images, codes: Tensor) -> dict[str, Metric]:
+    """The accuracies of classifiers of codes: fitted to training images, tested on test images."""
     train_codes = model.codes(train)
-    of = f"of {len(codes):,} test images, from the codes of {len(train_codes):,} training images"
+    of = f"on {len(codes):,} test images, fitted to the codes of {len(train_codes):,} training images"
     metrics = {}
-    for name, accuracy, how in (
+    for name, accuracy, method in (
         ("linear_probe", linear_probe, "logistic regression"),
         ("nearest_neighbours", nearest_neighbour_accuracy, f"{_NEIGHBOURS} nearest, Euclidean"),
     ):
         value = accuracy(train_codes, train.labels, codes, test.labels)
-        metrics[f"{name}_accuracy"] = Metric(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{how}, {of}")
+        metrics[f"{name}_accuracy"] = Metric(value, "", (value * (1 - value) / len(codes)) ** 0.5, f"{method}, {of}")
     return metrics
 
 
-def _disentangled(
+def _disentanglement(
     model: TrainedModel, train: Images, test: Images, codes: Tensor, names: Sequence[str]
 ) -> dict[str, Metric]:
-    """How far single dimensions follow single factors."""
+    """Metrics of disentanglement; none if there is a single latent dimension."""
     assert train.factors is not None
     assert test.factors is not None
-    of = f"of {len(codes):,} test images; factors {', '.join(names)}"
-    metrics = {}
-    if codes.shape[1] > 1:
-        known = test.factors
-        if model.vae.classes is None:
-            known, names = torch.cat([test.labels[:, None].float(), known], 1), ("class", *names)
-        gaps = mutual_information_gap(codes, known)
-        each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(names, gaps.tolist(), strict=True))
-        metrics["mig"] = Metric(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {each}")
-        several = train.factors.shape[1] > 1
-        for name, value in dci(model.codes(train), train.factors, codes, test.factors).items() if several else ():
+    if codes.shape[1] < 2:
+        return {}
+    of = f"on {len(codes):,} test images; factors {', '.join(names)}"
+    known = test.factors
+    if model.vae.classes is None:
+        known, names = torch.cat([test.labels[:, None].float(), known], 1), ("class", *names)
+    gaps = mutual_information_gap(codes, known)
+    of_each = ", ".join(f"{name} {gap:.2f}" for name, gap in zip(names, gaps.tolist(), strict=True))
+    metrics = {"mig": Metric(float(gaps.mean()), "", None, f"mutual information gap, 20 bins, {of}: {of_each}")}
+    if train.factors.shape[1] > 1:
+        for name, value in dci(model.codes(train), train.factors, codes, test.factors).items():
             metrics[f"dci_{name}"] = Metric(value, "", None, f"DCI by lasso, {of}")
     return metrics

@@ -1,6 +1,6 @@
-"""The log-likelihood of images, estimated from below by importance sampling: see :mod:`vaelab.models.importance`.
+"""Lower bounds on the log-likelihood of images, by importance sampling: see :mod:`vaelab.models.importance`.
 
-How much the bound still rises with the number of samples is how much to trust it.
+The bound is tight if it hardly rises with the number of samples.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots import convergence
 
-_STEPS = (1, 10, 100, 1000, 5000)  # the numbers of samples that are usual
+_STEPS = (1, 10, 100, 1000, 5000)  # usual numbers of importance samples
 _IMAGES_AT_ONCE = 100
 
 
 class Bounds(NamedTuple):
-    """What importance samples say of images, on the CPU.
+    """Bounds of N images, on the CPU.
 
     Attributes:
-        values: the bounds for several numbers of samples, (N, len(ks)), in nats.
-        effective: the effective number of the largest k's samples, (N,).
-        variances: of their log weights, (N,), in nats squared; 0 of a single one.
+        values: a bound for each number of samples, (N, len(ks)), in nats.
+        effective: effective sample size at the largest k, (N,).
+        variances: variance of the log weights at the largest k, (N,), in nats squared; 0 for a single sample.
     """
 
     values: Tensor
@@ -40,13 +40,13 @@ class Bounds(NamedTuple):
 
 
 def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], description: str) -> Bounds:
-    """The bounds of stored images for several numbers of samples, with a progress bar.
+    """Bounds of stored images for several numbers of samples, computed with a progress bar.
 
     Args:
         vae: the model, in evaluation mode.
         images: uint8 (N, C, H, W).
         labels: int64 (N,).
-        ks: rising.
+        ks: numbers of samples, in ascending order.
         description: beside the progress bar.
     """
     device = next(vae.parameters()).device
@@ -61,20 +61,21 @@ def bounds(vae: VAE, images: Tensor, labels: Tensor, ks: Sequence[int], descript
 
 
 def measure(model: TrainedModel, samples: int, splits: Sequence[str], limit: int | None) -> Measurement:
-    """The log-likelihood of splits, with its standard error over images and what it was with fewer samples.
+    """Bounds on the log-likelihood of each split, for the usual numbers of samples up to ``samples``.
 
     Args:
-        model: what is evaluated.
+        model: to evaluate.
         samples: the largest k.
         splits: of ``train``, ``val`` and ``test``.
-        limit: how many images of each, evenly spaced; ``None`` for all of them.
+        limit: number of images of each split, evenly spaced; ``None`` for all.
 
     Raises:
-        NotMeasured: the loss is no likelihood of these images.
+        NotApplicable: the loss is not a likelihood of these images.
     """
     if not model.is_normalized:
         raise NotApplicable(
-            "this loss is no likelihood of these images: train with data.binarize=dynamic, or loss=discretized_logistic"
+            "this loss is not a likelihood of these images: train with data.binarize=dynamic "
+            "or loss=discretized_logistic"
         )
     ks = [*(k for k in _STEPS if k < samples), samples]
     metrics: dict[str, Metric] = {}
@@ -86,18 +87,21 @@ def measure(model: TrainedModel, samples: int, splits: Sequence[str], limit: int
         means = [mean_over_images(value, "nats", of) for value in values.T]
         metrics |= {f"{split}/log_likelihood, k={k}": mean for k, mean in zip(ks, means, strict=True)}
         gap = values[:, -1] - values[:, 0]
-        metrics[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} less k=1, the ELBO; {of}")
+        metrics[f"{split}/gap"] = mean_over_images(gap, "nats", f"k={samples} minus k=1 (the ELBO); {of}")
         metrics[f"{split}/effective_samples"] = mean_over_images(sizes, f"of {samples}", of)
         metrics[f"{split}/log_weight_deviation"] = Metric(
-            float(variances.mean().sqrt()), "nats", None, f"of single samples of an image, root mean square; {of}"
+            float(variances.mean().sqrt()),
+            "nats",
+            None,
+            f"standard deviation over the samples of an image, root mean square over images; {of}",
         )
         if model.vae.likelihood.has_bits_per_dim:
             bits = bits_per_dim(values[:, -1], model.vae.image_shape)
             metrics[f"{split}/bits_per_dim"] = mean_over_images(bits, "bits/dim", f"k={samples}; {of}")
         curves[split] = (ks, [mean.value for mean in means], [mean.standard_error or 0.0 for mean in means])
-    beside = []
+    remarks = []
     if "test" in splits and model.vae.classes is None and model.datamodule.limit is None:
-        beside = published(model.datamodule.source.name, model.datamodule.binarization)
-        if beside and not model.splits["test"].is_official:
-            beside.append("published: of the official test images, which these are not")
-    return Measurement(metrics, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, beside)
+        remarks = published(model.datamodule.source.name, model.datamodule.binarization)
+        if remarks and not model.splits["test"].is_official:
+            remarks.append("published: on the official test images; the values above are on other images")
+    return Measurement(metrics, {"likelihood": convergence(curves)} if len(ks) > 1 else {}, remarks)

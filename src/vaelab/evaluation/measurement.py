@@ -1,4 +1,4 @@
-"""What a measure comes to, or why it does not."""
+"""The result of a measure."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,23 +10,23 @@ from vaelab.visualization.plots import RGBImage
 
 
 def mean_over_images(values: Tensor, unit: str, note: str) -> Metric:
-    """The mean of values of images (N,), and its standard error where there are several."""
+    """The mean of one value per image, (N,), with its standard error if there are several images."""
     error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
     return Metric(float(values.mean()), unit, error, note)
 
 
 @dataclass
 class Measurement:
-    """What a measure comes to.
+    """The result of a measure.
 
     Attributes:
         metrics: by name.
-        pictures: by the name of their file.
-        remarks: lines to be read beside the figures.
-        arrays: figures of single images or dimensions, by name.
+        plots: by the name of their file, without its suffix.
+        remarks: lines to print below the metrics.
+        arrays: one value per image, class or dimension, by name.
     """
 
     metrics: dict[str, Metric]
-    pictures: dict[str, RGBImage] = field(default_factory=dict)
+    plots: dict[str, RGBImage] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)

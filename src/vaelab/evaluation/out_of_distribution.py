@@ -1,9 +1,9 @@
-"""A score for every image, by which those that do not belong can be told: an estimate of its log-likelihood.
+"""Out-of-distribution detection: a score for every image, an estimate of its log-likelihood.
 
-Where the loss is no likelihood of the images, neither is the score, and it orders images all the same.
+If the loss is not a likelihood of the images, the score is not a log-likelihood. It still ranks the images.
 
-The caveat belongs to it: a generative model can give images of another, simpler data set *higher* likelihoods than
-those it was trained on (Nalisnick et al. 2019, arXiv 1810.09136).
+A generative model can give simpler images of another data set *higher* likelihoods than its own images (Nalisnick et
+al. 2019, arXiv 1810.09136).
 """
 
 from pathlib import Path
@@ -25,49 +25,54 @@ from vaelab.visualization.plots import RGBImage, labelled_grid
 
 
 class Against(NamedTuple):
-    """Another data set, to be told from the model's own, and the model that was trained on it, if there is one."""
+    """Another data set, to distinguish from the model's own.
+
+    Attributes:
+        model: a model with the other data set.
+        has_model: whether this model was trained on that data set.
+    """
 
     model: TrainedModel
     has_model: bool
 
 
 def score(vae: VAE, images: Images, samples: int, description: str) -> Tensor:
-    """The bound on log p(x) with so many samples, (N,), of each of the images (N, C, H, W), on the CPU."""
+    """The bound on log p(x) of each image, (N,), with this number of importance samples, on the CPU."""
     return bounds(vae, images.images, images.labels, [samples], description).values[:, 0]
 
 
 def auroc(inliers: Tensor, outliers: Tensor) -> float:
-    """The probability that an inlier scores higher than an outlier, a tie counting half: the area under the ROC curve.
+    """Area under the ROC curve: the probability that an inlier scores higher than an outlier. A tie counts half.
 
     Args:
-        inliers, outliers: scores, shapes (N,) and (M,), higher for what belongs.
+        inliers, outliers: scores, shapes (N,) and (M,).
     """
-    # torchmetrics' AUROC takes scores outside of [0, 1] for logits: where they are far from 0, their order is lost.
+    # torchmetrics' AUROC treats scores outside [0, 1] as logits, and rounds those far from 0 to the same value.
     from sklearn.metrics import roc_auc_score
 
-    ranks = torch.cat([inliers, outliers]).unique(return_inverse=True)[1]  # of infinite scores, too
+    ranks = torch.cat([inliers, outliers]).unique(return_inverse=True)[1]  # scores may be infinite, ranks are not
     return float(roc_auc_score([1] * len(inliers) + [0] * len(outliers), ranks.numpy()))
 
 
 def check_comparable(model: TrainedModel, other: TrainedModel) -> None:
-    """Refuses another data set whose images could be told from the model's own by more than what they show.
+    """Checks that the images of the two data sets differ in content only.
 
     Raises:
-        UserError: it is binarised otherwise, or has another shape, or a model is told the class.
+        UserError: binarization or shape differ, or a model is conditional.
     """
     name, other_name = model.datamodule.source.name, other.datamodule.source.name
     if model.vae.classes is not None or other.vae.classes is not None:
         raise UserError(
-            "against: a conditional model is told the class of every image, and another data set has others"
+            "against: a conditional model needs the class of every image, and the two data sets have different classes"
         )
     if other.datamodule.binarization != model.datamodule.binarization:
         raise UserError(
-            f"against: images of {other_name} are binarize={other.datamodule.binarization} and those of {name} "
-            f"binarize={model.datamodule.binarization}, by which alone they could be told: choose runs of the same"
+            f"against: images of {other_name} have binarize={other.datamodule.binarization} and those of {name} have "
+            f"binarize={model.datamodule.binarization}, which alone would distinguish them: choose runs with the same"
         )
     if tuple(other.datamodule.image_shape) != model.vae.image_shape:
         raise UserError(
-            f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model is of "
+            f"against: images of {other_name} have shape {list(other.datamodule.image_shape)}, and the model needs "
             f"{list(model.vae.image_shape)}: choose a data set of that shape"
         )
 
@@ -75,15 +80,15 @@ def check_comparable(model: TrainedModel, other: TrainedModel) -> None:
 def measure(
     model: TrainedModel, samples: int, limit: int | None, extremes: int, folder: Path, against: Against | None
 ) -> Measurement:
-    """Scores of test images and, where there is one, of another data set's; their files, and figures of them.
+    """Scores of test images and of another data set if there is one: their files and metrics.
 
     Args:
-        model: what is evaluated.
+        model: to evaluate.
         samples: importance samples for each image.
-        limit: how many test images of each data set, evenly spaced; ``None`` for all of them.
-        extremes: how many of the most and the least likely ones are shown.
-        folder: where ``scores.csv`` goes.
-        against: another data set, of which ``check_comparable`` has nothing to say.
+        limit: number of test images of each data set, evenly spaced; ``None`` for all.
+        extremes: number of the most and of the least likely images that are shown.
+        folder: of ``scores.csv``.
+        against: another data set that passes :func:`check_comparable`.
     """
     source = model.datamodule.source
     images = model.images("test", limit)
@@ -91,8 +96,8 @@ def measure(
     numbers = evenly_spaced(len(model.splits["test"].images), limit)
     _write(numbers, scores, images, source.classes, folder / "scores.csv")
 
-    def mean(values: Tensor, of: str) -> Metric:
-        return mean_over_images(values, model.unit, f"k={samples}; {of}{model.given}")
+    def mean(values: Tensor, protocol: str) -> Metric:
+        return mean_over_images(values, model.unit, f"k={samples}; {protocol}{model.given}")
 
     metrics = {"mean": mean(scores, model.protocol("test", len(scores)))}
     measurement = Measurement(metrics, {"extremes": _extremes(scores, images.images, extremes)})
@@ -105,17 +110,15 @@ def measure(
     numbers = evenly_spaced(len(other.splits["test"].images), limit)
     _write(numbers, other_scores, others, other.datamodule.source.classes, folder / "scores_against.csv")
     metrics["mean_against"] = mean(other_scores, f"{other_name}, {other.protocol('test', len(other_scores))}")
-    metrics["auroc"] = Metric(
-        auroc(scores, other_scores), "", None, f"how likely an image of {name} scores higher than one of {other_name}"
-    )
+    note = f"probability that an image of {name} scores higher than one of {other_name}"
+    metrics["auroc"] = Metric(auroc(scores, other_scores), "", None, note)
     if against.has_model:
-        inliers = score(other.vae, others, samples, f"scoring {other_name} the other way round")
-        outliers = score(other.vae, images, samples, f"scoring {name} the other way round")
-        metrics["auroc_reversed"] = Metric(
-            auroc(inliers, outliers), "", None, f"the same of {other_name} and {name}, under the other run's model"
-        )
+        inliers = score(other.vae, others, samples, f"scoring {other_name} with the other model")
+        outliers = score(other.vae, images, samples, f"scoring {name} with the other model")
+        note = f"the same for {other_name} over {name}, with the model of the other run"
+        metrics["auroc_reversed"] = Metric(auroc(inliers, outliers), "", None, note)
     measurement.remarks.append(
-        "a model can find simpler images of another set likelier than its own, which is an AUROC below 0.5 "
+        "a model can give simpler images of another data set higher scores than its own: then AUROC is below 0.5 "
         "(Nalisnick et al. 2019, arXiv 1810.09136)"
     )
     return measurement
@@ -130,13 +133,13 @@ def _write(numbers: Tensor, scores: Tensor, images: Images, classes: tuple[str, 
 
 
 def _extremes(scores: Tensor, images: Tensor, count: int) -> RGBImage:
-    """The images with the highest and the lowest scores, a row each, with the scores."""
+    """A row of the images with the highest scores, and a row of those with the lowest."""
     count = min(count, len(scores))
     order = scores.argsort(descending=True)
     chosen = torch.cat([order[:count], order.flip(0)[:count]])
     return labelled_grid(
         to_floats(images[chosen]),
         count,
-        f"the highest and the lowest scores of {len(scores):,} test images, from the left",
+        f"the highest and the lowest scores among {len(scores):,} test images, the most extreme at the left",
         left=["highest", "lowest"],
     )

@@ -1,11 +1,11 @@
-"""Values of the literature, to stand beside figures of the same data and protocol."""
+"""Published log-likelihoods, to print beside a measurement on the same data with the same protocol."""
 
 _BURDA = "Burda et al. 2016, arXiv 1509.00519"
 _EXEMPLAR = "Norouzi et al. 2020, arXiv 2004.04795"
 _VAMP = "Tomczak and Welling 2018, arXiv 1705.07120"
 
-# -log p(x) in nats of the 10,000 test images, the importance samples k, the model, the source. How many training images
-# were kept to validate on differs.
+# -log p(x) in nats on the 10,000 test images, importance samples k, model, source. The sources differ in how many
+# training images they use for validation.
 _VALUES = {
     ("MNIST", "dynamic"): [
         (86.76, 5000, "VAE, 2 x 200 tanh, 50 latents", _BURDA),
@@ -30,9 +30,9 @@ _VALUES = {
 
 
 def published(data: str, binarization: str) -> list[str]:
-    """Lines of published log-likelihoods of this data set under this protocol, if there are any."""
+    """Published log-likelihoods of this data set with this binarization, one line each; the list may be empty."""
     values = _VALUES.get((data, binarization), [])
-    lines = [f"{-value:.2f} nats, k={k}, 10,000 images: {what} ({source})" for value, k, what, source in values]
+    lines = [f"{-value:.2f} nats, k={k}, 10,000 images: {model} ({source})" for value, k, model, source in values]
     if lines and binarization == "static":
-        lines.append("those of another draw of the binary images, Larochelle's, which is a download")
+        lines.append("these use Larochelle's static binarization of the images, not the one used here")
     return [f"published: {line}" for line in lines]

@@ -203,12 +203,17 @@ class TrainedModel:
             yield self.pixels(x), y.to(self.device)
 
     @torch.no_grad()
+    def posteriors(self, images: Images) -> Iterator[tuple[Tensor, Tensor, Latent]]:
+        """Images as the model takes them, with their labels and posteriors q(z|x), batch by batch."""
+        for x, y in self.batches(images):
+            yield x, y, self.vae.encode(x, y)
+
+    @torch.no_grad()
     def encode(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """The centres of the posteriors, (N, D), and their log-variances, (N, D), or ``None``; on the CPU."""
         centres: list[Tensor] = []
         log_variances: list[Tensor] = []
-        for x, y in self.batches(images):
-            q_z = self.vae.encode(x, y)
+        for _, _, q_z in self.posteriors(images):
             centres.append(q_z.centre.float().cpu())
             if (logs := self.log_variance(q_z)) is not None:
                 log_variances.append(logs)

@@ -1,1 +1,1 @@
-"""Everything to look at: plots of arrays, the gallery of a trained model, reports and the explorer."""
+"""Visualization: plots of arrays, the gallery of a trained model, the report and the explorer."""

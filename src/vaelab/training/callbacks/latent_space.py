@@ -30,4 +30,4 @@ class LatentSpace(L.Callback):
             from vaelab.visualization.report import latent_space
 
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            latent_space.keep(TrainedModel.of(pl_module, datamodule), self.path, self.images)
+            latent_space.write(TrainedModel.of(pl_module, datamodule), self.path, self.images)

@@ -1,1 +1,1 @@
-"""The explorer: one page in which people move through the latent space of a trained model."""
+"""The explorer: a page to move through the latent space of a trained model."""

@@ -1,22 +1,22 @@
-// A decoder in plain JavaScript: the operations that explorer/graph.py writes down, on one array of weights.
+// A decoder in plain JavaScript: the operations of a graph from explorer/graph.py, with one array of weights.
 "use strict";
 
 const size = (shape) => shape.reduce((product, side) => product * side, 1);
 
 class Decoder {
-  // graph: what Graph.as_json() says; weights: Float32Array. All memory is taken here, and none to decode.
+  // graph: from Graph.as_json(); weights: Float32Array. The constructor allocates all memory, decode() none.
   constructor(graph, weights) {
     const first = graph.inputs.length;
     const constants = graph.constants.map(([shape, start]) => weights.subarray(start, start + size(shape)));
     this.inputs = graph.inputs.map((shape) => new Float32Array(size(shape)));
     this.steps = [];
     const values = [...this.inputs];
-    const isFixed = values.map(() => false); // whether it is the same for all latents
+    const isFixed = values.map(() => false); // whether the value is the same for all latents
     const lastUse = new Map([[graph.output, Infinity]]);
     graph.nodes.forEach(([, operands], step) => {
       for (const value of operands) lastUse.set(value, Math.max(step, lastUse.get(value) ?? 0));
     });
-    const free = new Map(); // length to the arrays that nothing reads any more
+    const free = new Map(); // length to the arrays that no later operation reads
     graph.nodes.forEach(([name, operands, settings, shape], step) => {
       const given = operands.map((value) => (value < 0 ? constants[-1 - value] : values[value]));
       const fixed = operands.every((value) => value < 0 || isFixed[value]);
@@ -37,7 +37,7 @@ class Decoder {
     this.shape = last[3].slice(1); // (C, H, W)
   }
 
-  // The image of a latent vector and, of a conditional model, of weights of the classes: the same array every time.
+  // The image of a latent vector and, if the model is conditional, weights of the classes. The array is reused.
   decode(z, y) {
     this.inputs[0].set(z);
     if (this.inputs.length > 1) this.inputs[1].set(y);
@@ -46,7 +46,7 @@ class Decoder {
   }
 }
 
-// An operation is given where its result goes, its operands and its settings, and makes a function that computes it.
+// An operation takes the array of its result, its operands and its settings. It returns a function that computes it.
 const OPERATIONS = {
   where: (out, [condition, x, other]) => {
     const [a, b, c] = [condition, x, other].map((operand) => stride(operand, out));
@@ -55,7 +55,7 @@ const OPERATIONS = {
     };
   },
 
-  // Numbers from other places: the sum of what a table for each dimension says; null in one of them for none.
+  // Copies numbers. A source index is the sum of one entry per dimension's table; null in any table gives `fill`.
   gather: (out, [x], { tables, origin, fill }) => {
     const places = new Int32Array(out.length).fill(origin);
     let inner = out.length;
@@ -94,7 +94,7 @@ const OPERATIONS = {
       let k = 0;
       for (; k + 4 <= depth; k += 4) {
         const i = row * depth + k, a = x[i], b = x[i + 1], c = x[i + 2], d = x[i + 3];
-        if (a === 0 && b === 0 && c === 0 && d === 0) continue; // as after a ReLU
+        if (a === 0 && b === 0 && c === 0 && d === 0) continue; // frequent after a ReLU
         const first = k * columns, second = first + columns, third = second + columns, fourth = third + columns;
         for (let j = 0; j < columns; j++) {
           target[j] += a * weight[first + j] + b * weight[second + j] + c * weight[third + j] + d * weight[fourth + j];
@@ -209,7 +209,7 @@ for (const [name, f] of Object.entries(BINARY)) {
   };
 }
 
-// 0 for a single number that all of the result share.
+// The step between elements of an operand: 0 for a single number that is broadcast.
 function stride(operand, out) {
   return operand.length === 1 && out.length > 1 ? 0 : 1;
 }
@@ -241,7 +241,7 @@ function erf(x) {
   return x >= 0 ? 1 - tail : tail - 1;
 }
 
-// Feature maps in a frame of zeros, in which a kernel may look everywhere.
+// Feature maps with a border of zeros, so that a kernel needs no bounds checks.
 class Frame {
   constructor(channels, height, width, padding, sides) {
     this.plane = sides[0] * sides[1];
@@ -249,12 +249,12 @@ class Frame {
     Object.assign(this, { channels, height, width, padding, side: sides[1] });
   }
 
-  // The corners of the kernel at the pixels of a map that is so wide.
+  // Positions of the kernel's corner for each pixel of a map of this width.
   places(pixels, width, stride) {
     return Int32Array.from(range(pixels), (i) => Math.floor(i / width) * stride[0] * this.side + (i % width) * stride[1]);
   }
 
-  // The elements of the kernel, from its corner.
+  // Offsets of the kernel's elements from its corner.
   shifts(channels, height, width, dilation) {
     return Int32Array.from(range(channels * height * width), (i) => {
       const y = Math.floor(i / width) % height, x = i % width;
@@ -288,9 +288,9 @@ class Frame {
   }
 }
 
-const BLOCK = 128; // columns at once: as many as leave a convolution's patches in the cache
+const BLOCK = 128; // columns at a time: the patches of a convolution then stay in the cache
 
-// A matrix product, four rows by four columns at a time, of which the sixteen sums stay in registers.
+// A matrix product in blocks of four rows and four columns, whose sixteen sums stay in registers.
 class Product {
   constructor(rows, depth) {
     this.rows = rows;
@@ -299,7 +299,7 @@ class Product {
     this.result = new Float32Array(Math.ceil(rows / 4) * 4 * BLOCK);
   }
 
-  // The left factor, four rows side by side.
+  // The left factor, with four rows interleaved.
   packed(at) {
     const matrix = new Float32Array(Math.ceil(this.rows / 4) * 4 * this.depth);
     for (let row = 0; row < this.rows; row++) {
@@ -308,7 +308,7 @@ class Product {
     return matrix;
   }
 
-  // A row of the right factor, in which four columns are side by side: numbers from given places.
+  // Fills a row of the right factor, with four columns interleaved, from given positions of the source.
   fill(k, source, places, start, count, shift) {
     const { columns, depth } = this;
     let i = 0, target = k * 4;

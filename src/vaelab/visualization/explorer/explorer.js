@@ -1,4 +1,4 @@
-// The page: one latent vector, several ways to move it, and its image.
+// The page: one latent vector, tools to change it, and its image.
 "use strict";
 
 (() => {
@@ -12,18 +12,18 @@
 
   const state = {
     z: Float32Array.from(centre),
-    y: data.conditional ? oneHot(0) : null, // weights of the classes that the decoder is told
-    z0: Float32Array.from(centre), // what the attributes are added to
+    y: data.conditional ? oneHot(0) : null, // weights of the classes for the decoder
+    z0: Float32Array.from(centre), // the latent that attributes are added to
     amounts: [], // of each attribute
-    ends: [null, null], // the two images between which one moves
-    picking: null, // which of these is being chosen on the map
+    ends: [null, null], // the two images of the interpolation
+    picking: null, // which of the two the user is choosing on the map
     seed: 0,
     temperature: 1,
-    alone: null, // the one class that is shown on the map
+    onlyClass: null, // the only class on the map, if the user chose one
     layers: { points: points.count > 0, decoded: false, prior: points.count === 0 },
   };
 
-  // -- small things -------------------------------------------------------------------------------------------------
+  // -- helpers ------------------------------------------------------------------------------------------------------
 
   function $(id) { return document.getElementById(id); }
 
@@ -53,13 +53,13 @@
   const colourOf = (label) => data.palette[label % data.palette.length];
   const nameOf = (i) => `test image ${points.numbers[i]}` + (data.classes.length > 1 ? ` (${data.classes[points.labels[i]]})` : "");
   const signed = (value) => (value < 0 ? "−" : "") + Math.abs(value).toFixed(2);
-  const isFew = data.classes.length > 1 && data.classes.length <= 20; // classes that can be listed
+  const isFew = data.classes.length > 1 && data.classes.length <= 20; // few enough classes for a legend
 
   // -- images -------------------------------------------------------------------------------------------------------
 
   const pixels = new ImageData(width, height);
   pixels.data.fill(255);
-  let milliseconds = 0; // that a decoding takes, lately
+  let milliseconds = 0; // of a decoding, as a moving average
 
   function paint(canvas, z, y = state.y) {
     const start = performance.now();
@@ -86,7 +86,7 @@
     canvas.getContext("2d").drawImage(sprite, column * w, row * h, w, h, 0, 0, w, h);
   }
 
-  // What need not be there at once is computed when there is time: one list for each place on the page.
+  // Jobs that are not urgent run between frames: one list for each place on the page.
   const jobs = new Map();
 
   function later(place, list) {
@@ -103,7 +103,7 @@
 
   // -- the plane of the map -----------------------------------------------------------------------------------------
 
-  // One dimension: z to the right, classes in lanes. Two: as they are. More: two principal axes of the codes.
+  // One dimension: z to the right, classes in lanes. Two: the latents. More: two principal axes of the codes.
   const lanes = data.classes.length;
   const axes = data.plane.axes.map((axis) => Float32Array.from(axis));
 
@@ -112,7 +112,7 @@
     return axes.map((axis) => axis.reduce((sum, value, i) => sum + value * (z[i] - data.plane.mean[i]), 0));
   }
 
-  // The latent at a place of the plane through the current one.
+  // The latent at a position of the plane through the current latent.
   function latentAt([x, y]) {
     if (D === 1) return Float32Array.of(x);
     const [x0, y0] = project(state.z);
@@ -123,7 +123,7 @@
     const found = new Float32Array((latents.length / D) * 2);
     for (let i = 0; i < latents.length / D; i++) {
       const [x, y] = project(latents.subarray(i * D, (i + 1) * D));
-      const jitter = ((i * 0.618034) % 1) - 0.5; // evenly spread, and the same every time
+      const jitter = ((i * 0.618034) % 1) - 0.5; // evenly spread and deterministic
       const lane = labels ? (labels[i] + 0.5 + 0.7 * jitter) / lanes : 0.5 + 0.9 * jitter;
       found[2 * i] = x;
       found[2 * i + 1] = D === 1 ? 3 - 6 * lane : y;
@@ -162,11 +162,11 @@
     redrawMap();
   }
 
-  // The test image nearest to a place on the screen, no farther away than so many pixels.
+  // The test image nearest to a position on the screen, at a distance below `reach` pixels; -1 for none.
   function pointAt([x, y], reach) {
     let best = -1, least = reach * reach;
     for (let i = 0; i < points.count; i++) {
-      if (state.alone !== null && points.labels[i] !== state.alone) continue;
+      if (state.onlyClass !== null && points.labels[i] !== state.onlyClass) continue;
       const dx = view.side / 2 + (places[2 * i] - view.x) * view.scale - x;
       const dy = view.side / 2 - (places[2 * i + 1] - view.y) * view.scale - y;
       if (dx * dx + dy * dy < least) [best, least] = [i, dx * dx + dy * dy];
@@ -174,7 +174,7 @@
     return best;
   }
 
-  // The test image whose code is nearest in all dimensions, and how far away it is.
+  // The test image whose code is nearest in all dimensions, and its distance.
   function nearest(z) {
     let best = -1, least = Infinity;
     for (let i = 0, at = 0; i < points.count; i++) {
@@ -231,7 +231,7 @@
     if (state.layers.points) {
       const radius = Math.min(Math.max(2 * Math.sqrt(view.side / 500), 1.8), 3);
       const pick = (i) => {
-        const label = points.labels[i], isShown = state.alone === null || label === state.alone;
+        const label = points.labels[i], isShown = state.onlyClass === null || label === state.onlyClass;
         context.globalAlpha = isShown ? 0.85 : 0.07;
         context.fillStyle = data.classes.length > 1 ? colourOf(label) : style.accent;
         return true;
@@ -241,7 +241,7 @@
     context.globalAlpha = 1;
   }
 
-  // A tick every 1, 2 or 5 units, whichever leaves room for its number.
+  // Ticks at a step of 1, 2 or 5 times a power of ten that leaves room for the labels.
   function drawAxes(context) {
     const least = 70 / view.scale, power = 10 ** Math.floor(Math.log10(least));
     const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= least);
@@ -274,7 +274,7 @@
     }
   }
 
-  let tiled = ""; // what the tiles on the map are of
+  let tiled = ""; // the plane and class of the tiles on the map, see planeKey
 
   function drawTiles() {
     const context = layer("tiles");
@@ -296,13 +296,13 @@
         } });
       }
     }
-    tiled = around(state.z);
+    tiled = planeKey(state.z);
     list.sort((a, b) => a.distance - b.distance);
     later("tiles", list.map(({ run }) => run));
   }
 
-  // The part of a latent that the plane does not show, and the class: what all tiles have in common.
-  function around(z) {
+  // The component of a latent outside the plane, and the class: all tiles share these.
+  function planeKey(z) {
     const [x, y] = project(z);
     const rest = D < 3 ? [] : Array.from(z, (value, i) => (value - axes[0][i] * x - axes[1][i] * y).toFixed(3));
     return [...rest, state.y ?? ""].join();
@@ -370,12 +370,12 @@
       describe();
       panels.forEach((panel) => panel.update());
       watchers.forEach((watch) => watch());
-      if (state.layers.decoded && tiled !== around(state.z)) drawTiles();
+      if (state.layers.decoded && tiled !== planeKey(state.z)) drawTiles();
     }
     if (dirty.image || dirty.marks || dirty.map) drawMarks();
     dirty.image = dirty.marks = dirty.map = false;
     work(Math.max(performance.now(), now) + 10);
-    $("speed").textContent = `${milliseconds.toFixed(1)} ms for an image, decoded here by ${decoder.steps.length} steps.`;
+    $("speed").textContent = `${milliseconds.toFixed(1)} ms per image, decoded in this browser by ${decoder.steps.length} operations.`;
     if (jobs.size) schedule();
   }
 
@@ -394,7 +394,7 @@
       distance < 1e-4 ? `the code of ${nameOf(best)}` : `nearest code: ${nameOf(best)}, ${distance.toFixed(2)} away`;
   }
 
-  // Goes to a latent. What it is that moves there is not set back by it.
+  // Moves to a latent. Attributes are reset unless they cause the move.
   function go(z, { y = null, by = null } = {}) {
     state.z = Float32Array.from(z);
     if (y !== null && state.y !== null) {
@@ -576,8 +576,8 @@
 
   // -- tools --------------------------------------------------------------------------------------------------------
 
-  const panels = []; // each with a title, an element, and what it does when the latent has moved
-  const watchers = []; // what else does something then
+  const panels = []; // each with a title, an element, and a function to call after a move
+  const watchers = []; // other functions to call after a move
 
   function slider(label, attributes, oninput) {
     const output = make("output");
@@ -586,7 +586,7 @@
     return { input, output };
   }
 
-  // The most active dimensions first: how the codes are spread in each, and where the latent is.
+  // A slider for each dimension, the most active first, with a histogram of the codes.
   function dimensions() {
     const rows = data.order.map((d) => {
       const values = Float32Array.from({ length: points.count }, (_, i) => points.codes[i * D + d]);
@@ -622,10 +622,11 @@
       rest.hidden = !rest.hidden;
       more.textContent = rest.hidden ? `All ${D} dimensions` : "Fewer";
     } }, `All ${D} dimensions`);
-    const what = data.kl ? "their mean KL from the prior" : data.variance ? "the variance of their codes" : "";
-    const note = points.count && what
-      ? `In the order of the variance of the codes; beside them ${what}. Behind a slider: where test images lie. A double click sets one back.`
-      : "A double click sets one back.";
+    const beside = data.kl ? "their mean KL divergence from the prior" : data.variance ? "the variance of their codes" : "";
+    const note = points.count && beside
+      ? `Dimensions are sorted by the variance of the codes. Beside them: ${beside}. Behind a slider: the codes of test images. `
+        + "A double click resets a slider."
+      : "A double click resets a slider.";
     return {
       title: "Dimensions",
       element: make("div", {}, ...rows.slice(0, few).map(({ row }) => row), rest, more, make("p", { class: "note" }, note)),
@@ -638,7 +639,7 @@
 
   let setEnd, refreshSamples = () => {};
 
-  function between() {
+  function interpolation() {
     const figures = [0, 1].map((which) => {
       const canvas = make("canvas", { width: points.side[1], height: points.side[0] });
       const caption = make("figcaption", {}, "none yet");
@@ -651,7 +652,7 @@
     const { input } = slider("from A to B", { min: 0, max: 1, step: 0.005, value: 0, disabled: true }, (t) => {
       const [a, b] = state.ends;
       const y = state.y && mixed(oneHot(points.labels[a]), oneHot(points.labels[b]), t);
-      go(mixed(code(a), code(b), t), { y, by: "between" });
+      go(mixed(code(a), code(b), t), { y, by: "interpolation" });
     });
     const count = 11;
     const strip = [...Array(count).keys()].map((i) => {
@@ -695,12 +696,12 @@
       setEnd(1, a);
     } }, "Swap");
     return {
-      title: "Between",
+      title: "Interpolation",
       element: make("div", {},
         make("div", { id: "ends" }, figures[0].element,
           make("div", { id: "middle" }, input, make("div", { class: "buttons" }, pair, swap)), figures[1].element),
         make("div", { id: "strip", class: "images" }, ...strip),
-        make("p", { class: "note" }, "The straight line between the codes of two test images. On the map, A and B pick the image nearest to where you are.")),
+        make("p", { class: "note" }, "Interpolation along the straight line between the codes of two test images. On the map, the keys A and B pick the image with the nearest code.")),
       update: () => figures.forEach(({ pick }, which) => pick.setAttribute("aria-pressed", state.picking === which)),
     };
   }
@@ -736,12 +737,12 @@
     const zero = make("button", { type: "button", onclick: () => {
       state.amounts.fill(0);
       apply();
-    } }, "Without them");
+    } }, "Reset attributes");
     return {
       title: "Attributes",
       element: make("div", {}, ...(line ? [line] : []), ...rows.map(({ row }) => row), zero,
-        make("p", { class: "note" }, "Differences of mean codes, times what the slider says, added to the code they were first moved at."
-          + (data.attributes.length ? " Of a factor: test images above its median less those below." : ""))),
+        make("p", { class: "note" }, "A slider adds a multiple of a difference of mean codes to the current code."
+          + (data.attributes.length ? " For a factor: test images above its median minus those below." : ""))),
       update: () => rows.forEach(({ input, output }, k) => {
         input.value = state.amounts[k];
         output.value = signed(state.amounts[k]);
@@ -753,17 +754,17 @@
     const count = 24, total = prior.draws.length / D;
     const cells = [...Array(count).keys()].map((i) => {
       const canvas = make("canvas", { width, height });
-      return make("button", { type: "button", "aria-label": `sample ${i + 1}`, onclick: () => go(drawn[i]) }, canvas);
+      return make("button", { type: "button", "aria-label": `sample ${i + 1}`, onclick: () => go(latents[i]) }, canvas);
     });
-    let drawn = [];
+    let latents = [];
     refreshSamples = () => {
       const random = generator(state.seed);
       const numbers = cells.map(() => Math.floor(random() * total));
-      drawn = numbers.map((i) => {
+      latents = numbers.map((i) => {
         const z = prior.draws.slice(i * D, (i + 1) * D);
         return prior.centre ? z.map((value, d) => centre[d] + state.temperature * (value - centre[d])) : z;
       });
-      later("samples", drawn.map((z, i) => () => paint(cells[i].firstChild, z)));
+      later("samples", latents.map((z, i) => () => paint(cells[i].firstChild, z)));
     };
     const seed = make("input", { type: "number", min: 0, step: 1, value: 0, onchange: () => {
       state.seed = Math.max(0, Math.floor(Number(seed.value)) || 0);
@@ -773,7 +774,7 @@
     const again = make("button", { type: "button", onclick: () => {
       seed.value = ++state.seed;
       refreshSamples();
-    } }, "Draw again");
+    } }, "Sample again");
     const { input, output } = slider("temperature", { min: 0, max: 1.5, step: 0.01, value: 1, disabled: !prior.centre }, (value) => {
       state.temperature = value;
       output.value = value.toFixed(2);
@@ -781,15 +782,15 @@
     });
     output.value = "1.00";
     refreshSamples();
-    const hint = prior.centre ? "Temperature: how far draws lie from the prior’s centre." : `A ${prior.name} has no centre, so there is no temperature.`;
+    const hint = prior.centre ? "Temperature: a factor of their distance from the prior’s centre." : "This prior has no centre, so there is no temperature.";
     return {
       title: "Samples",
       element: make("div", {},
         make("div", { class: "line" }, make("label", {}, "seed", seed), again),
         make("div", { class: "row" }, make("label", {}, "temperature"), input, output),
         make("div", { id: "samples", class: "images" }, ...cells),
-        make("p", { class: "note" }, `From ${total.toLocaleString("en")} draws from the prior, ${prior.name}. ${hint} A click goes there.`)),
-      update: () => cells.forEach((cell, i) => cell.setAttribute("aria-pressed", String(drawn[i]) === String(state.z))),
+        make("p", { class: "note" }, `${count} of ${total.toLocaleString("en")} samples of the prior, ${prior.name}. ${hint} A click moves to the latent of a sample.`)),
+      update: () => cells.forEach((cell, i) => cell.setAttribute("aria-pressed", String(latents[i]) === String(state.z))),
     };
   }
 
@@ -804,7 +805,7 @@
     };
   }
 
-  // -- the rest of the page -----------------------------------------------------------------------------------------
+  // -- start of the page --------------------------------------------------------------------------------------------
 
   function addPanel(panel) {
     const number = panels.length;
@@ -839,8 +840,8 @@
       const dot = make("i");
       dot.style.setProperty("--colour", colourOf(label));
       const button = make("button", { type: "button", "aria-pressed": false, onclick: () => {
-        state.alone = state.alone === label ? null : label;
-        [...$("legend").children].forEach((other, i) => other.setAttribute("aria-pressed", state.alone === i));
+        state.onlyClass = state.onlyClass === label ? null : label;
+        [...$("legend").children].forEach((other, i) => other.setAttribute("aria-pressed", state.onlyClass === i));
         redrawMap();
       } }, dot, name);
       $("legend").append(button);
@@ -880,10 +881,10 @@
     $("facts").append(...data.facts.flatMap(([name, value], i) => [i ? " · " : "", `${name} `, make("b", {}, value)]));
     $("right").textContent = data.plane.names[0];
     $("up").textContent = data.plane.names[1] ?? "";
-    $("help").textContent = (points.count ? "Hover to look, drag to move, click a point to go to that image. " : "Hover to look, drag to move. ")
-      + "Wheel or pinch zooms. " + (D > 2 ? "The map is the plane of two principal axes through the current code: the other dimensions stay as they are." : "");
+    $("help").textContent = (points.count ? "Hover to decode, drag to move, click a point to select that image. " : "Hover to decode, drag to move. ")
+      + "Wheel or pinch to zoom. " + (D > 2 ? "The map is a plane along two principal axes through the current code: the other axes stay constant." : "");
     addPanel(dimensions());
-    if (points.count > 1) addPanel(between());
+    if (points.count > 1) addPanel(interpolation());
     if (data.classMeans || data.attributes.length) addPanel(attributes());
     addPanel(samples());
     select(0);
@@ -909,7 +910,7 @@
         await navigator.clipboard.writeText(text);
         $("copy").textContent = "Copied";
       } catch {
-        prompt("the code", text); // some browsers keep their clipboard from files
+        prompt("the code", text); // some browsers forbid a local file to use the clipboard
       }
       setTimeout(() => ($("copy").textContent = "Copy code"), 1200);
     });
@@ -919,7 +920,7 @@
     go(state.z);
   }
 
-  // For the console: explorer.go([...]), explorer.decode([...]).
+  // For the browser's console: explorer.go([...]), explorer.decode([...]).
   globalThis.explorer = { state, go, goToImage, decode: (z, y = state.y) => Array.from(decoder.decode(z, y)), places: () => places, toScreen };
 
   if (points.count) sprite.decode().then(begin, begin);

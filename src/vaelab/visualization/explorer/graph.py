@@ -1,8 +1,8 @@
-"""A decoder as a list of simple operations and one array of weights, which ``decoder.js`` computes in a browser.
+"""A decoder as a list of simple operations and one array of weights. ``decoder.js`` runs it in a browser.
 
-``torch.export`` traces what a model shows of a latent vector, the mean of p(x|z), whatever network and likelihood it is
-made of. What is left of that is little: what depends on weights alone is computed here, and what only moves numbers
-about (slices, permutations, repeated pixels, ...) is one operation, ``gather``.
+``torch.export`` traces the mean of p(x|z) for any network and any likelihood. Few operations remain: values that depend
+on weights only are computed here. All operations that only move numbers (slices, permutations, repeated pixels, ...)
+become one operation, ``gather``.
 """
 
 import math
@@ -20,7 +20,7 @@ from vaelab.models.vae import VAE
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.workarounds.tracing import decompositions, operation_name
 
-# Operations on single numbers, under the names that they have in torch and in decoder.js.
+# Pointwise operations, with the names that torch and decoder.js use.
 _UNARY = (
     *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "log", "log1p", "logical_not", "neg", "reciprocal"),
     *("relu", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "tanh"),
@@ -35,22 +35,22 @@ _MOVES = (
     *("split_with_sizes", "upsample_nearest2d"),
 )
 _FILLED = ("full_like", "ones_like", "zeros_like")
-# What torch takes for elementary, and can take apart.
-_TAKEN_APART = ("_log_softmax", "_softmax", "elu", "gelu", "leaky_relu")
+# Core ATen operations that torch can decompose further.
+_DECOMPOSED = ("_log_softmax", "_softmax", "elu", "gelu", "leaky_relu")
 
 
 @dataclass
 class Graph:
-    """Operations in the order in which they are computed.
+    """Operations in the order of computation.
 
-    Values have numbers: from 0 on the inputs, then what each node puts out; the constants are -1, -2, ...
+    Values are numbered. Inputs come first, from 0, followed by the outputs of the nodes. Constants are -1, -2, ...
 
     Attributes:
-        inputs: the shapes of z, (1, latent_dim), and, of a conditional model, of the weights of its classes.
-        constants: the shape of each, and where its numbers begin.
-        nodes: operation, numbers of its operands, settings, and the shape of what it puts out.
+        inputs: the shape of z, (1, latent_dim), and of a conditional model's weights of classes, (1, classes).
+        constants: the shape of each, and the index of its first number in ``weights``.
+        nodes: operation, numbers of its operands, settings, shape of its output.
         output: the number of the image (1, C, H, W).
-        weights: all constants, one after the other, float32.
+        weights: all constants, concatenated, float32.
     """
 
     inputs: list[list[int]] = field(default_factory=list)
@@ -60,18 +60,18 @@ class Graph:
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def as_json(self) -> dict[str, Any]:
-        """All but the weights."""
+        """The graph without its weights."""
         return {"inputs": self.inputs, "constants": self.constants, "nodes": self.nodes, "output": self.output}
 
 
 def trace(vae: VAE) -> Graph:
-    """The way from a latent vector, and the class of a conditional model, to the mean of p(x|z).
+    """The graph from a latent vector, and the class if the model is conditional, to the mean of p(x|z).
 
     Args:
-        vae: in evaluation mode, on the CPU, in 32 bits.
+        vae: in evaluation mode, on the CPU, in float32.
 
     Raises:
-        UserError: the decoder or the likelihood uses an operation that ``decoder.js`` does not know.
+        UserError: the decoder or the likelihood uses an operation that ``decoder.js`` lacks.
     """
     sizes = [vae.latent_dim, *([] if vae.classes is None else [vae.classes])]
     return translated(Decoder(vae), tuple(torch.zeros(1, size) for size in sizes))
@@ -79,19 +79,19 @@ def trace(vae: VAE) -> Graph:
 
 @torch.no_grad()
 def translated(module: nn.Module, examples: tuple[Tensor, ...]) -> Graph:
-    """The graph of a module, for inputs of the shapes of these."""
+    """The graph of a module, for inputs with the shapes of the examples."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about its own parts
+        warnings.simplefilter("ignore")  # torch warns about its own internals
         program = torch.export.export(module, examples, strict=False)
         table = torch.export.default_decompositions()
-        elementary = [getattr(torch.ops.aten, name) for name in _TAKEN_APART if hasattr(torch.ops.aten, name)]
-        table.update(decompositions(elementary))
+        operations = [getattr(torch.ops.aten, name) for name in _DECOMPOSED if hasattr(torch.ops.aten, name)]
+        table.update(decompositions(operations))
         return _Translation(program.run_decompositions(table)).graph
 
 
 @dataclass(eq=False)
 class _Value:
-    """What a node of the traced program comes to: a constant, or the number of what has to be computed."""
+    """The value of a node of the traced program: a constant, or the number of a value of the graph."""
 
     shape: list[int]
     constant: Tensor | None = None
@@ -99,7 +99,7 @@ class _Value:
 
 
 class _Translation:
-    """From a traced program to a graph.
+    """Translates a traced program into a graph.
 
     Args:
         program: of core ATen operations.
@@ -108,29 +108,29 @@ class _Translation:
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = Graph()
         self._weights: list[np.ndarray] = []
-        self._numbers: dict[tuple[Any, ...], int] = {}  # of constants that have been used
+        self._numbers: dict[tuple[Any, ...], int] = {}  # of the constants in the graph
         signature = program.graph_signature
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         names |= signature.inputs_to_lifted_tensor_constants
-        kept = {**program.state_dict, **program.constants}
+        tensors = {**program.state_dict, **program.constants}
         values: dict[torch.fx.Node, Any] = {}
         for node in program.graph.nodes:
             if node.op == "call_function":
                 values[node] = self._translated(node, values)
             elif node.op == "output":
-                shown = values[node.args[0][0]]
-                if shown.constant is not None:
+                image = values[node.args[0][0]]
+                if image.constant is not None:
                     raise UserError("there is nothing to explore: the decoder's images do not depend on its latents")
-                self.graph.output = shown.number
+                self.graph.output = image.number
             elif node.name in names:
-                values[node] = _constant(kept[names[node.name]])
+                values[node] = _constant(tensors[names[node.name]])
             else:
                 values[node] = _Value(list(node.meta["val"].shape), None, len(self.graph.inputs))
                 self.graph.inputs.append(values[node].shape)
         self.graph.weights = np.concatenate([np.zeros(0, np.float32), *self._weights])
 
     def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, Any]) -> Any:
-        """What a node comes to: a value, several, or none for an assertion."""
+        """The value of a node: one, several, or ``None`` for an assertion."""
         target: Any = node.target
         name = operation_name(target)
         if name.startswith("_assert"):
@@ -139,15 +139,15 @@ class _Translation:
         kwargs: Any = torch.fx.map_arg(node.kwargs, values.__getitem__)
         if name == "getitem":
             return args[0][args[1]]
-        made = [part for part in _flat(node.meta["val"]) if isinstance(part, Tensor)]
-        shape = list(made[0].shape)
+        outputs = [part for part in _flat(node.meta["val"]) if isinstance(part, Tensor)]
+        shape = list(outputs[0].shape)
         if name in _FILLED:
             args = (_constant(torch.empty(shape)), *args[1:])
         operands = [value for value in _flat([*args, *kwargs.values()]) if isinstance(value, _Value)]
         if all(value.constant is not None for value in operands):
             return _applied(target, args, kwargs, {}, _constant)
-        if any(part.dtype not in (torch.float32, torch.bool) for part in made):
-            raise _unknown(f"{name} to {made[0].dtype}")
+        if any(part.dtype not in (torch.float32, torch.bool) for part in outputs):
+            raise _unknown(f"{name} to {outputs[0].dtype}")
         translate: Callable[..., Any] | None = getattr(self, f"_{name.lstrip('_')}", None)
         if translate is not None:
             return translate(shape, *args, **kwargs)
@@ -168,7 +168,7 @@ class _Translation:
         if value.constant is None:
             return value.number
         array = value.constant.detach().float().contiguous().numpy()
-        # Of numbers by what they are, of arrays by which they are: a likelihood may use one number hundreds of times.
+        # Equal numbers share one constant, because a likelihood may use a number hundreds of times.
         key = (array.item(),) if array.size == 1 else (id(value),)
         if key not in self._numbers:
             self._numbers[key] = -1 - len(self.graph.constants)
@@ -177,7 +177,7 @@ class _Translation:
         return self._numbers[key]
 
     def _pointwise(self, name: str, shape: list[int], *operands: Any) -> _Value:
-        """An operation on operands that are brought to one shape; single numbers need not be."""
+        """A pointwise operation; its operands are expanded to one shape, except single numbers."""
         return self._node(name, shape, [self._spread(operand, shape) for operand in operands])
 
     def _spread(self, operand: Any, shape: list[int]) -> _Value:
@@ -189,7 +189,7 @@ class _Translation:
         return self._moved(torch.ops.aten.expand.default, (value, shape), {})
 
     def _moved(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Where the numbers of an operand go, found by sending their places through the operation."""
+        """An operation that only moves numbers, as ``gather``: it is applied to the indices of the numbers."""
         source = next(value for value in _flat([*args, *kwargs.values()]) if isinstance(value, _Value))
         places = torch.arange(math.prod(source.shape), dtype=torch.float64).view(source.shape)
         return _applied(
@@ -197,7 +197,7 @@ class _Translation:
         )
 
     def _gathered(self, name: str, source: _Value, places: Tensor) -> _Value:
-        """Numbers from given places, which are a sum of one term for each dimension."""
+        """Copies numbers from source indices, which must be a sum of one term per dimension."""
         places = places.long()
         origin = int(places.flatten()[0])
         tables = []
@@ -273,7 +273,7 @@ class _Translation:
         padding: list[int],
         dilation: list[int],
         transposed: bool,
-        output_padding: list[int],  # in the shape already
+        output_padding: list[int],  # the shape includes it
         groups: int,
     ) -> _Value:
         if len(shape) != 4 or weight.constant is None:
@@ -323,7 +323,7 @@ class _Translation:
 
 
 def _flat(values: Any) -> Iterator[Any]:
-    """What is in nested lists."""
+    """The elements of nested lists."""
     for value in values if isinstance(values, list | tuple) else [values]:
         yield from _flat(value) if isinstance(value, list | tuple) else [value]
 
@@ -335,7 +335,7 @@ def _constant(value: Tensor) -> _Value:
 def _applied(
     target: Any, args: Any, kwargs: Any, given: dict[_Value, Tensor], result: Callable[[Tensor], _Value]
 ) -> Any:
-    """An operation on its constants and on given tensors, its results made values."""
+    """Applies an operation to its constants and to given tensors, and converts its results to values."""
 
     def tensor(value: Any) -> Any:
         if isinstance(value, list | tuple):

@@ -1,6 +1,7 @@
-"""Pictures of a trained model: each is a function of a :class:`vaelab.runs.trained_model.TrainedModel`, drawn in a run or afterwards.
+"""The gallery: plots and images of a trained model, made after a training or later.
 
-The same ones are entries of ``callbacks.gallery.pictures`` and of ``pictures`` in ``configs/generate.yaml``.
+Each is a function of a :class:`vaelab.runs.trained_model.TrainedModel`. ``callbacks.gallery.pictures`` and ``pictures``
+in ``configs/generate.yaml`` select the functions and their arguments.
 """
 
 from vaelab.visualization.gallery.charts import comparison, errors, latents, losses

@@ -1,4 +1,4 @@
-"""Charts of latent space, errors and losses; and two models side by side."""
+"""Charts of latent space, errors and losses, and two models side by side."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def latents(model: TrainedModel) -> GalleryImage:
 def errors(model: TrainedModel) -> GalleryImage:
     """A histogram of the test images' mean squared reconstruction errors."""
     parts = []
-    for start in range(0, len(model.test.images), 500):  # the pixels of all at once would fill the memory
+    for start in range(0, len(model.test.images), 500):  # the pixels of all images together may not fit into memory
         images = model.test.part(slice(start, start + 500))
         decoded = model.decode(model.codes_of_test[0][start : start + 500], images.labels)
         parts.append((decoded - model.pixels(images.images).float().cpu()).square().mean((1, 2, 3)))
@@ -38,7 +38,7 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
 
     Args:
         model: the model.
-        terms: as logged.
+        terms: names of the logged metrics, without the split.
     """
     path = None if model.run is None else model.run.metrics_csv
     if path is None or not path.is_file():
@@ -53,11 +53,11 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
                 curves.setdefault(term, {})[split] = (steps, values)
     if not curves:
         raise NotApplicable(f"metrics.csv holds none of {', '.join(terms)}")
-    # Where a training was validated within an epoch, too, there seem to be fewer steps in it.
+    # A validation within an epoch gives too few steps per epoch, so the maximum counts.
     validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
     epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
-    counted = {term: term_unit(f"val/{term}", model.unit) for term in curves}
-    units = {term: f"{unit}, per image" if unit else "per image" for term, unit in counted.items()}
+    term_units = {term: term_unit(f"val/{term}", model.unit) for term in curves}
+    units = {term: f"{unit}, per image" if unit else "per image" for term, unit in term_units.items()}
     arrays = {
         f"{split}/{term}": torch.tensor(curve, dtype=torch.float64).T
         for term, splits in curves.items()
@@ -67,32 +67,31 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
 
 
 def comparison(model: TrainedModel, beside: str | None, count: int = 64, seed: int = 0) -> GalleryImage:
-    """Samples and latent codes of the same test images, of this model and of another one.
+    """Samples of this model and of another one, and their latent codes of the same test images.
 
     Args:
         model: the model.
-        beside: the other one's run.
-        count: samples of each.
-        seed: of these.
+        beside: the run of the other model.
+        count: number of samples of each model.
+        seed: of the samples.
 
     Raises:
-        UserError: there is no other model, or it is of images of another shape.
+        UserError: the other model is for images of another shape.
+        NotApplicable: no other model is given.
     """
     if beside is None:
         raise NotApplicable("what=comparison needs another model of the same images: type beside=<its run folder>")
     models = [model, TrainedModel.load(beside)]
     shapes = {each.vae.image_shape for each in models}
     if len(shapes) > 1:
-        raise UserError(f"beside={beside}: the two models are of images of different shapes, {sorted(shapes)}")
+        raise UserError(f"beside={beside}: the two models are for images of different shapes, {sorted(shapes)}")
     objectives = [str(each.choices.get("objective")) for each in models]
     titles = objectives if len(set(objectives)) == 2 else ["this model", str(beside)]
-    pictures, codes = [], []
+    decoded, codes = [], []
     for each in models:
         torch.manual_seed(seed)
-        pictures.append(samples(each, count).arrays["pictures"])
+        decoded.append(samples(each, count).arrays["pictures"])
         codes.append(each.codes(model.test))
     labels = model.test.labels
-    picture = plots.compare(titles, pictures, codes, labels, model.classes)
-    return GalleryImage(
-        picture, {"pictures": torch.stack(pictures), "latents": codes[0], "latents_beside": codes[1], "labels": labels}
-    )
+    arrays = {"pictures": torch.stack(decoded), "latents": codes[0], "latents_beside": codes[1], "labels": labels}
+    return GalleryImage(plots.compare(titles, decoded, codes, labels, model.classes), arrays)

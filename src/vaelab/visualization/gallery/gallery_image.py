@@ -1,4 +1,4 @@
-"""What drawing comes to, or why it does not."""
+"""An image of the gallery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from vaelab.visualization.plots import RGBImage
 
 @dataclass
 class GalleryImage:
-    """A picture and what it shows.
+    """An image of the gallery, with its data.
 
     Attributes:
-        image: all of it.
-        arrays: the numbers it was drawn from, by name; pictures as floats in [0, 1], (..., C, H, W).
-        frames: the same as it moves, if it does, pictures of one size.
+        image: the image.
+        arrays: the data in the image, by name; images among them are floats in [0, 1], (..., C, H, W).
+        frames: images of one size, if there is an animation.
     """
 
     image: RGBImage

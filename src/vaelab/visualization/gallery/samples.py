@@ -1,4 +1,4 @@
-"""Samples and reconstructions, and how they came to be in the training."""
+"""Samples and reconstructions, and the frames of an animation of the training."""
 
 import math
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization import plots
 from vaelab.visualization.gallery.gallery_image import GalleryImage
 
-_MOST_CLASSES = 100  # more would not fit into a picture
-_REST = 20  # frames at the end of an animation
-_DRAWS = 50  # times as many samples as are shown of a class, until it is given up
+_MOST_CLASSES = 100  # more do not fit into one image
+_PAUSE = 20  # repetitions of the last frame of an animation
+_MOST_ROUNDS = 50  # of sampling, until a class without enough samples is given up
 
 
 def samples(model: TrainedModel, count: int = 64, temperature: float = 1.0, scale: int = 3) -> GalleryImage:
-    """Images decoded from the prior; those of a conditional model are of the classes in turn.
+    """Images decoded from samples of the prior; a conditional model uses its classes in turn.
 
     Args:
         model: the model.
-        count: images; a square number of them makes a square.
-        temperature: how far latents lie from the centre of the prior, less than one for what is more typical.
+        count: number of images; a square number makes a square.
+        temperature: factor of the latents' distance from the centre of the prior; below 1 samples are more typical.
         scale: pixels on the screen per pixel of an image.
     """
     z, labels = model.vae.sample_latents(count, temperature), model.vae.classes_in_turn(count)
@@ -35,12 +35,12 @@ def samples(model: TrainedModel, count: int = 64, temperature: float = 1.0, scal
 
 
 def reconstructions(model: TrainedModel, count: int = 32, split: str = "test", scale: int = 3) -> GalleryImage:
-    """Images over their reconstructions.
+    """Images above their reconstructions.
 
     Args:
         model: the model.
-        count: the first so many images, where none are chosen.
-        split: whose.
+        count: number of images from the start of the split, if the user chose none.
+        split: of the images.
         scale: pixels on the screen per pixel of an image.
     """
     images, names = model.shown(count, split)
@@ -51,12 +51,12 @@ def reconstructions(model: TrainedModel, count: int = 32, split: str = "test", s
 
 
 def class_reconstructions(model: TrainedModel, per_class: int = 2, seed: int = 0) -> GalleryImage:
-    """Random test images of each class beside their reconstructions; where there are no classes, of all.
+    """Random test images of each class beside their reconstructions; without classes, of all images.
 
     Args:
         model: the model.
-        per_class: images.
-        seed: of the choice.
+        per_class: number of images.
+        seed: of the random choice.
     """
     test, classes = model.test, model.classes
     order = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))
@@ -71,7 +71,7 @@ def class_reconstructions(model: TrainedModel, per_class: int = 2, seed: int = 0
             rows[group] = i
         classes = ("",) * len(groups)
     if not groups:
-        raise NotApplicable(f"there are fewer than {per_class} images")
+        raise NotApplicable(f"there are fewer than {per_class} test images")
     which = torch.cat(groups)
     chosen = test.part(which)
     codes = model.codes(chosen)
@@ -81,32 +81,35 @@ def class_reconstructions(model: TrainedModel, per_class: int = 2, seed: int = 0
 
 
 def class_samples(model: TrainedModel, per_class: int = 10, temperature: float = 1.0) -> GalleryImage:
-    """Samples by class, a row each.
+    """Samples by class, a row for each.
 
-    Those of a conditional model are decoded from the same latents for every class. One that is told no class draws
-    until it has enough of each, as a linear discriminant, fitted to latents of
-    training images, reads their latents; how often that is right of test images is said beside it.
+    A conditional model decodes the same latents for every class. Another model samples until there are enough latents
+    of each class. A linear discriminant, fitted to latents of training images, classifies them. The title shows its
+    accuracy on test images.
 
     Args:
         model: the model.
-        per_class: images.
-        temperature: how far latents lie from the centre of the prior, less than one for what is more typical.
+        per_class: number of images.
+        temperature: factor of the latents' distance from the centre of the prior; below 1 samples are more typical.
     """
     if model.vae.classes is not None:
         shown = list(range(min(model.vae.classes, _MOST_CLASSES)))
-        draws = model.vae.sample_latents(per_class, temperature).cpu()
-        z = [draws for _ in shown]
-        title = "samples of each class, from the same latents in every row"
+        latents = model.vae.sample_latents(per_class, temperature).cpu()
+        z = [latents for _ in shown]
+        title = "samples of each class, with the same latents in every row"
     else:
-        shown, read, right = _discriminant(model)
+        shown, classify, accuracy = _discriminant(model)
         z, title = [torch.empty(0, model.vae.latent_dim) for _ in shown], ""
-        for _ in range(_DRAWS):
-            draws = model.vae.sample_latents(len(shown) * per_class, temperature).float().cpu()
-            of = read(draws)
-            z = [torch.cat([row, draws[of == i]])[:per_class] for i, row in enumerate(z)]
+        for _ in range(_MOST_ROUNDS):
+            latents = model.vae.sample_latents(len(shown) * per_class, temperature).float().cpu()
+            predicted = classify(latents)
+            z = [torch.cat([row, latents[predicted == i]])[:per_class] for i, row in enumerate(z)]
             if min(map(len, z)) == per_class:
                 break
-        title = f"samples by the class that their latents are read as,\nwhich is right of {right:.0%} of test images"
+        title = (
+            "samples by class, which a linear discriminant predicts from their latents\n"
+            f"(accuracy on test images: {accuracy:.0%})"
+        )
     counts = torch.tensor([len(row) for row in z])
     latents, labels = torch.cat(z), torch.tensor(shown).repeat_interleave(counts)
     decoded = model.decode(latents, labels)
@@ -114,37 +117,37 @@ def class_samples(model: TrainedModel, per_class: int = 10, temperature: float =
     for row, images in zip(tiles, decoded.split(counts.tolist()), strict=True):
         row[: len(images)] = images
     names = [model.classes[label] for label in shown]
-    picture = plots.labelled_grid(tiles.flatten(end_dim=1), per_class, title, left=names)
-    return GalleryImage(picture, {"pictures": decoded, "latents": latents, "labels": labels})
+    image = plots.labelled_grid(tiles.flatten(end_dim=1), per_class, title, left=names)
+    return GalleryImage(image, {"pictures": decoded, "latents": latents, "labels": labels})
 
 
 def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Tensor], float]:
-    """The classes there are, which of them latents are read as, and how often that is right of test images."""
+    """The present classes, a function from latents to indices of these, and its accuracy on test images."""
     train, labels = model.images("train", model.limit), model.test.labels
     present = labels.unique()[:_MOST_CLASSES]
     if len(present) < 2:
         raise NotApplicable(f"{model.datamodule.source.name} has no classes")
     train = train.part(torch.isin(train.labels, present))
-    # Drawn as the samples are: codes alone hardly move in dimensions that are not used, which samples do.
+    # Fitted to posterior samples: codes hardly vary in unused dimensions, but samples of the prior do.
     z = model.sample_posterior(train).double()
     means = torch.stack([z[train.labels == label].mean(0) for label in present])
     spread = torch.atleast_2d((z - means[torch.searchsorted(present, train.labels)]).T.cov())
     weights = torch.linalg.solve(spread, means.T)  # (latent_dim, classes)
 
-    def read(z: Tensor) -> Tensor:
+    def classify(z: Tensor) -> Tensor:
         return (z.double() @ weights - 0.5 * (means * weights.T).sum(1)).argmax(1)
 
-    right = (present[read(model.sample_posterior(model.test))] == labels).float().mean()
-    return present.tolist(), read, float(right)
+    accuracy = (present[classify(model.sample_posterior(model.test))] == labels).float().mean()
+    return present.tolist(), classify, float(accuracy)
 
 
 def timeline(model: TrainedModel, name: str = "samples", count: int = 8) -> GalleryImage:
-    """The frames of an animation that the training has left, from its begin to its end.
+    """Frames of an animation of the training, from its start to its end.
 
     Args:
-        model: the model, of a run.
-        name: of the animation, ``pictures/<name>.gif`` in the run's folder.
-        count: of frames beside each other.
+        model: the model of a run.
+        name: of the animation, ``pictures/<name>.gif`` in the run folder.
+        count: number of frames side by side.
     """
     folder = None if model.run is None else model.run.images
     frames: list[plots.RGBImage] = []
@@ -157,8 +160,8 @@ def timeline(model: TrainedModel, name: str = "samples", count: int = 8) -> Gall
                 frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
     frames = [frame for frame in frames if frame.shape == frames[-1].shape]
     if not frames:
-        raise NotApplicable(f"the run has left no {name}.gif and no frames of one; train with callbacks=gallery")
-    which = np.unique(np.geomspace(1, len(frames), count).round().astype(int) - 1)  # most happens in the beginning
+        raise NotApplicable(f"the run folder has neither {name}.gif nor its frames; train with callbacks=gallery")
+    indices = np.unique(np.geomspace(1, len(frames), count).round().astype(int) - 1)  # images change most at the start
     gap = np.full((len(frames[0]), 4, 3), 255, np.uint8)
-    strip = np.concatenate([part for i in which for part in (gap, frames[i])][1:], 1)
-    return GalleryImage(strip, {"frames": np.stack(frames), "shown": which}, [*frames, *[frames[-1]] * _REST])
+    strip = np.concatenate([part for i in indices for part in (gap, frames[i])][1:], 1)
+    return GalleryImage(strip, {"frames": np.stack(frames), "shown": indices}, [*frames, *[frames[-1]] * _PAUSE])

@@ -1,4 +1,4 @@
-"""Ways through latent space, and what is met on them."""
+"""Images decoded along lines and planes of latent space."""
 
 from collections.abc import Sequence
 
@@ -12,55 +12,59 @@ from vaelab.visualization import plots
 from vaelab.visualization.gallery.gallery_image import GalleryImage
 
 _MOST_ROWS = 60
-_TILE = 84  # about as many pixels wide is an image of an animation
-_REST = 6  # frames at either end
+_TILE = 84  # approximate width in pixels of an image in an animation
+_PAUSE = 6  # repetitions of the frames at both ends
 
 
-def _text(name: str) -> str:
-    """A name that Matplotlib does not read as mathematics."""
+def _escaped(name: str) -> str:
+    """A text that Matplotlib does not parse as mathematics."""
     return name.replace("$", r"\$")
 
 
-def _there_and_back(images: Tensor) -> list[plots.RGBImage]:
-    """The frames of rows of images, (rows, frames, C, H, W): all rows side by side in each of them."""
+def _forth_and_back(images: Tensor) -> list[plots.RGBImage]:
+    """Frames of an endless animation of images (rows, frames, C, H, W): each frame shows all rows side by side."""
     scale = max(1, round(_TILE / images.shape[-1]))
     frames = [plots.image_grid(each, scale=scale) for each in images.unbind(1)]
-    return [*[frames[0]] * _REST, *frames[1:-1], *[frames[-1]] * _REST, *frames[-2:0:-1]]
+    return [*[frames[0]] * _PAUSE, *frames[1:-1], *[frames[-1]] * _PAUSE, *frames[-2:0:-1]]
 
 
 def manifold(model: TrainedModel, count: int = 20, any_size: bool = False) -> GalleryImage:
-    """Images decoded from a plane of latent space; one row for a single dimension.
+    """Images decoded from a plane of latent space, or from a line for a single dimension.
 
     Args:
         model: the model.
-        count: images to a side.
-        any_size: of more than two dimensions, take the two whose posterior means vary most; else they have no such
-            picture.
+        count: number of images along a side.
+        any_size: if there are more than two dimensions, use the two whose posterior means vary most.
+
+    Raises:
+        NotApplicable: there are more than two dimensions, and ``any_size`` is false.
     """
     latent_dim = model.vae.latent_dim
     dims = list(range(min(latent_dim, 2)))
     if latent_dim > 2:
         if not any_size:
-            raise NotApplicable(f"latent_dim is {latent_dim}, not 2; callbacks.gallery.pictures.manifold.any_size=true")
+            raise NotApplicable(
+                f"latent_dim is {latent_dim}, not 2: type callbacks.gallery.pictures.manifold.any_size=true"
+            )
         dims = model.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
     z = plots.manifold_latents(count, latent_dim, dims)
-    decoded = model.decode(z, torch.zeros(len(z), dtype=torch.int64))  # of a conditional model's first class
-    return GalleryImage(plots.manifold(decoded, latent_dim, dims), {"pictures": decoded, "latents": z})
+    decoded = model.decode(z, torch.zeros(len(z), dtype=torch.int64))  # a conditional model uses its first class
+    return GalleryImage(plots.manifold_grid(decoded, latent_dim, dims), {"pictures": decoded, "latents": z})
 
 
 def interpolation(
     model: TrainedModel, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10, frames: int = 0
 ) -> GalleryImage:
-    """Images decoded along straight lines between the latent codes of two images each, between these.
+    """Interpolations: images decoded along straight lines between the latent codes of pairs of images.
 
     Args:
         model: the model.
-        classes: two, by number or name, whose first test images are the ends. Where there is no such class, these are
-            the first and the last there is; without classes, the first and the second image. ``None`` for the images
-            that are chosen, two and two.
-        count: of pairs, where no images are chosen.
-        steps: images decoded, the two reconstructions included.
-        frames: the same of an animation that goes there and back; 0 for none.
+        classes: two classes, by number or name; their first test images are the ends. If a class does not exist, the
+            first and the last class are used; without classes, the first two images. ``None`` for pairs of the images
+            that the user chose.
+        count: number of pairs, if the user chose no images.
+        steps: number of decoded images, including the two reconstructions.
+        frames: number of frames from one end to the other, in an animation forth and back; 0 for no animation.
     """
     if classes is None:
         images, names = model.shown(2 * count)
@@ -70,66 +74,67 @@ def interpolation(
             present = model.splits["test"].labels.unique().tolist()
             found = [model.first_of(present[0]), model.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
         if len(model.splits["test"].images) < 2:
-            raise NotApplicable("there is one image")
+            raise NotApplicable("there is one test image, and an interpolation needs two")
         images, names = model.numbered([found[0][0], found[1][0]])
     if len(names) % 2 or len(names) < 2:
-        raise NotApplicable(f"an interpolation is between two images, and there are {len(names)}: type images=[3,17]")
+        raise NotApplicable(f"an interpolation needs pairs of images, and there are {len(names)}: type images=[3,17]")
     codes = model.codes(images)
     weights = None if model.vae.classes is None else F.one_hot(images.labels, model.vae.classes).float()
 
     def between(count: int) -> tuple[Tensor, Tensor]:
-        """Latents (pairs, count, latent_dim) and what is decoded of them."""
-        way = torch.linspace(0, 1, count)[:, None]
-        z = torch.lerp(codes[::2, None], codes[1::2, None], way)
-        y = None if weights is None else torch.lerp(weights[::2, None], weights[1::2, None], way).flatten(end_dim=1)
+        """Latents (pairs, count, latent_dim) and the images decoded from them."""
+        t = torch.linspace(0, 1, count)[:, None]
+        z = torch.lerp(codes[::2, None], codes[1::2, None], t)
+        y = None if weights is None else torch.lerp(weights[::2, None], weights[1::2, None], t).flatten(end_dim=1)
         return z, model.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
 
     z, decoded = between(steps)
     originals = model.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[::2, None], decoded, originals[1::2, None]], 1)
     top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
-    ways = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
+    left = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
     title = "straight lines between latent codes"
     if len(z) == 1:
-        title, ways = f"from {names[0]} to {names[1]}, on a straight line between their latent codes", []
+        title, left = f"from {names[0]} to {names[1]}, on a straight line between their latent codes", []
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    picture = plots.labelled_grid(tiles.flatten(end_dim=1), steps + 2, _text(title), top, list(map(_text, ways)))
-    return GalleryImage(picture, arrays, _there_and_back(between(frames)[1]) if frames else ())
+    image = plots.labelled_grid(tiles.flatten(end_dim=1), steps + 2, _escaped(title), top, list(map(_escaped, left)))
+    return GalleryImage(image, arrays, _forth_and_back(between(frames)[1]) if frames else ())
 
 
 def traversal(
     model: TrainedModel, dimensions: int = 10, reach: float = 2.0, steps: int = 11, frames: int = 0
 ) -> GalleryImage:
-    """Images decoded while one latent dimension moves and the others stay, a row for each of those that vary most.
+    """Latent traversals: in each row one latent dimension changes and the others are constant.
 
-    Of the images that are chosen, each at its own code; where none is, at the centre of the prior.
+    The other dimensions are those of the code of each image that the user chose. Without such images they are those of
+    the centre of the prior.
 
     Args:
         model: the model.
-        dimensions: as many of those whose codes vary most over test images.
-        reach: how far they move to either side of the mean code, in standard deviations of the codes of test images.
-        steps: images in a row.
-        frames: from one side to the other, of an animation that goes there and back; 0 for none.
+        dimensions: number of rows: the dimensions whose codes vary most over test images.
+        reach: the largest distance from the mean code, in standard deviations of the codes of test images.
+        steps: number of images in a row.
+        frames: number of frames from one side to the other, in an animation forth and back; 0 for no animation.
     """
     codes = model.codes_of_test[0]
     mean, deviation = codes.mean(0), codes.std(0)
     dims = deviation.argsort(descending=True)[:dimensions]
     if model.chosen is not None:
-        (images, names), where = model.chosen, "its code"
+        (images, names), start = model.chosen, "its code"
         starts, labels = model.codes(images), images.labels
     else:
-        names, labels = [""], torch.zeros(1, dtype=torch.int64)  # what a conditional model is shown for
+        names, labels = [""], torch.zeros(1, dtype=torch.int64)  # a conditional model uses its first class
         try:
-            starts, where = model.vae.p_z().centre.float().cpu()[None], "the centre of the prior"
+            starts, start = model.vae.p_z().centre.float().cpu()[None], "the centre of the prior"
         except NotImplementedError:
-            starts, where = mean[None], "the mean code of the test images, for the prior has no centre"
+            starts, start = mean[None], "the mean code of the test images (this prior has no centre)"
         if model.vae.classes is not None:
-            where += f", as class {model.classes[0]}"
+            start += f", as class {model.classes[0]}"
     if len(starts) * len(dims) > _MOST_ROWS:
         raise NotApplicable(f"{len(starts)} images and {len(dims)} dimensions make more than {_MOST_ROWS} rows")
 
-    def moved(count: int) -> tuple[Tensor, Tensor]:
-        """Latents (images * dimensions, count, latent_dim) and what is decoded of them."""
+    def traverse(count: int) -> tuple[Tensor, Tensor]:
+        """Latents (images * dimensions, count, latent_dim) and the images decoded from them."""
         offsets = torch.linspace(-reach, reach, count)
         z = starts[:, None, None].repeat(1, len(dims), count, 1)
         for row, dim in enumerate(dims.tolist()):
@@ -138,16 +143,16 @@ def traversal(
         y = labels.repeat_interleave(len(dims) * count)
         return z, model.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
 
-    z, decoded = moved(steps)
-    left = [f"{_text(name)} $z_{{{dim + 1}}}$".strip() for name in names for dim in dims.tolist()]
+    z, decoded = traverse(steps)
+    left = [f"{_escaped(name)} $z_{{{dim + 1}}}$".strip() for name in names for dim in dims.tolist()]
     top = [f"{offset:+.2g}" if abs(offset) > 1e-6 else "0" for offset in torch.linspace(-reach, reach, steps).tolist()]
     title = (
-        f"the {len(dims)} of {len(mean)} latent dimensions that vary most, each moved from {where}:\n"
-        "so many standard deviations of the test images' codes from their mean"
+        f"latent traversals of the {len(dims)} of {len(mean)} dimensions that vary most, from {start}\n"
+        "columns: standard deviations from the mean of the test images' codes"
     )
-    picture = plots.labelled_grid(decoded.flatten(end_dim=1), steps, title, top, left)
+    image = plots.labelled_grid(decoded.flatten(end_dim=1), steps, title, top, left)
     arrays = {"pictures": decoded, "latents": z, "dimensions": dims.repeat(len(starts)), "labels": labels}
-    return GalleryImage(picture, arrays, _there_and_back(moved(frames)[1]) if frames else ())
+    return GalleryImage(image, arrays, _forth_and_back(traverse(frames)[1]) if frames else ())
 
 
 def arithmetic(
@@ -157,15 +162,15 @@ def arithmetic(
     times: Sequence[float] = (-2, -1, 0, 1, 2),
     count: int = 5,
 ) -> GalleryImage:
-    """Images moved along one feature: a difference of mean codes of test images, added to their codes in steps.
+    """Latent arithmetic: multiples of a difference of mean codes are added to the codes of images.
 
     Args:
         model: the model.
-        factor: name or number of one of the factors that the images were made from, where these are known: the
-            difference is between the images above and those below its median.
-        classes: two, by number or name: where there is no such factor, the difference is the second less the first.
-        times: how often the difference is added.
-        count: of images, where none are chosen; of the first class if it is classes.
+        factor: name or number of a generating factor, if these are known. The difference is the mean code of the
+            images above its median minus that of the images below.
+        classes: two classes, by number or name. Without the factor, the difference is the second minus the first.
+        times: multiples of the difference.
+        count: number of images, if the user chose none. With a difference of classes they are of the first class.
     """
     test, means = model.test, model.codes_of_test[0]
     number = model.factor_names.index(factor) if factor in model.factor_names else factor
@@ -174,16 +179,16 @@ def arithmetic(
         values = test.factors[:, number]
         high, low = values > values.median(), values < values.median()
         name = model.factor_names[number] if model.factor_names else f"factor {number}"
-        feature = f"{name}: above the median less below"
+        feature = f"{name}: above the median minus below"
     else:
         ends = [model.label_of(wanted) for wanted in classes]
         if len(ends) != 2 or ends[0] is None or ends[1] is None:
             raise NotApplicable(f"there are neither images of the classes {list(classes)} nor a factor {factor}")
         low, high = test.labels == ends[0], test.labels == ends[1]
         numbers = model.first_of(ends[0], count)
-        feature = f"{model.classes[ends[1]]} less {model.classes[ends[0]]}"
+        feature = f"{model.classes[ends[1]]} minus {model.classes[ends[0]]}"
     if not high.any() or not low.any():
-        raise NotApplicable("all images are the same in it")
+        raise NotApplicable(f"all test images have the same value of {feature.partition(':')[0]}")
     images, names = model.chosen or model.numbered(numbers)
     difference = means[high].mean(0) - means[low].mean(0)
     z = model.codes(images)[:, None] + torch.tensor(times, dtype=means.dtype)[:, None] * difference
@@ -192,7 +197,7 @@ def arithmetic(
     originals = model.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[:, None], decoded], 1).flatten(end_dim=1)
     top = ["original", *(f"{step:+g}" if step else "0" for step in times)]
-    title = f"difference of mean codes, added in steps\n{feature}"
+    title = f"multiples of a difference of mean codes are added\n{feature}"
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    picture = plots.labelled_grid(tiles, len(times) + 1, _text(title), top, list(map(_text, names)))
-    return GalleryImage(picture, arrays | {"difference": difference})
+    image = plots.labelled_grid(tiles, len(times) + 1, _escaped(title), top, list(map(_escaped, names)))
+    return GalleryImage(image, arrays | {"difference": difference})

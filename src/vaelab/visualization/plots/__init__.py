@@ -1,8 +1,8 @@
-"""Pictures as functions of arrays: the same ones are drawn by callbacks, evaluation and generation.
+"""Plots as functions of arrays, for callbacks, the evaluation and the generation of images.
 
-Images come in as floats in [0, 1], shape (N, C, H, W), with one or three channels; a picture is a uint8 array
-(height, width, 3). Grids are the images' own pixels; names and charts are drawn by Matplotlib, which is imported when
-the first is drawn and whose global state is left alone.
+Images are floats in [0, 1], shape (N, C, H, W), with one or three channels. A plot is a uint8 array (height, width, 3).
+Grids are made of the pixels of the images. Matplotlib makes labels and charts: it is imported for the first of them,
+because that takes a second, and its global state does not change.
 """
 
 from vaelab.visualization.plots.charts import compare, error_histogram, latent_scatter, loss_curves
@@ -14,8 +14,9 @@ from vaelab.visualization.plots.grids import (
     class_reconstructions,
     image_grid,
     labelled_grid,
-    manifold,
+    manifold_grid,
     reconstruction_grid,
+    sprite_sheet,
     to_bytes,
 )
 from vaelab.visualization.plots.latent_paths import manifold_latents, pca, straight_path
@@ -37,7 +38,7 @@ __all__ = [
     "labelled_grid",
     "latent_scatter",
     "loss_curves",
-    "manifold",
+    "manifold_grid",
     "manifold_latents",
     "pca",
     "rate_distortion",
@@ -45,6 +46,7 @@ __all__ = [
     "save_gif",
     "save_png",
     "slices",
+    "sprite_sheet",
     "straight_path",
     "to_bytes",
 ]

@@ -1,4 +1,4 @@
-"""Figures with axes: latent space, errors, losses, two models side by side."""
+"""Charts of one model: latent space, errors, losses. And samples and codes of two models side by side."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,15 +27,16 @@ Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
 
 
 def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, classes: Sequence[str]) -> RGBImage:
-    """Posterior means and, beside them, posterior log-variances of test images, coloured by class.
+    """A scatter plot of posterior means, and one of posterior log-variances, coloured by class.
 
-    Two dimensions are shown as they are, more by their first two principal components, and one along the classes.
+    Two dimensions are the axes. More dimensions are projected onto their first two principal components. A single
+    dimension has the class as its second axis.
 
     Args:
         means: (N, D).
-        log_variances: (N, D), or ``None`` for the means alone.
+        log_variances: (N, D), or ``None`` to plot the means only.
         labels: (N,), classes from 0.
-        classes: their names; with fewer than two there are no colours.
+        classes: their names; fewer than two give one colour.
     """
     panels = [("latent codes" if log_variances is None else "posterior means", means, "z_{}")]
     if log_variances is not None:
@@ -51,7 +52,7 @@ def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, 
 
 
 def error_histogram(errors: Tensor) -> RGBImage:
-    """How many test images have which reconstruction error: mean squared errors per pixel and channel, shape (N,)."""
+    """A histogram of mean squared reconstruction errors, (N,)."""
     values = errors.detach().float().cpu().numpy()
     with new_figure(7.5, 4.6) as figure:
         axes = figure.subplots()
@@ -69,11 +70,11 @@ def error_histogram(errors: Tensor) -> RGBImage:
 def loss_curves(
     curves: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float | None, units: Mapping[str, str]
 ) -> RGBImage:
-    """A panel for each term: what it was in training and in validation, over steps, with epochs on top.
+    """A panel for each term: training and validation values over steps, with epochs on a second axis.
 
     Args:
-        curves: term, split, (steps, values).
-        steps_per_epoch: optimiser steps; ``None`` for no epochs on top.
+        curves: term to split to (steps, values).
+        steps_per_epoch: optimiser steps; ``None`` for no axis of epochs.
         units: of a term's values.
     """
     with new_figure(5.2 * len(curves), 4.6) as figure:
@@ -82,7 +83,7 @@ def loss_curves(
                 marker = "o" if len(steps) <= 30 else ""
                 axes.plot(steps, values, color=SPLIT_COLOURS[split], marker=marker, markersize=3.5, label=split)
             axes.set_xlim(left=0)
-            _without_the_start(axes, splits.values())
+            _hide_first_values(axes, splits.values())
             axes.set_title(term)
             axes.set_xlabel("steps")
             axes.set_ylabel(f"{term} ({units[term]})")
@@ -99,13 +100,13 @@ def loss_curves(
 def compare(
     titles: Sequence[str], samples: Sequence[Tensor], codes: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
 ) -> RGBImage:
-    """Models side by side: a column each, samples (N, C, H, W) over the latent codes (M, D) of the same images.
+    """Models side by side: a column for each, with samples above latent codes of the same images.
 
     Args:
         titles: of the models.
-        samples: of each.
-        codes: of each.
-        labels: (M,), classes from 0, of the images encoded.
+        samples: of each model, (N, C, H, W).
+        codes: of each model, (M, D).
+        labels: (M,), classes from 0, of the encoded images.
         classes: their names.
     """
     with new_figure(6.0 * len(titles) + 1.2, 11) as figure:
@@ -121,11 +122,11 @@ def compare(
 
 
 def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tensor, classes: Sequence[str]) -> None:
-    """One panel of points (N, D), whose dimensions are called by a symbol with a number."""
+    """One panel of points (N, D); ``symbol`` names a dimension, with {} for its number."""
     points = points.detach().float().cpu()
-    # In an order of chance, else the last class would hide the others.
-    chance = np.random.default_rng(0)
-    order = chance.permutation(len(points))
+    # Points are painted in a random order, because the last class would hide the others.
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(points))
     codes = labels.cpu().numpy()[order]
     names = [f"${symbol.format(i)}$" for i in (1, 2)]
     if points.shape[1] > 2:
@@ -133,7 +134,7 @@ def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tenso
         names = [f"component {i + 1} ({part:.0%} of the variance)" for i, part in enumerate(explained.tolist())]
     x = points[:, 0].numpy()[order]
     if points.shape[1] == 1:
-        y, names[1] = codes + chance.uniform(-0.35, 0.35, len(codes)), "class"
+        y, names[1] = codes + rng.uniform(-0.35, 0.35, len(codes)), "class"
     else:
         y = points[:, 1].numpy()[order]
         axes.set_aspect("equal", adjustable="datalim")
@@ -142,9 +143,9 @@ def _scatter(axes: "Axes", name: str, points: Tensor, symbol: str, labels: Tenso
         colors = {"c": codes, "cmap": _class_colors(len(classes)), "vmin": -0.5, "vmax": len(classes) - 0.5}
     axes.scatter(x, y, s=float(np.clip(40_000 / max(len(x), 1), 5, 25)), linewidths=0, alpha=0.8, **colors)
     if 1 < len(classes) <= len(PALETTE) and points.shape[1] > 1:
-        for code in np.unique(codes):  # ten colours are hard to tell apart in a cloud of dots
-            where = np.median(x[codes == code]), np.median(y[codes == code])
-            text = axes.text(*where, classes[code], ha="center", va="center", weight="bold", in_layout=False)
+        for code in np.unique(codes):  # ten colours are hard to distinguish
+            centre = np.median(x[codes == code]), np.median(y[codes == code])
+            text = axes.text(*centre, classes[code], ha="center", va="center", weight="bold", in_layout=False)
             text.set_path_effects([_outline()])
     axes.set_title(name)
     axes.set_xlabel(names[0])
@@ -158,7 +159,7 @@ def _outline() -> Any:
 
 
 def _class_bar(figure: "Figure", axes: Sequence["Axes"], classes: Sequence[str]) -> None:
-    """A colour bar with the classes' names, or with some of them where there are many."""
+    """A colour bar with at most 25 names of classes."""
     if len(classes) < 2:
         return
     from matplotlib.cm import ScalarMappable
@@ -181,8 +182,8 @@ def _class_colors(count: int) -> Any:
     return colormaps["turbo"].resampled(count)
 
 
-def _without_the_start(axes: "Axes", curves: Iterable[Curve]) -> None:
-    """Leaves the first values of a fall out of the view, where all that follows would be squeezed for them."""
+def _hide_first_values(axes: "Axes", curves: Iterable[Curve]) -> None:
+    """Limits the y axis to later values if the first ones are so high that they would flatten the curve."""
     values = np.concatenate([np.asarray(curve[1], float) for curve in curves])
     values = values[np.isfinite(values)]
     if len(values) >= 6:

@@ -1,4 +1,4 @@
-"""Charts of an evaluation: what a likelihood depends on, and what each latent dimension is used for."""
+"""Charts of an evaluation: bounds on the log-likelihood, and the KL divergence of each latent dimension."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ def convergence(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Seque
     """Bounds on the log-likelihood over the number of importance samples, a line for each split.
 
     Args:
-        curves: split to numbers of samples, bounds and their standard errors, in nats.
+        curves: split to (numbers of samples, bounds, standard errors), in nats.
     """
     with new_figure(6.4, 4.6) as figure:
         axes = figure.subplots()
@@ -22,26 +22,26 @@ def convergence(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Seque
         axes.set_xscale("log")
         axes.set_xlabel("importance samples k")
         axes.set_ylabel("bound on log p(x) (nats)")
-        axes.set_title("The bound over its number of samples; bars: standard error over images")
+        axes.set_title("Bound over the number of samples; bars: standard error over images")
         axes.legend()
         return rendered(figure)
 
 
 def dimension_bars(kls: Tensor, active: Tensor) -> RGBImage:
-    """The KL divergence of each latent dimension, the largest first.
+    """The KL divergence of each latent dimension, in descending order.
 
     Args:
         kls: (D,), in nats.
-        active: (D,), whether it is an active unit.
+        active: (D,), whether the dimension is an active unit.
     """
     order = kls.argsort(descending=True)
     count = len(kls)
     with new_figure(max(5.0, min(12.0, 0.28 * count + 1.5)), 4.2) as figure:
         axes = figure.subplots()
         for kind, colour, name in ((True, PALETTE[0], "active"), (False, PALETTE[3], "not active")):
-            chosen = [place for place, dimension in enumerate(order.tolist()) if bool(active[dimension]) is kind]
-            if chosen:
-                axes.bar(chosen, kls[order[chosen]].tolist(), color=colour, label=name)
+            bars = [rank for rank, dimension in enumerate(order.tolist()) if bool(active[dimension]) is kind]
+            if bars:
+                axes.bar(bars, kls[order[bars]].tolist(), color=colour, label=name)
         if count <= 40:
             axes.set_xticks(range(count), [str(dimension + 1) for dimension in order.tolist()])
         axes.grid(False, axis="x")

@@ -1,4 +1,4 @@
-"""Images side by side, pixel by pixel."""
+"""Grids of images."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from torch import Tensor
 from vaelab.visualization.plots.latent_paths import manifold_latents
 from vaelab.visualization.plots.style import DPI, RGBImage, new_figure, rendered, show_grid
 
-_MARGIN = 260  # pixels around a grid for its labels, before what is left empty is cut off
+_MARGIN = 260  # pixels around a grid for its labels; empty space is cropped afterwards
 _PAD = 12
 
 
 def at_most(images: Tensor, size: int) -> Tensor:
-    """Images (N, C, H, W), made smaller where a side of theirs is longer than so many pixels."""
+    """Images (N, C, H, W), shrunk if their longer side has more than ``size`` pixels."""
     height, width = images.shape[-2:]
     shrink = max(size, 1) / max(height, width)
     if shrink >= 1:
@@ -34,9 +34,9 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: 
     """Images side by side, row after row.
 
     Args:
-        images: floats in [0, 1], shape (N, C, H, W); of C channels the first three are shown, or the first of two.
-        columns: images in a row; by default about as many as there are rows.
-        scale: pixels of the picture per pixel of an image.
+        images: floats in [0, 1], shape (N, C, H, W). The first three channels are shown; of two, the first.
+        columns: images in a row; by default about the number of rows.
+        scale: pixels of the grid per pixel of an image.
         gap: pixels between images.
     """
     count, channels, height, width = images.shape
@@ -46,17 +46,32 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: 
     pixels = pixels[:, :3] if channels >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     tiles = pixels.permute(0, 2, 3, 1).numpy().repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale, width * scale
-    picture = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 64, np.uint8)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 64, np.uint8)
     for i, tile in enumerate(tiles):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        picture[top : top + height, left : left + width] = tile
-    return picture
+        grid[top : top + height, left : left + width] = tile
+    return grid
+
+
+def sprite_sheet(tiles: Tensor, columns: int) -> Image.Image:
+    """Tiles side by side without gaps: one file for a page that cuts the tiles out of it.
+
+    Args:
+        tiles: uint8, shape (N, C, H, W). The first three channels are shown; of two, the first.
+        columns: tiles in a row.
+    """
+    count, channels, height, width = tiles.shape
+    tiles = tiles[:, :3] if channels >= 3 else tiles[:, :1]
+    rows = math.ceil(count / columns)
+    padded = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, rows * columns - count))
+    sheet = padded.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1)
+    return Image.fromarray((sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet).numpy())
 
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor, columns: int = 16, scale: int = 1) -> RGBImage:
-    """Originals over their reconstructions, both (N, C, H, W), in pairs of rows of at most so many columns."""
+    """Originals above their reconstructions, both (N, C, H, W), in pairs of rows with at most ``columns`` images."""
     pairs = math.ceil(len(originals) / columns)
-    columns = math.ceil(len(originals) / pairs)  # of equal length: 25 images are 13 and 12, not 16 and 9
+    columns = math.ceil(len(originals) / pairs)  # rows of equal length: 13 and 12 images, not 16 and 9
     rows = []
     for start in range(0, len(originals), columns):
         for images in (originals, reconstructions):
@@ -74,15 +89,15 @@ def labelled_grid(
     tile: int = 84,
     gap: int = 2,
 ) -> RGBImage:
-    """A grid of images with a title, names over its columns and beside its rows.
+    """A grid of images with a title, labels above its columns and labels at the left of its rows.
 
     Args:
-        images: floats in [0, 1], shape (N, C, H, W), magnified a whole number of times.
+        images: floats in [0, 1], shape (N, C, H, W); they are magnified by an integer.
         columns: images in a row.
-        title: above all.
-        top: a name for each column.
-        left: a name for each row.
-        tile: about how many pixels wide an image is to be.
+        title: of the grid.
+        top: a label for each column.
+        left: a label for each row.
+        tile: width of a magnified image in pixels, approximately.
         gap: pixels between images.
     """
     scale = max(1, round(tile / images.shape[-1]))
@@ -100,11 +115,11 @@ def labelled_grid(
 def class_reconstructions(
     originals: Tensor, reconstructions: Tensor, labels: Tensor, classes: Sequence[str]
 ) -> RGBImage:
-    """Originals beside their reconstructions, both (N, C, H, W): a row per class, ten rows, then the next columns.
+    """Originals beside their reconstructions, both (N, C, H, W): a row per class, in blocks of ten rows.
 
     Args:
-        originals: as many of one class as of any other.
-        reconstructions: of these.
+        originals: the same number for each class.
+        reconstructions: of the originals.
         labels: (N,), classes from 0.
         classes: their names.
     """
@@ -123,30 +138,30 @@ def class_reconstructions(
     return np.concatenate(padded, axis=1)
 
 
-def manifold(images: Tensor, latent_dim: int, dims: Sequence[int]) -> RGBImage:
-    """The images (N, C, H, W) decoded from :func:`manifold_latents`, with the values of their latents."""
+def manifold_grid(images: Tensor, latent_dim: int, dims: Sequence[int]) -> RGBImage:
+    """Images (N, C, H, W) decoded from :func:`manifold_latents`, with the values of the latents as labels."""
     count = len(images) if len(dims) == 1 else math.isqrt(len(images))
-    named = np.linspace(0, count - 1, min(count, 6)).round()
+    labelled = np.linspace(0, count - 1, min(count, 6)).round()
     values = manifold_latents(count, 1, [0])[:, 0].tolist()
-    ticks = [f"{value:.1f}" if i in named else "" for i, value in enumerate(values)]
-    where = " and ".join(f"$z_{{{dim + 1}}}$" for dim in dims)
-    ways = "to the right" if len(dims) == 1 else "to the right and upwards"
+    ticks = [f"{value:.1f}" if i in labelled else "" for i, value in enumerate(values)]
+    axes = " and ".join(f"$z_{{{dim + 1}}}$" for dim in dims)
+    directions = "to the right" if len(dims) == 1 else "to the right and upwards"
     rest = f"; the other {latent_dim - len(dims)} dimensions are 0" if latent_dim > len(dims) else ""
-    title = f"{where} {ways}, at normal quantiles 0.05 to 0.95{rest}"
+    title = f"{axes} {directions}, at normal quantiles 0.05 to 0.95{rest}"
     left = ticks[::-1] if len(dims) == 2 else ()
     tile = max(28, (560 if left else 1120) // count)
     return labelled_grid(at_most(images, max(tile, 40)), count, title, ticks, left, tile, gap=0)
 
 
-def captioned(picture: RGBImage, text: str) -> RGBImage:
-    """A picture with a line of text above it."""
+def captioned(image: RGBImage, text: str) -> RGBImage:
+    """An image with a line of text above it."""
     font = ImageFont.load_default(14)
-    strip = Image.new("RGB", (picture.shape[1], 22), "white")
+    strip = Image.new("RGB", (image.shape[1], 22), "white")
     ImageDraw.Draw(strip).text((4, 2), text, "black", font)
-    return np.concatenate([np.asarray(strip), picture])
+    return np.concatenate([np.asarray(strip), image])
 
 
-def _cropped(picture: RGBImage) -> RGBImage:
-    rows, columns = (np.flatnonzero((picture != 255).any(axis=(axis, 2))) for axis in (1, 0))
+def _cropped(image: RGBImage) -> RGBImage:
+    rows, columns = (np.flatnonzero((image != 255).any(axis=(axis, 2))) for axis in (1, 0))
     top, left = max(rows[0] - _PAD, 0), max(columns[0] - _PAD, 0)
-    return picture[top : rows[-1] + 1 + _PAD, left : columns[-1] + 1 + _PAD]
+    return image[top : rows[-1] + 1 + _PAD, left : columns[-1] + 1 + _PAD]

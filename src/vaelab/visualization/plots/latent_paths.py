@@ -1,4 +1,4 @@
-"""Which latents are looked at, and from where."""
+"""Principal axes of latents, grids and straight lines in latent space."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def principal_axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean (D,) of points (N, D), their first two principal axes (2, D), and the parts of the variance (2,).
+    """The mean (D,) of points (N, D), their first two principal axes (2, D), and their shares of the variance (2,).
 
-    The sign of an axis is such that its largest loading is positive. One dimension has one axis.
+    The largest loading of an axis is positive. One dimension has one axis.
     """
     points = points.double().cpu()
     mean = points.mean(0)
@@ -20,22 +20,22 @@ def principal_axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pca(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates (N, 2) of points (N, D) on their principal axes, and the parts of the variance (2,)."""
+    """Coordinates (N, 2) of points (N, D) on their principal axes, and the axes' shares of the variance (2,)."""
     mean, axes, shares = principal_axes(points)
     return (points.double().cpu() - mean) @ axes.T, shares
 
 
 def manifold_latents(count: int, latent_dim: int, dims: Sequence[int]) -> Tensor:
-    """Latents on a grid of standard normal quantiles, 0.05 to 0.95, in the order of the images of a grid.
+    """Latents on a grid of standard normal quantiles from 0.05 to 0.95, row after row from the top.
 
     Args:
-        count: quantiles.
+        count: number of quantiles of each dimension.
         latent_dim: D.
-        dims: the dimension that grows to the right, and the one that grows upwards; one alone makes one row. The other
-            dimensions are 0.
+        dims: the dimension that increases to the right, and the one that increases upwards. A single dimension makes
+            one row. The other dimensions are 0.
 
     Returns:
-        Shape (count ** len(dims), D), row after row from the top.
+        Shape (count ** len(dims), D).
     """
     quantiles = torch.special.ndtri(torch.linspace(0.05, 0.95, count, dtype=torch.float64)).float()
     if len(dims) == 1:
@@ -49,6 +49,6 @@ def manifold_latents(count: int, latent_dim: int, dims: Sequence[int]) -> Tensor
 
 
 def straight_path(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Points (steps, D) on the straight line between two latents (D,), both ends included."""
-    way = torch.linspace(0, 1, steps, device=start.device, dtype=start.dtype)[:, None]
-    return start * (1 - way) + end * way
+    """Points (steps, D) on the straight line between two latents (D,), with both ends."""
+    weights = torch.linspace(0, 1, steps, device=start.device, dtype=start.dtype)[:, None]
+    return start * (1 - weights) + end * weights

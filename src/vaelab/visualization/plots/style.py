@@ -1,4 +1,4 @@
-"""What all charts look like, and how one becomes a picture."""
+"""The style of all charts, and a Matplotlib figure as an array of pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RGBImage = np.ndarray
 
-# Ten colours that stay apart for the colour-blind: Petroff (2021), arXiv 2107.02270.
+# Ten colours that colour-blind people can distinguish: Petroff (2021), arXiv 2107.02270.
 PALETTE = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 SPLIT_COLOURS = {"train": PALETTE[0], "val": PALETTE[6], "test": PALETTE[4]}
 DPI = 110
@@ -34,7 +34,7 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> Iterator["Figure"]:
-    """A figure of so many inches, in the common style as long as the context lasts."""
+    """A Matplotlib figure with this size in inches; the common style applies inside the context."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -43,7 +43,7 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 
 def rendered(figure: "Figure") -> RGBImage:
-    """The pixels of a figure."""
+    """The pixels of a Matplotlib figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -52,7 +52,7 @@ def rendered(figure: "Figure") -> RGBImage:
 
 
 def spread(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Boxes (N, 4), as left, bottom, right and top, moved up and down as little as lets none lie upon another."""
+    """Boxes (N, 4), as left, bottom, right and top, moved up or down a little so that none overlap."""
     boxes = boxes.copy()
     for _ in range(200):
         is_crowded = False
@@ -69,22 +69,22 @@ def spread(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def spread_texts(figure: "Figure") -> None:
-    """Moves texts within axes apart, once everything else is in its place."""
+    """Moves texts inside the axes apart; call it after everything else is in its place."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     texts = [(axes, list(axes.texts)) for axes in figure.axes if axes.texts]
     if not texts:
         return
-    FigureCanvasAgg(figure).draw()  # which decides where everything is, and how large
-    for axes, inside in texts:
-        boxes = spread(np.array([text.get_window_extent().extents for text in inside]))
-        for text, (left, bottom, right, top) in zip(inside, boxes, strict=True):
+    FigureCanvasAgg(figure).draw()  # this sets positions and sizes
+    for axes, inner_texts in texts:
+        boxes = spread(np.array([text.get_window_extent().extents for text in inner_texts]))
+        for text, (left, bottom, right, top) in zip(inner_texts, boxes, strict=True):
             x, y = axes.transData.inverted().transform(((left + right) / 2, (bottom + top) / 2))
             text.set_position((x, y))
 
 
 def show_grid(axes: "Axes", grid: RGBImage) -> None:
-    """A grid on axes that have names above and beside it, or none."""
+    """Shows a grid of images on axes whose labels are above and at the left."""
     axes.imshow(grid, interpolation="nearest")
     axes.grid(False)
     axes.set_xticks([])

@@ -1,4 +1,4 @@
-"""Charts of several trainings: what a sweep shows."""
+"""Charts of a sweep."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from vaelab.visualization.plots.style import PALETTE, RGBImage, new_figure, rend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Points = Mapping[float, Sequence[Mapping[str, float]]]  # the swept value to the figures of the runs that had it
+Points = Mapping[float, Sequence[Mapping[str, float]]]  # swept value to the metrics of its runs
 
 
 def _ticks(axes: "Axes", values: Sequence[float]) -> None:
-    """Marks the values that were tried, where they are few; evenly spaced factors are evenly spaced."""
-    tried = sorted(set(values))
-    if tried[0] > 0 and tried[-1] / tried[0] >= 8:
+    """Ticks at the swept values if there are at most 8; a logarithmic axis if they span a factor of 8 or more."""
+    swept = sorted(set(values))
+    if swept[0] > 0 and swept[-1] / swept[0] >= 8:
         axes.set_xscale("log")
-    if len(tried) <= 8:
-        axes.set_xticks(tried, [f"{value:g}" for value in tried])
+    if len(swept) <= 8:
+        axes.set_xticks(swept, [f"{value:g}" for value in swept])
         axes.minorticks_off()
 
 
@@ -29,15 +29,15 @@ def _axis(term: str, unit: str) -> str:
 
 
 def curves_over(name: str, lines: Mapping[str, Points], title: str, terms: Sequence[str], unit: str) -> RGBImage:
-    """A panel for each term over one swept number, a line for each combination of whatever else was swept.
+    """A panel for each term over one swept setting, with a line for each combination of the other swept settings.
 
-    Several runs at one point, as of different seeds, are their mean with a bar from the lowest to the highest.
+    Several runs at one point, such as different seeds, are shown by their mean and a bar from minimum to maximum.
 
     Args:
-        name: of the number.
-        lines: label to value to the figures of each run.
-        title: what the labels are values of.
-        terms: which of these figures.
+        name: of the setting.
+        lines: label to value to the metrics of each run.
+        title: the settings that the labels are values of.
+        terms: the metrics to plot.
         unit: of the terms.
     """
     values = [value for points in lines.values() for value in points]
@@ -60,13 +60,13 @@ def curves_over(name: str, lines: Mapping[str, Points], title: str, terms: Seque
 
 
 def slices(trials: Mapping[str, Sequence[float | str]], values: Sequence[float], term: str, unit: str) -> RGBImage:
-    """A panel for each thing that was searched, a point for each trial; later trials are darker.
+    """A panel for each searched setting, with a point for each trial; later trials are darker.
 
     Args:
-        trials: what was searched to its value in each trial, in the order in which they were made.
-        values: what each trial came to.
-        term: the name of that.
-        unit: of it.
+        trials: setting to its value in each trial, in the order of the trials.
+        values: the metric of each trial.
+        term: the name of the metric.
+        unit: of the metric.
     """
     with new_figure(3 * len(trials) + 1, 3.6) as figure:
         panels = figure.subplots(1, len(trials), sharey=True, squeeze=False)[0]
@@ -83,7 +83,7 @@ def slices(trials: Mapping[str, Sequence[float | str]], values: Sequence[float],
             best = int(np.argmax(values))
             axes.plot(numbers[best], values[best], "o", markersize=10, fillstyle="none", color=PALETTE[2])
             axes.set_xlabel(name)
-        # The worst trials of a search are far below the rest, which would be one line at the top.
+        # The worst trials are far below the rest, and would squeeze the rest into one line.
         low = np.quantile(values, 0.2)
         panels[0].set_ylim(max(min(values), low - (max(values) - low)) - 0.05 * (max(values) - low))
         panels[0].set_ylabel(_axis(term, unit))
@@ -92,12 +92,12 @@ def slices(trials: Mapping[str, Sequence[float | str]], values: Sequence[float],
 
 
 def heat_map(down: str, across: str, cells: Mapping[tuple[float, float], Sequence[float]], label: str) -> RGBImage:
-    """One figure over two swept numbers, its mean where several runs share a cell; a frame around the highest.
+    """A metric over two swept settings, as the mean of the runs of a cell; a frame marks the highest value.
 
     Args:
-        down, across: names of the numbers.
-        cells: the two values to the figures of each run.
-        label: of the figure, with its unit.
+        down, across: names of the settings.
+        cells: (value of ``down``, value of ``across``) to the metric of each run.
+        label: of the metric, with its unit.
     """
     rows, columns = (sorted({key[i] for key in cells}) for i in (0, 1))
     values = np.full((len(rows), len(columns)), np.nan)
@@ -132,15 +132,15 @@ def _frame(row: int, column: int) -> Any:
 def rate_distortion(
     lines: Mapping[str, Sequence[tuple[str, float, float]]], title: str, along: str, unit: str
 ) -> RGBImage:
-    """Runs by what their latents say and how well they reconstruct (Alemi et al. 2018, arXiv 1711.00464).
+    """Rate and distortion of runs (Alemi et al. 2018, arXiv 1711.00464).
 
-    Dashed lines are of equal ELBO: rate and distortion add up to its negative.
+    The ELBO is constant along a dashed line: it is minus the sum of rate and distortion.
 
     Args:
-        lines: label to the runs in the order in which they are joined: what to write beside it, its rate (KL) and its
+        lines: label to runs, in the order in which a line joins them. A run is its label, its rate (KL) and its
             distortion (reconstruction).
-        title: what the labels are values of.
-        along: what is written beside the points.
+        title: the settings that the labels of the lines are values of.
+        along: the setting that the labels of the points are values of.
         unit: of the distortion.
     """
     from matplotlib.patheffects import withStroke
@@ -168,20 +168,20 @@ def rate_distortion(
             axes.plot([left, right], [total - left, total - right], "--", color="#c8c8c8", linewidth=0.8, zorder=0)
             if low < total - right < high:
                 axes.text(right, total - right, f" {-total:g}", fontsize=8, color="#909090", va="center")
-            elif left < total - low < right:  # it leaves through the bottom
+            elif left < total - low < right:  # the line leaves the plot at the bottom
                 axes.text(total - low, low, f" {-total:g}", fontsize=8, color="#909090", va="bottom")
         axes.set_xlim(left, right)
         axes.set_ylim(low, high)
         axes.grid(False)
         axes.set_xlabel("rate: test/kl (nats per image)")
         axes.set_ylabel(f"distortion: test/reconstruction ({unit}, per image)")
-        axes.set_title(f"at the points: {along}; dashed: equal ELBO, written where they end", fontsize=10)
+        axes.set_title(f"points: {along}; dashed lines: constant ELBO, value at the end", fontsize=10)
         if len(lines) > 1:
             axes.legend(title=title)
         return rendered(figure)
 
 
 def _round_step(step: float) -> float:
-    """The next of 1, 2, 5, 10, ... above."""
+    """The smallest of 1, 2, 5, 10, ... (times powers of ten) that is at least ``step``."""
     power = 10 ** np.floor(np.log10(step))
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step))

@@ -1,7 +1,7 @@
-"""A run, an evaluation or a sweep as one page: ``report.html``, which needs no network, no server and no other file.
+"""The report of a run, an evaluation or a sweep: one page, ``report.html``, without network, server or other files.
 
-Everything on it comes from what lies in the folder, so that it can be made again: ``python -m vaelab.visualization.report <folder>``.
-What is missing or damaged is left out, with a line that says so.
+It is made from the files of the folder. ``python -m vaelab.visualization.report <folder>`` makes it again.
+A missing or damaged file is left out, with a note on the page.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["NAME", "write"]
 
 
 def write(folder: Path) -> Path:
-    """Writes the report of a run, an evaluation, or a folder of several, whole or not at all, and returns its path."""
+    """Writes the report of a run, an evaluation or a folder of several, completely or not at all; returns its path."""
     from vaelab.visualization.report import run_page, sweep_page
 
     page = sweep_page.page(folder) if sweep_page.is_several(folder) else run_page.page(folder)

@@ -1,4 +1,4 @@
-"""Charts of latent space, of errors and of scores, as the page of a run shows them."""
+"""The charts of latent space, errors and scores on the page of a run."""
 
 import csv
 import math
@@ -19,13 +19,13 @@ _BINS = 48
 
 
 def latent_section(folder: ReportFolder) -> Section:
-    """Where the codes of test images lie, what each dimension is used for, and ways through latent space."""
+    """The section of latent space: codes of test images, KL divergence of each dimension, images."""
     path = folder.path / "latents.npz"
     arrays: dict[str, Any] = {}
 
     def scatter() -> list[Block]:
         if not path.is_file():
-            raise NotApplicable("There is no latents.npz, from which this is drawn: callbacks.latents writes it.")
+            raise NotApplicable("There is no latents.npz, which this chart needs: callbacks.latents writes it.")
         arrays.update(latent_space.read(path))
         blocks = [_scatter(arrays)]
         folder.image_sections.replace("scatter")
@@ -37,11 +37,7 @@ def latent_section(folder: ReportFolder) -> Section:
         kls = measured.get("latents/dimension_kls", arrays["kls"].tolist() if "kls" in arrays else None)
         variances = measured.get("latents/mean_variances", arrays.get("variances"))
         if kls is None:
-            raise (
-                NotApplicable("The KL of single dimensions has no closed form here.")
-                if arrays or measured
-                else NotApplicable("")
-            )
+            raise NotApplicable("The KL of single dimensions has no closed form here." if arrays or measured else "")
         folder.image_sections.replace("kls")
         return [_bars(kls, variances, "" if is_measured else str(arrays["of"]))]
 
@@ -73,8 +69,8 @@ def _scatter(arrays: Mapping[str, Any]) -> Block:
         "images": sheet_uri(arrays["images"]),
         "reconstructions": sheet_uri(arrays["reconstructions"]),
     }
-    caption = f"Posterior means of {arrays['of']}. Point at one, or tap it, to see the image and its reconstruction."
-    return plot("scatter", "Where test images lie", data, caption)
+    caption = f"Posterior means of {arrays['of']}. Point at a mean, or tap it, to see the image and its reconstruction."
+    return plot("scatter", "Latent codes of test images", data, caption)
 
 
 def _rounded(values: Any) -> list[float]:
@@ -82,26 +78,32 @@ def _rounded(values: Any) -> list[float]:
 
 
 def _bars(kls: Sequence[float], variances: Any, of: str) -> Block:
-    """What each dimension is used for, the most used first; ``of`` says of which images, if of fewer than figures."""
+    """The KL divergence of each dimension, in descending order.
+
+    Args:
+        kls: of each dimension, in nats.
+        variances: of the posterior means of each dimension, or ``None``.
+        of: the images, if they are not those of the metrics; else empty.
+    """
     spread = None if variances is None else [float(value) for value in variances]
     rows = []
     for i in sorted(range(len(kls)), key=lambda i: -kls[i]):
         text = f"z{i + 1}: {kls[i]:.3f} nats"
-        text += "" if spread is None else f", variance of its means {spread[i]:.3g}"
+        text += "" if spread is None else f", variance of the means {spread[i]:.3g}"
         strong = spread is None or spread[i] > ACTIVE_VARIANCE
         rows.append({"name": str(i + 1), "value": float(f"{kls[i]:.5g}"), "strong": strong, "text": text})
-    data = {"bars": rows, "x": "latent dimension", "y": "KL divergence, nats"}
+    data = {"bars": rows, "x": "latent dimension", "y": "KL divergence (nats)"}
     caption = f"{sum(kls):.2f} nats in {len(kls)} dimensions."
     if spread is not None:
         active = sum(value > ACTIVE_VARIANCE for value in spread)
         caption = f"{caption[:-1]}, {active} of them active: their means have a variance above {ACTIVE_VARIANCE}."
     if of:
-        caption = f"{caption[:-1]}; of {of}."
+        caption = f"{caption[:-1]}; on {of}."
     return plot("bars", "KL divergence of each latent dimension", data, caption)
 
 
 def scores(path: Path) -> list[Block]:
-    """How scores are distributed, of test images and of another data set's."""
+    """The distribution of scores of test images, and of images of another data set."""
     found = {}
     for name, title in (("scores.csv", "test images"), ("scores_against.csv", "the other data set")):
         if (path / name).is_file():
@@ -116,19 +118,19 @@ def scores(path: Path) -> list[Block]:
 
 
 def errors(folder: ReportFolder) -> list[Block]:
-    """How reconstruction errors are distributed."""
+    """The distribution of reconstruction errors."""
     if not (folder.path / "latents.npz").is_file():
-        return []  # which is said where latent space would be
+        return []  # the section of latent space has a note
     arrays = latent_space.read(folder.path / "latents.npz")
     values = arrays["errors"].astype(float)
     folder.image_sections.replace("errors")
-    caption = f"Mean {values.mean():.3g}, median {np.median(values):.3g}, of {arrays['of']}."
-    data = _histogram({"images": values.tolist()}, "mean squared error per pixel, black 0 and white 1")
+    caption = f"Mean {values.mean():.3g}, median {np.median(values):.3g}; on {arrays['of']}."
+    data = _histogram({"images": values.tolist()}, "mean squared error per pixel (black 0, white 1)")
     return [plot("histogram", "Reconstruction errors", data, caption)]
 
 
 def _histogram(found: Mapping[str, Sequence[float]], of: str) -> dict[str, Any]:
-    """Shares of values in bins that are the same for all."""
+    """Relative frequencies in bins that all series share."""
     low, high = min(map(min, found.values())), max(map(max, found.values()))
     width = (high - low) / _BINS or 1.0
     series = []

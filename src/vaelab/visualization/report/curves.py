@@ -1,17 +1,17 @@
-"""Figures over time, from ``metrics.csv``."""
+"""Curves of metrics over the steps, from ``metrics.csv``."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vaelab.runs.metrics import term_unit
+from vaelab.runs.metrics_csv import read_rows
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots.style import PALETTE, SPLIT_COLOURS
 from vaelab.visualization.report.page import Block, plot
 
-_MOST_POINTS = 1500  # of a curve; more cannot be told apart, and would make the page large
+_MOST_POINTS = 1500  # of a curve; more are not visible, and would make the page large
 _FIRST = ("elbo", "loss", "reconstruction", "kl", "bits_per_dim")
 _TITLES = {"elbo": "ELBO", "kl": "KL", "bits_per_dim": "bits per dimension", "lr": "learning rate"}
 _SPLITS = {"train": "training", "val": "validation"}
@@ -20,42 +20,46 @@ Curve = tuple[list[int], list[float]]  # steps, values
 
 
 def read(path: Path) -> dict[str, Curve]:
-    """Every figure over the steps after which it was logged; rows that are no numbers are passed over."""
+    """The finite values of each metric, over the number of steps after which it was logged.
+
+    Raises:
+        NotApplicable: there is no such file.
+    """
     if not path.is_file():
         raise NotApplicable(f"There is no {path.name}: logger=many or logger=csv writes it.")
     curves: dict[str, Curve] = {}
-    with path.open(newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                try:
-                    step, value = int(row["step"]) + 1, float(text)
-                except (KeyError, TypeError, ValueError):
-                    continue
-                if name not in ("epoch", "step") and math.isfinite(value):
-                    steps, values = curves.setdefault(str(name), ([], []))
-                    steps.append(step)
-                    values.append(float(f"{value:.6g}"))
+    for row in read_rows(path):
+        for name, text in row.items():
+            try:
+                value = float(text)
+            except (TypeError, ValueError):
+                continue
+            if name not in ("epoch", "step") and math.isfinite(value):
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(int(row["step"]) + 1)
+                values.append(float(f"{value:.6g}"))
     return {name: _thinned(curve) for name, curve in curves.items()}
 
 
 def _thinned(curve: Curve) -> Curve:
+    """Every n-th point of a curve, and its last one."""
     stride = math.ceil(len(curve[0]) / _MOST_POINTS)
     last = len(curve[0]) - 1
-    kept = [i for i in range(len(curve[0])) if i % stride == 0 or i == last]
-    return [curve[0][i] for i in kept], [curve[1][i] for i in kept]
+    indices = [i for i in range(len(curve[0])) if i % stride == 0 or i == last]
+    return [curve[0][i] for i in indices], [curve[1][i] for i in indices]
 
 
 def title_of(term: str) -> str:
-    """A term as a heading."""
+    """The heading of a term."""
     return _TITLES.get(term, term.replace("_", " "))
 
 
 def of_run(path: Path, metrics: Mapping[str, Any]) -> list[Block]:
-    """A panel for each term, in training and in validation.
+    """A panel for each term, with its training and validation curves.
 
     Args:
         path: of ``metrics.csv``.
-        metrics: of ``metrics.json``; empty of a run that has not ended.
+        metrics: of ``metrics.json``; empty if the run has not ended.
     """
     curves = read(path)
     terms: dict[str, dict[str, Curve]] = {}
@@ -66,7 +70,7 @@ def of_run(path: Path, metrics: Mapping[str, Any]) -> list[Block]:
     if "lr" in curves and len(set(curves["lr"][1])) > 1:
         terms["lr"] = {"train": curves["lr"]}
     if not terms:
-        raise NotApplicable(f"{path.name} holds no curves: it takes two values to draw one.")
+        raise NotApplicable(f"{path.name} holds no curves: a curve needs two values.")
     order = sorted(terms, key=lambda term: (_FIRST.index(term) if term in _FIRST else len(_FIRST), term == "lr"))
     panels = [
         {
@@ -91,7 +95,7 @@ def _series(name: str, colour: str, curve: Curve) -> dict[str, Any]:
 
 
 def _is_mirrored(terms: Mapping[str, Mapping[str, Curve]]) -> bool:
-    """Whether the loss is the ELBO's negative and nothing more."""
+    """Whether the loss is minus the ELBO."""
     pairs = zip(terms["loss"].get("train", ([], []))[1], terms.get("elbo", {}).get("train", ([], []))[1], strict=False)
     differences = [abs(loss + elbo) <= 1e-4 * abs(elbo) for loss, elbo in pairs]
     return bool(differences) and all(differences)
@@ -109,7 +113,7 @@ def of_several(paths: Mapping[str, Path], terms: Sequence[str], unit: str) -> li
 
     Args:
         paths: name of a run to its ``metrics.csv``.
-        terms: as logged, ``val/elbo``.
+        terms: as logged, such as ``val/elbo``.
         unit: of the terms.
     """
     runs = {}
@@ -127,17 +131,9 @@ def of_several(paths: Mapping[str, Path], terms: Sequence[str], unit: str) -> li
         ]
         if series:
             split, _, short = term.partition("/")
-            of = term_unit(term, unit)
-            title = f"{title_of(short)}, {_SPLITS.get(split, split)}"
-            panels.append(
-                {
-                    "term": term,
-                    "title": title,
-                    "unit": f"{of} per image" if of else "",
-                    "hidden": False,
-                    "series": series,
-                }
-            )
+            title, of = f"{title_of(short)}, {_SPLITS.get(split, split)}", term_unit(term, unit)
+            per_image = f"{of} per image" if of else ""
+            panels.append({"term": term, "title": title, "unit": per_image, "hidden": False, "series": series})
     if not panels:
-        raise NotApplicable("There are no curves: no job has left a metrics.csv with two values of a figure.")
+        raise NotApplicable("There are no curves: no job has written a metrics.csv with two values of one metric.")
     return [plot("curves", "", {"panels": panels, "stepsPerEpoch": None})]

@@ -1,4 +1,4 @@
-"""Pictures that lie in a folder, as parts of a page."""
+"""Images of a folder as parts of a page."""
 
 import base64
 import io
@@ -16,12 +16,12 @@ from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.report.page import Block, note
 
-_AS_IT_IS = 700_000  # bytes: pictures of more are made smaller, with a loss that cannot be seen
-_LARGEST = 4_000_000  # bytes: what is still larger stays in its file
+_LARGEST_PNG = 700_000  # bytes; larger files become JPEG, with a loss that is not visible
+_LARGEST = 4_000_000  # bytes; larger files are linked, not embedded
 
 
 class Known(NamedTuple):
-    """A picture that this project draws: where it stands on the page, and what it shows."""
+    """An image that this project makes: the section of the page, the title, the caption."""
 
     section: str
     title: str
@@ -29,40 +29,44 @@ class Known(NamedTuple):
     wide: bool = False
 
 
-# By the name of its file; their order here is that on the page. What is not here stands at the end of the page.
+# File name to image, in the order of the page. Other images are at the end of the page.
 KNOWN = {
     "reconstructions.png": Known(
-        "reconstructions", "Test images over their reconstructions", "In pairs of rows: originals above.", True
+        "reconstructions",
+        "Test images above their reconstructions",
+        "In pairs of rows, with the originals above.",
+        True,
     ),
     "class_reconstructions.png": Known(
-        "reconstructions", "Reconstructions by class", "Originals on the left of their reconstructions."
+        "reconstructions", "Reconstructions by class", "Originals at the left of their reconstructions."
     ),
-    "samples.png": Known("samples", "Samples", "Means of p(x|z), for z drawn from the prior."),
-    "samples.gif": Known("samples", "The same latents, decoded throughout the training"),
+    "samples.png": Known("samples", "Samples", "Means of p(x|z), with z sampled from the prior."),
+    "samples.gif": Known("samples", "The same latents, decoded during the training"),
     "nearest_neighbours.png": Known(
-        "samples", "Samples and their nearest training images", "What is merely remembered would look the same.", True
+        "samples", "Samples and their nearest training images", "A memorised image would look the same.", True
     ),
     "dimensions.png": Known("latents", "KL divergence of each latent dimension", "", True),
     "latents.png": Known("latents", "Posterior means and log-variances", "", True),
-    "manifold.png": Known("latents", "A plane of latent space, decoded", "Along quantiles of the prior, 5 % to 95 %."),
-    "manifold.gif": Known("latents", "The plane throughout the training"),
-    "path.png": Known("latents", "A straight way between two images", "", True),
-    "arithmetic.png": Known("latents", "Adding a difference of mean codes"),
-    "interpolations.png": Known("latents", "Straight ways between pairs of images"),
-    "comparison.png": Known("latents", "Two models beside each other", "", True),
-    "likelihood.png": Known("metrics", "The bound over its number of importance samples"),
+    "manifold.png": Known("latents", "A plane of latent space, decoded", "At normal quantiles from 5 % to 95 %."),
+    "manifold.gif": Known("latents", "The plane during the training"),
+    "path.png": Known("latents", "Interpolation between two images", "", True),
+    "arithmetic.png": Known("latents", "Latent arithmetic: a difference of mean codes is added"),
+    "interpolations.png": Known("latents", "Interpolations between pairs of images"),
+    "comparison.png": Known("latents", "Two models side by side", "", True),
+    "likelihood.png": Known("metrics", "Bound over the number of importance samples"),
     "errors.png": Known("errors", "Reconstruction errors"),
     "extremes.png": Known("errors", "The most and the least likely test images", "", True),
     "losses.png": Known("curves", "Losses", "", True),
-    "curves.png": Known("charts", "What was swept", "", True),
-    "heat_map.png": Known("charts", "Over both numbers"),
+    "curves.png": Known("charts", "Metrics over the swept settings", "", True),
+    "heat_map.png": Known("charts", "A metric over both settings"),
     "rate_distortion.png": Known("charts", "Rate and distortion", "Nearer to the lower left is better."),
 }
-_DRAWN_BY_THE_PAGE = {"latents.png": "scatter", "dimensions.png": "kls", "losses.png": "curves", "errors.png": "errors"}
+# File name to the chart of the page that replaces it.
+_REPLACED = {"latents.png": "scatter", "dimensions.png": "kls", "losses.png": "curves", "errors.png": "errors"}
 
 
 class ImageSections:
-    """The pictures of a folder and of ``pictures`` in it.
+    """The images of a folder and of its subfolder ``pictures``.
 
     Args:
         folder: of a run, an evaluation or a sweep.
@@ -72,24 +76,24 @@ class ImageSections:
         self.folder = folder
         found = [path for place in (folder, folder / "pictures") for path in sorted(place.glob("*")) if path.is_file()]
         self._paths = {path.name: path for path in found if path.suffix in (".png", ".gif")}
-        self._drawn: set[str] = set()
+        self._left_out: set[str] = set()
 
-    def replace(self, what: str) -> None:
-        """Notes that the page itself draws something, better than a picture of it could."""
-        self._drawn |= {name for name, drawn in _DRAWN_BY_THE_PAGE.items() if drawn == what}
+    def replace(self, chart: str) -> None:
+        """Leaves out the image that an interactive chart of the page replaces."""
+        self._left_out |= {name for name, replacement in _REPLACED.items() if replacement == chart}
 
     def blocks(self, section: str, required: str = "") -> list[Block]:
-        """The pictures that belong into a section.
+        """The images of a section.
 
         Args:
-            section: its id; ``rest`` for those that belong into no other.
-            required: what is said where there are none; nothing by default.
+            section: its id; ``rest`` for images that no other section has.
+            required: the note if there are no images; empty for no note.
         """
         if section == "rest":
             names = sorted(self._paths.keys() - KNOWN.keys())
         else:
             names = [name for name, known in KNOWN.items() if known.section == section and name in self._paths]
-        names = [name for name in names if name not in self._drawn]
+        names = [name for name in names if name not in self._left_out]
         if not names and required:
             raise NotApplicable(required)
         blocks: list[Block] = []
@@ -99,11 +103,11 @@ class ImageSections:
             try:
                 shown.append(embedded(self._paths[name], known.title, known.caption, known.wide))
             except NotApplicable as reason:
-                way = self._paths[name].relative_to(self.folder).as_posix()
-                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(way), "link": way}))
+                path = self._paths[name].relative_to(self.folder).as_posix()
+                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(path), "link": path}))
             except Exception as error:
                 blocks.append(note(f"{known.title}: left out, {name} could not be read ({type(error).__name__})."))
-        return [Block("pictures", {"pictures": shown}), *blocks] if shown else blocks
+        return [Block("images", {"images": shown}), *blocks] if shown else blocks
 
 
 class ReportFolder(RunFolder):
@@ -111,30 +115,30 @@ class ReportFolder(RunFolder):
 
     @cached_property
     def image_sections(self) -> ImageSections:
-        """The images, by the section of the page to which they belong."""
+        """The images, by section of the page."""
         return ImageSections(self.path)
 
 
 def embedded(path: Path, title: str, caption: str = "", wide: bool = False) -> dict[str, Any]:
-    """A picture as a part of the page.
+    """An image as a part of the page.
 
     Args:
         path: of the file.
-        title: above it.
-        caption: below it.
-        wide: whether it needs the whole width.
+        title: above the image.
+        caption: below the image.
+        wide: whether the image needs the whole width of the page.
     """
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as picture:
-        size, kind = picture.size, str(picture.format).lower()
-        picture.load()  # a damaged file is noticed here
-        if kind == "png" and len(data) > _AS_IT_IS:
+    with Image.open(io.BytesIO(data)) as image:
+        size, kind = image.size, str(image.format).lower()
+        image.load()  # raises if the file is damaged
+        if kind == "png" and len(data) > _LARGEST_PNG:
             file = io.BytesIO()
-            picture.convert("RGB").save(file, "JPEG", quality=88)
+            image.convert("RGB").save(file, "JPEG", quality=88)
             if file.tell() < len(data):
                 data, kind = file.getvalue(), "jpeg"
     if len(data) > _LARGEST:
-        raise NotApplicable(f"its {len(data) / 1e6:.1f} MB stay in a file of their own,")
+        raise NotApplicable(f"too large for this page ({len(data) / 1e6:.1f} MB), see")
     return {
         "src": data_uri(data, kind),
         "width": size[0],
@@ -146,22 +150,22 @@ def embedded(path: Path, title: str, caption: str = "", wide: bool = False) -> d
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of a picture as its address."""
+    """The content of an image file as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def sheet_uri(file: npt.NDArray[np.uint8]) -> str:
-    """The address of a sheet of tiles, see :mod:`vaelab.visualization.report.latent_space`."""
+    """The data URI of a sprite sheet of :mod:`vaelab.visualization.report.latent_space`."""
     data = file.tobytes()
     return data_uri(data, "webp" if data[:4] == b"RIFF" else "png")
 
 
-def side_by_side(pictures: Sequence[tuple[Path, str]]) -> list[Block]:
-    """One picture each of several runs, with their names."""
+def side_by_side(images: Sequence[tuple[Path, str]]) -> list[Block]:
+    """One image of each of several runs, with the name of the run as its title."""
     shown = []
-    for path, title in pictures:
+    for path, title in images:
         if path.is_file():
             shown.append(embedded(path, title))
     if not shown:
-        raise NotApplicable("No job has left samples.png.")
-    return [Block("pictures", {"pictures": shown})]
+        raise NotApplicable("No job has written samples.png.")
+    return [Block("images", {"images": shown})]

@@ -1,96 +1,123 @@
-"""Latent space as a report shows it: test images, where they lie, and what becomes of them.
+"""The latent space of a report: test images, their codes and their reconstructions.
 
-A model alone can tell these, so they are kept beside it in ``latents.npz``, of which a report can be made again later.
+They need the model, so ``latents.npz`` stores them: a report can be made again without it.
 """
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from PIL import Image, features
+from PIL import features
 from torch import Tensor
 
+from vaelab.data.source import Images
 from vaelab.models.distributions.latents import dimension_kls
 from vaelab.runs.trained_model import TrainedModel, evenly_spaced
-from vaelab.runtime.files import atomic_write
-from vaelab.visualization.plots import at_most, pca, to_bytes
+from vaelab.runtime.files import write_npz
+from vaelab.visualization.plots import at_most, pca, sprite_sheet, to_bytes
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 _LARGEST_TILE = 64  # pixels
-_SHEET = 1448  # pixels to a side, about: two million, which are a few hundred kilobytes
-_DIMENSIONS = 12  # that can be looked at one by one: those whose means vary most
+_SHEET = 1448  # pixels along a side, approximately: two million pixels are a few hundred kilobytes
+_DIMENSIONS = 12  # with an axis of their own: those whose means vary most
 
 
 @torch.no_grad()
 def gather(model: TrainedModel, limit: int) -> Arrays:
-    """What is shown of latent space, in plain arrays.
+    """The latent space of test images, as plain arrays.
 
     Args:
         model: a model with its images.
-        limit: how many test images, evenly spaced; fewer where they are large.
+        limit: number of test images, evenly spaced; fewer if they are large.
 
     Returns:
-        ``axes`` (A,), names, and ``positions`` (N, A) along them; ``numbers`` (N,) of the images in their split, their
-        ``labels`` (N,) and the names ``classes``, their ``factors`` (N, F) and ``factor_names`` where these are known;
-        ``errors`` (N,), mean squared ones per pixel; ``images`` and ``reconstructions``, files of one picture with
-        ``columns`` tiles in a row, each of the size ``tile``, (height, width); ``kls`` (D,) in nats, where they have a
-        closed form, and ``variances`` (D,) of the means; ``of``, which images these are.
+        - ``numbers`` (N,) of the images in their split, ``labels`` (N,), ``classes``: their names.
+        - ``factors`` (N, F) and ``factor_names``, if they are known.
+        - ``axes`` (A,): names; ``positions`` (N, A): coordinates along them.
+        - ``errors`` (N,): mean squared errors per pixel.
+        - ``images`` and ``reconstructions``: bytes of sprite sheets with ``columns`` tiles in a row, each of size
+          ``tile``, (height, width).
+        - ``kls`` (D,) in nats, if they have a closed form; ``variances`` (D,) of the posterior means.
+        - ``of``: the protocol, which names the images.
     """
-    test, source = model.datamodule.splits["test"], model.datamodule.source
+    source = model.datamodule.source
     height, width = model.vae.image_shape[1:]
     shrink = min(1.0, _LARGEST_TILE / max(height, width))
     tile = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     limit = max(1, min(limit, _SHEET**2 // (tile[0] * tile[1])))
     shown = model.images("test", limit)
-    means, log_variances, kls, errors = [], [], [], []
-    originals: list[Tensor] = []
-    pictures: list[Tensor] = []
-    p_z = model.vae.p_z()
-    for x, y in model.batches(shown):
-        q_z = model.vae.encode(x, y)
-        picture = model.vae.decode(q_z.centre, y).mean.float()
-        means.append(q_z.centre.float().cpu())
-        kls.append(dimension_kls(q_z, p_z))
-        if (logs := model.log_variance(q_z)) is not None:
-            log_variances.append(logs)
-        errors.append((picture - x).square().flatten(1).mean(1).cpu())
-        for images, tiles in ((x, originals), (picture, pictures)):
-            tiles.append(to_bytes(at_most(images, _LARGEST_TILE)).cpu())
-    codes = torch.cat(means)
-    known = [values for values in kls if values is not None]
-    columns = math.ceil(math.sqrt(len(codes) * tile[0] / tile[1]))
+    codes = _encoded(model, shown)
+    columns = math.ceil(math.sqrt(len(codes.means) * tile[0] / tile[1]))
+    names, positions = _axes(codes.means, codes.log_variances, shown.labels, source.classes)
     arrays: Arrays = {
-        "numbers": evenly_spaced(len(test.images), limit).numpy(),
+        "numbers": evenly_spaced(len(model.splits["test"].images), limit).numpy(),
         "labels": shown.labels.numpy(),
         "classes": np.array(source.classes, dtype=str),
-        "errors": torch.cat(errors).numpy(),
-        "variances": codes.var(0, correction=0).numpy(),
+        "errors": codes.errors.numpy(),
+        "variances": codes.means.var(0, correction=0).numpy(),
         "tile": np.array(tile),
         "columns": np.array(columns),
-        "images": _sheet(torch.cat(originals), columns, exact=model.vae.image_shape[0] < 3),
-        "reconstructions": _sheet(torch.cat(pictures), columns, exact=False),
-        "of": np.array(model.protocol("test", len(codes))),
+        "images": _sheet(codes.images, columns, exact=model.vae.image_shape[0] < 3),
+        "reconstructions": _sheet(codes.reconstructions, columns, exact=False),
+        "of": np.array(model.protocol("test", len(codes.means))),
     }
-    if len(known) == len(kls):
-        arrays["kls"] = torch.cat(known).mean(0).float().cpu().numpy()
+    if codes.kls is not None:
+        arrays["kls"] = codes.kls.numpy()
     if shown.factors is not None:
         arrays["factors"] = shown.factors.numpy()
         arrays["factor_names"] = np.array(getattr(source, "factor_names", ()), dtype=str)
-    spread = torch.cat(log_variances) if log_variances else None
-    names, positions = _axes(codes, spread, shown.labels, source.classes)
     return {**arrays, "axes": np.array(names), "positions": positions.numpy().astype(np.float32)}
+
+
+class _Codes(NamedTuple):
+    """Posteriors and reconstructions of N images.
+
+    Attributes:
+        means: (N, D).
+        log_variances: (N, D), or ``None`` if the posterior has no trained variance.
+        kls: (D,), means over images in nats, or ``None`` if they have no closed form.
+        errors: (N,), mean squared errors per pixel.
+        images, reconstructions: uint8 (N, C, H, W), shrunk to the size of a tile.
+    """
+
+    means: Tensor
+    log_variances: Tensor | None
+    kls: Tensor | None
+    errors: Tensor
+    images: Tensor
+    reconstructions: Tensor
+
+
+def _encoded(model: TrainedModel, shown: Images) -> _Codes:
+    """Encodes and decodes batch by batch, because large images may not fit into memory together."""
+    batches = []
+    p_z = model.vae.p_z()
+    for x, y, q_z in model.posteriors(shown):
+        reconstructions = model.vae.decode(q_z.centre, y).mean.float()
+        errors = (reconstructions - x).square().flatten(1).mean(1).cpu()
+        tiles = [to_bytes(at_most(images, _LARGEST_TILE)).cpu() for images in (x, reconstructions)]
+        log_variances = model.log_variance(q_z)
+        batches.append((q_z.centre.float().cpu(), log_variances, dimension_kls(q_z, p_z), errors, *tiles))
+    means, log_variances, kls, errors, originals, decoded = map(_joined, zip(*batches, strict=True))
+    return _Codes(means, log_variances, None if kls is None else kls.mean(0).float().cpu(), errors, originals, decoded)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Any:
+    """The parts as one tensor, or ``None`` if there are none."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
 
 
 def _axes(
     means: Tensor, log_variances: Tensor | None, labels: Tensor, classes: tuple[str, ...]
 ) -> tuple[list[str], Tensor]:
-    """What points can be drawn along, names and columns (N, A): first the two that say most."""
+    """Names and coordinates (N, A) of the axes of a scatter plot; the two most informative axes are first."""
     names: list[str] = []
     columns: list[Tensor] = []
     if means.shape[1] > 2 and len(means) > 2:
@@ -117,30 +144,25 @@ def _axes(
 
 
 def _sheet(tiles: Tensor, columns: int, exact: bool) -> npt.NDArray[np.uint8]:
-    """Tiles (N, C, H, W), uint8, side by side, as the bytes of a file. Exact, what is smooth takes three times more."""
-    count, channels, height, width = tiles.shape
-    tiles = tiles[:, :3] if channels >= 3 else tiles[:, :1]
-    rows = math.ceil(count / columns)
-    atomic_write = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, rows * columns - count))
-    grid = atomic_write.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1)
-    picture = Image.fromarray(grid.squeeze(-1).numpy() if grid.shape[-1] == 1 else grid.numpy())
-    file = io.BytesIO()
+    """The bytes of a sprite sheet of tiles (N, C, H, W), uint8; lossless compression of smooth tiles triples them."""
+    sheet, file = sprite_sheet(tiles, columns), io.BytesIO()
     if not features.check("webp"):
-        picture.save(file, "PNG")
+        sheet.save(file, "PNG")
     else:
-        picture.save(file, "WEBP", lossless=exact, quality=0 if exact else 75, method=2)
+        sheet.save(file, "WEBP", lossless=exact, quality=0 if exact else 75, method=2)
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def keep(model: TrainedModel, path: Path, limit: int = 2000) -> None:
-    """Writes what :func:`gather` returns, whole or not at all; what was there before goes, whatever comes of it."""
+def write(model: TrainedModel, path: Path, limit: int = 2000) -> None:
+    """Writes the arrays of :func:`gather`, completely or not at all.
+
+    It deletes an older file first, which would otherwise remain after an error and belong to other weights.
+    """
     path.unlink(missing_ok=True)
-    arrays = gather(model, limit)
-    with atomic_write(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of them
+    write_npz(gather(model, limit), path, compressed=False)
 
 
 def read(path: Path) -> Arrays:
-    """What :func:`keep` wrote."""
+    """The arrays that :func:`write` wrote."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}

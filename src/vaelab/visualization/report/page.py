@@ -1,4 +1,4 @@
-"""What a page is made of, and how it becomes one file."""
+"""The parts of a report, and their rendering into one HTML file."""
 
 import base64
 import hashlib
@@ -24,18 +24,18 @@ _HERE = Path(__file__).parent
 
 
 class Block(NamedTuple):
-    """A piece of a section.
+    """A block of a section.
 
     Attributes:
-        kind: which macro of the template draws it.
-        values: what it draws.
+        kind: name of the template's macro that renders it.
+        values: arguments of the macro.
     """
 
     kind: str
     values: dict[str, Any]
 
 
-Piece = Callable[[], Sequence[Block]]
+MakeBlocks = Callable[[], Sequence[Block]]
 
 
 @dataclass
@@ -43,9 +43,9 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what it says.
-        value: by which it is sorted, if not by its text.
-        href: where it leads.
+        text: that is shown.
+        value: to sort by, if not the text.
+        href: of a link.
     """
 
     text: str
@@ -54,30 +54,30 @@ class Cell:
 
 
 class Section(NamedTuple):
-    """A heading and what stands below it."""
+    """A heading and its blocks."""
 
     id: str
     title: str
     blocks: list[Block]
 
 
-def section(id: str, title: str, *pieces: Piece) -> Section:
-    """A section of these pieces; of those that cannot be had, a line each that says why."""
+def section(id: str, title: str, *makers: MakeBlocks) -> Section:
+    """A section with the blocks that these functions make; if one fails, a note gives the reason."""
     blocks: list[Block] = []
-    for piece in pieces:
+    for make_blocks in makers:
         try:
-            blocks += piece()
+            blocks += make_blocks()
         except NotApplicable as reason:
             blocks.append(note(str(reason)))
         except Exception as error:
-            what = f"{title.lower()}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            log.warning("%s: left out: %s", NAME, what)
-            blocks.append(note(f"A piece is left out, because it could not be read ({what})."))
+            cause = f"{title.lower()}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            log.warning("%s: left out: %s", NAME, cause)
+            blocks.append(note(f"A part is left out, because it could not be read ({cause})."))
     return Section(id, title, blocks)
 
 
 def note(text: str) -> Block:
-    """A quiet line."""
+    """A line of small text."""
     return Block("note", {"text": text})
 
 
@@ -89,22 +89,13 @@ def table(
     numeric: Sequence[str] = (),
     title: str = "",
 ) -> Block:
-    """A table; ``numeric`` columns stand to the right."""
-    return Block(
-        "table",
-        {
-            "columns": columns,
-            "rows": rows,
-            "style": style,
-            "sortable": sortable,
-            "numeric": numeric,
-            "title": title,
-        },
-    )
+    """A table; columns named in ``numeric`` are aligned to the right."""
+    values = {"columns": columns, "rows": rows, "style": style, "sortable": sortable, "numeric": numeric}
+    return Block("table", values | {"title": title})
 
 
 def plot(kind: str, title: str, data: dict[str, Any], caption: str = "") -> Block:
-    """A chart that the page's script draws, from data that JSON can hold."""
+    """A chart that the script of the page makes from data, which must be valid JSON."""
     return Block("plot", {"plot": kind, "title": title, "data": data, "caption": caption})
 
 
@@ -113,10 +104,10 @@ class Page:
     """A report.
 
     Attributes:
-        title: what it is of.
-        subtitle: one line below it.
-        tiles: the figures that matter most: name, value, unit.
-        sections: all the rest.
+        title: the heading.
+        subtitle: one line below the title.
+        tiles: the most important metrics: name, value, unit.
+        sections: the rest of the page.
     """
 
     title: str
@@ -125,13 +116,13 @@ class Page:
     sections: list[Section] = field(default_factory=list)
 
     def html(self) -> str:
-        """The page, with everything it needs in it, and with nothing allowed that is not."""
+        """The page as HTML; it contains all it needs, and its security policy forbids everything else."""
         environment = Environment(
             loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         environment.filters["json"] = _json
         style = f"{_text('uplot/uPlot.min.css')}\n{_text('../colours.css')}\n{_text('report.css')}"
-        # Whoever passes the page on passes uPlot on, with its licence.
+        # The page distributes uPlot, so it must contain the licence.
         script = f"/*\n{_text('uplot/LICENSE')}\n*/\n{_text('uplot/uPlot.iife.min.js')}\n{_text('report.js')}"
         policy = (
             f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -147,7 +138,7 @@ class Page:
         )
 
     def save(self, path: Path) -> Path:
-        """Writes it, whole or not at all, and returns its path."""
+        """Writes the page, completely or not at all, and returns its path."""
         write_text(self.html(), path)
         return path
 
@@ -157,12 +148,12 @@ def _text(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """By which a browser knows the only script and the only style that it is to run."""
+    """The hash of the only script or style that a browser may use."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _json(values: Any) -> Markup:
-    """JSON that can stand in a script element, whatever its strings are."""
+    """JSON for a script element; no string in it can end the element."""
     text = json.dumps(files.json_values(values), allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

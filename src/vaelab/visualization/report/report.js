@@ -1,5 +1,5 @@
 "use strict";
-// The report's charts, tables and pictures. Data comes from JSON beside each chart, and is only ever set as text.
+// The charts, tables and images of the report. A chart reads the JSON beside it, and sets strings as text, not HTML.
 (() => {
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -19,7 +19,7 @@
     return element;
   }
 
-  /** Buttons that switch things on and off: `items` have a name, a colour and `on`. */
+  /** Toggle buttons for `items`, which have a name, a colour and `on`. */
   function chips(items, changed) {
     const row = make("div", { class: "chips" });
     for (const item of items) {
@@ -50,7 +50,7 @@
     return button;
   }
 
-  /** A number with four digits, or with as many as tell it from what is `span` away. */
+  /** A number with about four digits, or with the digits that show a difference of `span`. */
   function format(value, span) {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     const size = span || Math.abs(value) / 1000 || 1;
@@ -59,14 +59,14 @@
     return (value + 0).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace(/^-(0(\.0+)?)$/, "$1");
   }
 
-  /** Marks of an axis as text, with as many digits as they need. */
-  function written(marks) {
+  /** Labels of the ticks of an axis, with as many digits as they need. */
+  function tickLabels(marks) {
     const need = (value) => [0, 1, 2, 3, 4, 5, 6].find((n) => Math.abs(value * 10 ** n - Math.round(value * 10 ** n)) < 1e-6) ?? 6;
     const digits = Math.max(0, ...marks.map(need));
     return marks.map((value) => format(value, 10 ** -digits));
   }
 
-  /** Round numbers from `low` to `high`, about `count` of them; of a logarithmic scale the powers of ten first. */
+  /** About `count` round numbers from `low` to `high`; a logarithmic scale prefers powers of ten. */
   function ticks(low, high, count, logarithmic) {
     if (!(high > low)) return [low];
     if (logarithmic) {
@@ -93,8 +93,8 @@
     return found;
   }
 
-  /** Calls `draw` when the element has a width, whenever that changes, and when the colours do. */
-  function whenever(element, draw) {
+  /** Calls `draw` when the width of the element or the colour scheme changes. */
+  function onChange(element, draw) {
     let width = 0;
     new ResizeObserver(() => {
       if (element.clientWidth && element.clientWidth !== width) {
@@ -105,7 +105,7 @@
     dark.addEventListener("change", () => width && draw());
   }
 
-  /** A box beside a place, within its stage. */
+  /** Shows a tooltip beside a position, inside its stage. */
   function showTip(tip, stage, x, y) {
     tip.hidden = false;
     const left = x + 18 + tip.offsetWidth > stage.clientWidth ? x - 18 - tip.offsetWidth : x + 18;
@@ -113,7 +113,7 @@
     tip.style.top = `${Math.max(0, Math.min(y - tip.offsetHeight / 2, stage.clientHeight - tip.offsetHeight))}px`;
   }
 
-  // Curves: a panel for each term, by uPlot, with one x axis for all.
+  // Curves: a panel of uPlot for each term. All panels share the range of the x axis.
 
   function curves(stage, data) {
     const state = { logarithmic: false, window: null, plots: [] };
@@ -145,10 +145,10 @@
     function draw() {
       for (const { plot } of state.plots) plot.destroy();
       const shown = (panel) => panel.series.filter(({ name }) => series.get(name).on);
-      const drawn = panels.filter((panel) => panel.on && shown(panel).length);
-      const boxes = drawn.map((panel) => make("div", { class: "panel", "data-term": panel.term }));
-      grid.replaceChildren(...boxes); // all of them first: they share the width
-      state.plots = drawn.map((panel, i) => drawPanel(boxes[i], panel, shown(panel)));
+      const visible = panels.filter((panel) => panel.on && shown(panel).length);
+      const boxes = visible.map((panel) => make("div", { class: "panel", "data-term": panel.term }));
+      grid.replaceChildren(...boxes); // before the plots, because the boxes share the width
+      state.plots = visible.map((panel, i) => drawPanel(boxes[i], panel, shown(panel)));
       zoom(state.window);
     }
 
@@ -161,10 +161,10 @@
       const values = shown.flatMap(({ y }) => y);
       const logarithmic = state.logarithmic && (values.every((v) => v > 0) || values.every((v) => v < 0));
       const [from, to] = [Math.min(0, table[0][0]), table[0].at(-1)];
-      // Left out of the view: the first values of a fall, for which all that follows would be squeezed.
+      // The y axis leaves out extreme first values, which would flatten the rest of the curve.
       const sorted = [...values].sort((a, b) => a - b);
       const quantile = (part) => sorted[Math.round(part * (sorted.length - 1))];
-      const whole = (low, high) => {
+      const trimmed = (low, high) => {
         if (state.logarithmic || sorted.length < 20) return [low, high];
         const [bottom, top, typicalLow, typicalHigh] = [quantile(0), quantile(1), quantile(0.1), quantile(0.9)];
         if (top - bottom > 4 * (typicalHigh - bottom) && typicalHigh > bottom) return [low, bottom + 2 * (typicalHigh - bottom)];
@@ -173,7 +173,7 @@
       };
       const range = (_, low, high) => {
         if (low === null || low === undefined) return [0, 1];
-        [low, high] = state.window ? [low, high] : whole(low, high);
+        [low, high] = state.window ? [low, high] : trimmed(low, high);
         if (logarithmic) {
           const pad = (Math.max(Math.abs(low), Math.abs(high)) / Math.min(Math.abs(low), Math.abs(high))) ** 0.05 || 1.05;
           return low > 0 ? [low / pad, high * pad] : [low * pad, high / pad];
@@ -189,7 +189,7 @@
         size,
         splits: (u, _, low, high) => ticks(low, high, Math.max(2, Math.floor((name === "x" ? u.width : u.height) / space)), name === "y" && logarithmic),
         filter: (_, splits) => splits,
-        values: (_, splits) => written(splits),
+        values: (_, splits) => tickLabels(splits),
       });
       const few = shown.every(({ x }) => x.length <= 30);
       const options = {
@@ -210,7 +210,7 @@
           points: { size: 7 },
           y: false,
           bind: { dblclick: () => () => zoom(null) },
-          // A curve has values at its own steps alone: the nearest one is shown.
+          // A curve has values at its own steps only: show the nearest one.
           dataIdx: (u, i, index) => {
             if (i === 0) return index;
             const column = u.data[i];
@@ -230,15 +230,15 @@
             if (u.select.width > 4) zoom([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]);
             u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
           }],
-          setCursor: [(u) => tell(u)],
+          setCursor: [(u) => showValues(u)],
         },
       };
       const plot = new uPlot(options, table, holder);
-      touchable(plot);
-      tell(plot);
+      forwardTouches(plot);
+      showValues(plot);
 
-      /** The values below the pointer, or the last ones. */
-      function tell(u) {
+      /** Shows the values below the pointer, or the last values. */
+      function showValues(u) {
         const at = u.cursor.left >= 0 && u.cursor.idxs ? u.cursor.idxs : null;
         const index = (i) => (at ? at[i] : u.data[i].findLastIndex((value) => value !== null && value !== undefined));
         const step = u.data[0][at ? at[0] ?? 0 : u.data[0].length - 1];
@@ -253,8 +253,8 @@
       return { plot, from, to };
     }
 
-    /** Fingers do as a mouse does: uPlot knows only that. */
-    function touchable(plot) {
+    /** Sends touches as mouse events, because uPlot handles only those. */
+    function forwardTouches(plot) {
       const send = (type, event) => {
         const shared = { clientX: event.clientX, clientY: event.clientY, movementX: 1, bubbles: true, button: 0 };
         (type === "mouseup" ? document : plot.over).dispatchEvent(new MouseEvent(type, shared));
@@ -268,10 +268,10 @@
       on("pointercancel", "mouseup");
     }
 
-    whenever(grid, draw);
+    onChange(grid, draw);
   }
 
-  // Points of latent space, with the images they are.
+  // A scatter plot of latent codes, with the image of each code.
 
   const RAMP = ["#5a4a96", "#31688e", "#21918c", "#5ec962", "#fde725"].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 
@@ -295,14 +295,14 @@
     const controls = make("div", { class: "controls" });
     tip.hidden = selection.hidden = true;
     const names = data.axes.map(({ name }) => name);
-    const look = (change) => (chosen) => {
+    const changeView = (change) => (chosen) => {
       Object.assign(state, change(chosen), { view: null });
       draw();
     };
-    const reset = resetButton(look(() => ({})));
+    const reset = resetButton(changeView(() => ({})));
     controls.append(
-      choice("Right", names, state.x, look((x) => ({ x }))),
-      choice("Up", names, state.y, look((y) => ({ y }))),
+      choice("x axis", names, state.x, changeView((x) => ({ x }))),
+      choice("y axis", names, state.y, changeView((y) => ({ y }))),
       choice("Colour", data.colours.map(({ name }) => name), 0, (colour) => {
         Object.assign(state, { colour });
         state.hidden.clear();
@@ -317,7 +317,7 @@
       image.src = address;
       return image;
     });
-    // In an order of chance, else the last class would hide the others.
+    // Points are painted in a random order, because the last class would hide the others.
     const order = Array.from({ length: count }, (_, i) => i);
     let seed = 1;
     for (let i = count - 1; i > 0; i--) {
@@ -369,7 +369,7 @@
       legend.replaceChildren(make("span", { class: "ramp" }, make("b", {}, name), format(low, (high - low) / 100), bar, format(high, (high - low) / 100)));
     }
 
-    /** What is seen: of axes of one kind, as many pixels for a unit of each. */
+    /** The visible ranges. Two axes of the same kind have the same scale. */
     function ranges(width, height) {
       const all = [state.x, state.y].map((axis) => {
         const values = data.axes[axis].values;
@@ -428,10 +428,10 @@
       }
       pen.stroke();
       pen.textAlign = "center";
-      written(xs).forEach((text, i) => pen.fillText(text, right(xs[i]), margin.top + h + 16));
+      tickLabels(xs).forEach((text, i) => pen.fillText(text, right(xs[i]), margin.top + h + 16));
       pen.textAlign = "right";
       pen.textBaseline = "middle";
-      written(ys).forEach((text, i) => pen.fillText(text, margin.left - 6, up(ys[i])));
+      tickLabels(ys).forEach((text, i) => pen.fillText(text, margin.left - 6, up(ys[i])));
       pen.textBaseline = "alphabetic";
       pen.fillText(`${names[state.x]} →`, margin.left + w, margin.top + h + 34);
       pen.textAlign = "left";
@@ -463,7 +463,7 @@
       pen.restore();
     }
 
-    /** Names where the classes lie: ten colours are hard to tell apart in a cloud of dots. */
+    /** Labels at the medians of the classes, because ten colours are hard to distinguish. */
     function labelClasses(pen, px, py) {
       const { classes, values, palette } = data.colours[state.colour];
       if (!classes || classes.length > palette.length) return;
@@ -499,10 +499,10 @@
       if (found === state.at) return;
       state.at = found;
       draw();
-      tell(found);
+      showImages(found);
     }
 
-    function tell(i) {
+    function showImages(i) {
       if (i < 0) {
         tip.hidden = true;
         return;
@@ -547,7 +547,7 @@
     canvas.addEventListener("pointermove", (event) => {
       if (fingers.has(event.pointerId)) fingers.set(event.pointerId, at(event));
       if (pinch && fingers.size === 2) {
-        spread([...fingers.values()]);
+        zoomByPinch([...fingers.values()]);
       } else if (start) {
         const [x, y] = at(event);
         selection.hidden = Math.hypot(x - start[0], y - start[1]) < 6;
@@ -557,7 +557,7 @@
         });
       } else point(...at(event));
     });
-    const lift = (event) => {
+    const release = (event) => {
       fingers.delete(event.pointerId);
       pinch = null;
       if (start && !selection.hidden && event.type === "pointerup") {
@@ -573,15 +573,15 @@
       start = null;
       selection.hidden = true;
     };
-    canvas.addEventListener("pointerup", lift);
-    canvas.addEventListener("pointercancel", lift);
+    canvas.addEventListener("pointerup", release);
+    canvas.addEventListener("pointercancel", release);
     canvas.addEventListener("pointerleave", (event) => {
       if (event.pointerType === "mouse" && !start) point(-1e6, -1e6);
     });
-    canvas.addEventListener("dblclick", look(() => ({ at: -1 })));
+    canvas.addEventListener("dblclick", changeView(() => ({ at: -1 })));
 
-    /** Two fingers: what was below them stays below them, as far as one factor for both axes allows. */
-    function spread([a, b]) {
+    /** Zooms by two fingers: the points below them stay there, as far as one factor for both axes allows. */
+    function zoomByPinch([a, b]) {
       const [c, d] = pinch.from;
       const factor = Math.hypot(c[0] - d[0], c[1] - d[1]) / Math.max(20, Math.hypot(a[0] - b[0], a[1] - b[1]));
       const { margin, w, h } = place;
@@ -601,7 +601,7 @@
     }
 
     drawLegend();
-    whenever(box, () => {
+    onChange(box, () => {
       tip.hidden = true;
       draw();
     });
@@ -609,7 +609,7 @@
 
   // Bars and histograms, as SVG.
 
-  /** Axes of an SVG of this height; returns what is needed to draw on them. */
+  /** An SVG with axes. Returns it with its margins, its inner size and the scale of the y axis. */
   function axes(stage, height, [low, high], xName, yName, marks) {
     const margin = { left: 46, right: 4, top: 22, bottom: 38 };
     const width = stage.clientWidth;
@@ -617,7 +617,7 @@
     const [w, h] = [width - margin.left - margin.right, height - margin.top - margin.bottom];
     const up = (value) => margin.top + h - ((value - low) / (high - low)) * h;
     const rows = ticks(low, high, Math.max(2, Math.floor(h / 46)));
-    written(rows).forEach((text, i) => {
+    tickLabels(rows).forEach((text, i) => {
       const y = up(rows[i]);
       svg.append(make("line", { class: "grid", x1: margin.left, x2: margin.left + w, y1: y, y2: y }));
       svg.append(make("text", { x: margin.left - 6, y: y + 4, "text-anchor": "end" }, text));
@@ -630,12 +630,12 @@
     return { svg, margin, w, h, up };
   }
 
-  function pointed(stage, svg, tip, width, offset, count, tell) {
+  /** Shows a tooltip with the lines `describe(i)` at the bar i below the pointer. */
+  function addTooltip(stage, svg, tip, width, offset, count, describe) {
     const move = (event) => {
       const x = event.clientX - svg.getBoundingClientRect().left - offset;
       const i = Math.max(0, Math.min(count - 1, Math.floor((x / width) * count)));
-      const lines = tell(i);
-      tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
+      tip.replaceChildren(...describe(i).map((line) => make("div", {}, line)));
       showTip(tip, stage, offset + ((i + 0.5) * width) / count, event.clientY - svg.getBoundingClientRect().top);
     };
     svg.addEventListener("pointermove", move);
@@ -645,14 +645,14 @@
 
   function bars(stage, data) {
     const tip = make("div", { class: "tip" });
-    whenever(stage, () => {
+    onChange(stage, () => {
       const count = data.bars.length;
       const top = data.bars.reduce((most, { value }) => Math.max(most, value), 0) || 1;
-      const named = (w) => {
+      const labels = (w) => {
         const every = Math.max(1, Math.ceil((count * 22) / w));
         return count > 40 && every > 1 ? [] : data.bars.flatMap(({ name }, i) => (i % every ? [] : [[((i + 0.5) * w) / count, name]]));
       };
-      const { svg, margin, w, h, up } = axes(stage, 240, [0, top * 1.04], data.x, data.y, named);
+      const { svg, margin, w, h, up } = axes(stage, 240, [0, top * 1.04], data.x, data.y, labels);
       const thick = Math.min(44, Math.max(0.6, (w / count) * 0.78));
       data.bars.forEach(({ value, strong, text }, i) => {
         const x = margin.left + ((i + 0.5) * w) / count - thick / 2;
@@ -663,21 +663,21 @@
       });
       tip.hidden = true;
       stage.replaceChildren(svg, tip);
-      pointed(stage, svg, tip, w, margin.left, count, (i) => [data.bars[i].text, data.bars[i].strong ? "active" : "not active"]);
+      addTooltip(stage, svg, tip, w, margin.left, count, (i) => [data.bars[i].text, data.bars[i].strong ? "active" : "not active"]);
     });
   }
 
   function histogram(stage, data) {
     const tip = make("div", { class: "tip" });
-    whenever(stage, () => {
+    onChange(stage, () => {
       const count = data.series[0].values.length;
       const top = Math.max(...data.series.flatMap(({ values }) => values)) || 1;
       const high = data.low + data.width * count;
-      const named = (w) => {
+      const labels = (w) => {
         const marks = ticks(data.low, high, Math.max(2, Math.floor(w / 90)));
-        return written(marks).map((text, i) => [((marks[i] - data.low) / (high - data.low)) * w, text]);
+        return tickLabels(marks).map((text, i) => [((marks[i] - data.low) / (high - data.low)) * w, text]);
       };
-      const { svg, margin, w, h, up } = axes(stage, 240, [0, top * 1.04], data.x, data.y, named);
+      const { svg, margin, w, h, up } = axes(stage, 240, [0, top * 1.04], data.x, data.y, labels);
       for (const { values, colour } of data.series) {
         values.forEach((value, i) => {
           if (value) svg.append(make("rect", { x: margin.left + (i * w) / count, y: up(value), width: w / count, height: margin.top + h - up(value), fill: colour, "fill-opacity": 0.6 }));
@@ -687,7 +687,7 @@
       const names = make("div", { class: "controls" });
       for (const { name, colour } of data.series) names.append(make("span", {}, swatch(colour), ` ${name}`));
       stage.replaceChildren(...(data.series.length > 1 ? [names] : []), svg, tip);
-      pointed(stage, svg, tip, w, margin.left, count, (i) => [
+      addTooltip(stage, svg, tip, w, margin.left, count, (i) => [
         `${format(data.low + i * data.width, data.width)} to ${format(data.low + (i + 1) * data.width, data.width)}`,
         ...data.series.map(({ name, values }) => `${name}: ${(100 * values[i]).toFixed(1)} %`),
       ]);
@@ -701,7 +701,7 @@
     kinds[figure.dataset.plot](stage, { ...data, key: `chart ${i}` });
   });
 
-  // Tables that are sorted by a click on a heading: by numbers where there are some, what is empty last.
+  // Tables: a click on a heading sorts the rows, numbers by their value and empty cells last.
 
   for (const table of document.querySelectorAll("[data-sortable]")) {
     const body = table.tBodies[0];
@@ -727,15 +727,15 @@
     });
   }
 
-  // Pictures: sharp where they are enlarged, smooth where they are made smaller; large on a click.
+  // Images: pixelated if they are enlarged, smooth if they are shrunk. A click shows the full size.
 
-  function sharpen() {
+  function setRendering() {
     for (const image of document.querySelectorAll(".picture img")) {
       image.classList.toggle("crisp", image.clientWidth * window.devicePixelRatio >= image.naturalWidth * 0.99);
     }
   }
-  window.addEventListener("load", sharpen);
-  window.addEventListener("resize", sharpen);
+  window.addEventListener("load", setRendering);
+  window.addEventListener("resize", setRendering);
   const dialog = document.querySelector("dialog");
   for (const button of document.querySelectorAll(".picture")) {
     button.addEventListener("click", () => {
@@ -754,7 +754,7 @@
         await navigator.clipboard.writeText(code.textContent);
         button.textContent = "Copied";
       } catch {
-        window.getSelection().selectAllChildren(code); // where no page may write there: to be copied by hand
+        window.getSelection().selectAllChildren(code); // the page may not write to the clipboard: the user copies the selection
         button.textContent = "Selected";
       }
       setTimeout(() => (button.textContent = "Copy"), 1500);

@@ -1,4 +1,4 @@
-"""The page of one training, or of one evaluation."""
+"""The report of one training, or of one evaluation."""
 
 import logging
 import os
@@ -33,31 +33,31 @@ _SUMS = "Terms are summed over pixels and latent dimensions and averaged over im
 _TERMS = ("elbo", "reconstruction", "kl", "loss", "bits_per_dim")
 
 
-def _or_nothing(part: Callable[[], T], nothing: T) -> T:
-    """A part of the page's head, which is no section that could say what is wrong: that stands in the others."""
+def _or_default(part: Callable[[], T], default: T) -> T:
+    """A part of the page header, or the default if it fails: the header has no place for an error message."""
     try:
         return part()
     except Exception as error:
-        log.warning("%s: a line of its head is left out: %s", NAME, type(error).__name__)
-        return nothing
+        log.warning("%s: a part of the header is left out: %s", NAME, type(error).__name__)
+        return default
 
 
 def page(path: Path) -> Page:
-    """What is known of a run, an evaluation, or both in one folder."""
+    """The page of a folder with a run, an evaluation, or both."""
     folder = ReportFolder(path)
     of_training = bool(folder.config) or not folder.evaluation
-    needs = of_training and "There are none: {}."
+    no_images = "There are no images: callbacks.pictures writes them." if of_training else ""
     return Page(
         folder.title,
-        _or_nothing(lambda: _subtitle(folder), ""),
-        _or_nothing(lambda: _tiles(folder), []),
+        _or_default(lambda: _subtitle(folder), ""),
+        _or_default(lambda: _tiles(folder), []),
         [
-            section("summary", "Summary", lambda: _repeat(folder), lambda: _summary(folder)),
+            section("summary", "Summary", lambda: _commands(folder), lambda: _summary(folder)),
             section(
                 "metrics",
                 "Metrics",
                 lambda: _metrics(folder) if of_training else [],
-                lambda: _measured(folder),
+                lambda: _measurements(folder),
                 lambda: folder.image_sections.blocks("metrics"),
             ),
             section(
@@ -69,16 +69,12 @@ def page(path: Path) -> Page:
             section(
                 "reconstructions",
                 "Reconstructions",
-                lambda: folder.image_sections.blocks(
-                    "reconstructions", needs.format("callbacks.pictures draws them") if needs else ""
-                ),
+                lambda: folder.image_sections.blocks("reconstructions", no_images),
             ),
             section(
                 "samples",
                 "Samples",
-                lambda: folder.image_sections.blocks(
-                    "samples", needs.format("callbacks.pictures draws them") if needs else ""
-                ),
+                lambda: folder.image_sections.blocks("samples", no_images),
             ),
             charts.latent_section(folder),
             section(
@@ -90,7 +86,7 @@ def page(path: Path) -> Page:
             ),
             section(
                 "rest",
-                "More pictures",
+                "More images",
                 lambda: folder.image_sections.blocks("charts"),
                 lambda: folder.image_sections.blocks("rest"),
             ),
@@ -100,7 +96,7 @@ def page(path: Path) -> Page:
 
 
 def _subtitle(folder: ReportFolder) -> str:
-    """One line: what it is, how long it took, when."""
+    """One line: the model, the duration and the date."""
     metrics, about = folder.metrics, folder.about
     if folder.evaluation and not folder.config:
         line = f"an evaluation of a model with {folder.setting.get('latent_dim')} latent dimensions"
@@ -120,7 +116,7 @@ def _count(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """So many seconds as people say it."""
+    """A duration in seconds, minutes or hours."""
     if not isinstance(seconds, int | float):
         return "?"
     if seconds < 100:
@@ -135,7 +131,7 @@ def _unit_of(folder: ReportFolder) -> str:
 
 
 def _tiles(folder: ReportFolder) -> list[tuple[str, str, str]]:
-    """The figures that matter most."""
+    """The most important metrics."""
     tiles = []
     measured = folder.evaluation.get("metrics", {})
     best = [name for name in measured if name.startswith("likelihood/test/log_likelihood")]
@@ -166,8 +162,43 @@ def _short(number: int) -> str:
 
 
 def _summary(folder: ReportFolder) -> list[Block]:
-    """What was chosen, and what came of it apart from the terms of the bound."""
-    metrics, setting, data = folder.metrics, folder.setting, folder.config.get("data", {})
+    """The settings, and the results of the training except the terms of the bound."""
+    metrics, data = folder.metrics, folder.config.get("data", {})
+    results = []
+    images = folder.about.get("images", {})
+    if images:
+        results.append(("images", ", ".join(f"{_count(images[name])} {name}" for name in images)))
+    if metrics:
+        results += [
+            ("epochs", _count(metrics.get("epochs"))),
+            ("steps", _count(metrics.get("steps"))),
+            ("parameters", _count(metrics.get("parameters"))),
+            ("time", duration(metrics.get("seconds"))),
+            ("speed", f"{_count(metrics.get('images_per_second'))} images/s"),
+            ("tested", str(metrics.get("tested", "?"))),
+        ]
+    blocks = [Block("facts", {"title": "Settings", "facts": _choices(folder)})]
+    if results:
+        blocks.append(Block("facts", {"title": "Training" if folder.config else "Data", "facts": results}))
+    machine = _machine(folder.about)
+    if machine:
+        blocks.append(Block("facts", {"title": "Machine and versions", "facts": machine}))
+    lines = [Block("columns", {"blocks": blocks})]
+    damaged = list(folder.damaged)
+    if damaged:
+        lines.append(note(f"Damaged, and left out: {', '.join(damaged)}."))
+    if folder.config and not metrics and not damaged:
+        lines.append(note("There is no metrics.json: this training has not ended."))
+    if not folder.config and not folder.evaluation:
+        lines.append(note("There is no config.yaml and no evaluation.json that can be read, so this page is short."))
+    if data.get("validation") == "test":
+        lines.append(note("The validation images are the test images. They select no epoch: the last one is tested."))
+    return lines
+
+
+def _choices(folder: ReportFolder) -> list[tuple[str, str]]:
+    """The settings that distinguish this run from others."""
+    setting, data = folder.setting, folder.config.get("data", {})
     left_out = ("logger", "callbacks", "accelerator")
     facts = [(str(group), str(option)) for group, option in folder.choices.items() if option and group not in left_out]
     facts.sort(
@@ -182,39 +213,7 @@ def _summary(folder: ReportFolder) -> list[Block]:
     if "optimizer" in folder.config and isinstance(folder.config["optimizer"], dict):
         facts.append(("optimizer.lr", str(folder.config["optimizer"].get("lr"))))
     facts += [("batch size", str(data["batch_size"]))] if "batch_size" in data else []
-    facts += [("seed", str(setting["seed"]))] if "seed" in setting else []
-    results = []
-    images = folder.about.get("images", {})
-    if images:
-        results.append(("images", ", ".join(f"{_count(images[name])} {name}" for name in images)))
-    if metrics:
-        results += [
-            ("epochs", _count(metrics.get("epochs"))),
-            ("steps", _count(metrics.get("steps"))),
-            ("parameters", _count(metrics.get("parameters"))),
-            ("time", duration(metrics.get("seconds"))),
-            ("speed", f"{_count(metrics.get('images_per_second'))} images/s"),
-            ("tested", str(metrics.get("tested", "?"))),
-        ]
-    blocks = [Block("facts", {"title": "Choices", "facts": facts})]
-    if results:
-        blocks.append(Block("facts", {"title": "Training" if folder.config else "Data", "facts": results}))
-    machine = _machine(folder.about)
-    if machine:
-        blocks.append(Block("facts", {"title": "Machine and versions", "facts": machine}))
-    lines = [Block("columns", {"blocks": blocks})]
-    unread = list(folder.damaged)
-    if unread:
-        lines.append(note(f"Damaged, and left out: {', '.join(unread)}."))
-    if folder.config and not metrics and not unread:
-        lines.append(note("There is no metrics.json: this training has not come to its end."))
-    if not folder.config and not folder.evaluation:
-        lines.append(
-            note("There is neither config.yaml nor evaluation.json that can be read: this is all that is here.")
-        )
-    if data.get("validation") == "test":
-        lines.append(note("Validated on the test images, on which no epoch was chosen: the last one is tested."))
-    return lines
+    return facts + ([("seed", str(setting["seed"]))] if "seed" in setting else [])
 
 
 def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -234,33 +233,31 @@ def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def command_of(script: str, overrides: Sequence[Any], *options: str) -> str:
-    """What is typed into a shell."""
+    """A command line for a shell."""
     return " ".join(["python", f"src/{script}.py", *options, *(shlex.quote(str(word)) for word in overrides)])
 
 
-def _repeat(folder: ReportFolder) -> list[Block]:
-    """The command line, and where the model is."""
+def _commands(folder: ReportFolder) -> list[Block]:
+    """The command lines that repeat the run, and the path of the model."""
     blocks: list[Block] = []
     if "overrides" in folder.config:
         command = command_of("train", folder.config["overrides"] or [])
-        blocks.append(Block("command", {"title": "To train it again", "command": command}))
+        blocks.append(Block("command", {"title": "Train again", "command": command}))
         if folder.config.get("ckpt_path"):
-            blocks.append(
-                note(f"That command went on from {folder.config['ckpt_path']}, which it needs; the settings are below.")
-            )
+            blocks.append(note(f"This training resumed {folder.config['ckpt_path']}, which the command needs again."))
     protocol = folder.evaluation.get("protocol", {})
     if "overrides" in protocol:
         command = command_of("evaluate", protocol["overrides"] or [])
-        blocks.append(Block("command", {"title": "To evaluate it again", "command": command}))
+        blocks.append(Block("command", {"title": "Evaluate again", "command": command}))
     if protocol.get("checkpoint"):
         checkpoint = Path(str(protocol["checkpoint"]))
         report = checkpoint.parent.parent / NAME
-        way = Path(os.path.relpath(report.resolve(), folder.path.resolve())).as_posix()
-        link = {"href": quote(way), "link": "the report of its training"}
+        path = Path(os.path.relpath(report.resolve(), folder.path.resolve())).as_posix()
+        link = {"href": quote(path), "link": "the report of its training"}
         found = link if report.is_file() and not folder.config else {}
         blocks.append(Block("note", {"text": f"The model: {checkpoint}{';' if found else ''}", **found}))
     if not blocks:
-        raise NotApplicable("How to repeat it is not known: there is no config.yaml that can be read.")
+        raise NotApplicable("The command is not known: there is no config.yaml that can be read.")
     return blocks
 
 
@@ -268,7 +265,7 @@ def _metrics(folder: ReportFolder) -> list[Block]:
     """The terms of the bound on test and validation images."""
     metrics = folder.metrics
     if not metrics:
-        raise NotApplicable("There are no figures of the training: metrics.json holds none.")
+        raise NotApplicable("There are no metrics of the training: metrics.json holds none.")
     unit = _unit_of(folder)
     present = [name.partition("/")[2] for name in metrics if name.startswith("test/")]
     terms = [*(term for term in _TERMS if term in present), *(term for term in present if term not in _TERMS)]
@@ -278,7 +275,7 @@ def _metrics(folder: ReportFolder) -> list[Block]:
         shown = [Cell(f"{value:,.3f}" if isinstance(value, float) else "-") for value in values]
         rows.append([Cell(curves.title_of(term)), *shown, Cell(term_unit(f"test/{term}", unit))])
     images = folder.about.get("images", {})
-    of = f" Test figures are of {images['test']:,} images and of {metrics.get('tested')}." if "test" in images else ""
+    of = f" Tested: {metrics.get('tested')}, on {images['test']:,} images." if "test" in images else ""
     lines = [table(["per image", "test", "validation", "unit"], rows, "metrics", numeric=("test", "validation"))]
     lines.append(note(f"{_SUMS}{of}"))
     if unit == NOT_NATS:
@@ -290,8 +287,8 @@ def _metric(values: Mapping[str, Any]) -> Metric:
     return Metric(values["value"], values.get("unit", ""), values.get("standard_error"), values.get("note", ""))
 
 
-def _measured(folder: ReportFolder) -> list[Block]:
-    """What ``evaluate.py`` has measured, with standard errors and how each figure was come by."""
+def _measurements(folder: ReportFolder) -> list[Block]:
+    """The metrics of ``evaluate.py``, with standard errors and protocols."""
     if not folder.evaluation:
         return []
     groups: dict[str, list[list[Cell]]] = {}
@@ -304,7 +301,7 @@ def _measured(folder: ReportFolder) -> list[Block]:
             shown = [Cell(value), Cell(f"{error} {values.get('unit', '')}".strip())]
         row = [Cell(rest.replace("_", " ")), *shown, Cell(str(values.get("note", "")))]
         groups.setdefault(measure, []).append(row)
-    columns = ["figure", "value", "± and unit", "how it was come by"]
+    columns = ["metric", "value", "± and unit", "protocol"]
     blocks = [
         table(columns, rows, "measured", numeric=("value",), title="terms of the bound" if name == "test" else name)
         for name, rows in groups.items()
@@ -312,7 +309,7 @@ def _measured(folder: ReportFolder) -> list[Block]:
     remarks = [str(remark) for remark in folder.evaluation.get("remarks", [])]
     if folder.evaluation.get("protocol", {}).get("unit") == NOT_NATS:
         remarks.append(NOT_NATS_NOTE)
-    line = "±: the standard error of the mean over images, or whatever stands beside the figure."
+    line = "±: standard error of the mean over images, unless the protocol names another error."
     return [*blocks, note(line), *map(note, remarks)]
 
 
