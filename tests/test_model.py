@@ -86,5 +86,5 @@ def test_the_readme_s_example(finished_run: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     names: dict[str, np.ndarray] = {}
     exec(example, names)
-    assert names["pictures"].shape == (16, 1, 28, 28)
+    assert names["images"].shape == (16, 1, 28, 28)
     assert names["codes"].shape == (16, 2)
