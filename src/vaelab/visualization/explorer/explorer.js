@@ -881,7 +881,7 @@
     $("facts").append(...data.facts.flatMap(([name, value], i) => [i ? " · " : "", `${name} `, make("b", {}, value)]));
     $("right").textContent = data.plane.names[0];
     $("up").textContent = data.plane.names[1] ?? "";
-    $("help").textContent = (points.count ? "Hover to decode, drag to move, click a point to select that image. " : "Hover to decode, drag to move. ")
+    $("help").textContent = (points.count ? "Hover to decode, drag to move the code, click a point to select that image. " : "Hover to decode, drag to move the code. ")
       + "Wheel or pinch to zoom. " + (D > 2 ? "The map is a plane along two principal axes through the current code: the other axes stay constant." : "");
     addPanel(dimensions());
     if (points.count > 1) addPanel(interpolation());
