@@ -100,7 +100,7 @@ def test_a_training_leaves_a_report_with_everything_in_its_place(trained: Path) 
     figures = json.loads((trained / "metrics.json").read_text())
     assert f"{figures['test/elbo']:,.3f}" in parsed.text
     assert "not nats" in parsed.text
-    assert "Compare its figures with its own alone" in parsed.text
+    assert "Compare its metrics only with this same loss" in parsed.text
     assert "python src/train.py" in parsed.text
     assert "torch" in parsed.text
     assert "80 train" in parsed.text
@@ -363,22 +363,22 @@ def test_a_finger_does_as_a_mouse(trained: Path, page: Open) -> None:
 
 def test_a_sweep_is_sorted_by_any_column(swept: Path, page: Open) -> None:
     opened = page(swept / "report.html")
-    names = opened.locator("#figures th").all_inner_texts()
+    names = opened.locator("#metrics th").all_inner_texts()
 
     def column(name: str) -> list[str]:
         place = next(i for i, text in enumerate(names) if text.strip().startswith(name)) + 1
-        return [text.strip() for text in opened.locator(f"#figures td:nth-child({place})").all_inner_texts()]
+        return [text.strip() for text in opened.locator(f"#metrics td:nth-child({place})").all_inner_texts()]
 
     assert column("latent_dim") == ["20", "8", "2", "-1"]
-    heading = opened.locator("#figures th button", has_text="latent_dim")
+    heading = opened.locator("#metrics th button", has_text="latent_dim")
     heading.click()
     assert column("latent_dim") == ["-1", "2", "8", "20"]
     heading.click()
     assert column("latent_dim") == ["20", "8", "2", "-1"]
-    opened.locator("#figures th button", has_text="test/elbo").click()
+    opened.locator("#metrics th button", has_text="test/elbo").click()
     assert column("test/elbo") == ["-121.50", "-101.50", "-96.50", ""]  # what is empty stays last
     assert opened.locator("#curves .chips button", has_text="latent_dim=20").count() == 1
-    opened.locator("#figures td a").first.click()
+    opened.locator("#metrics td a").first.click()
     assert opened.url.endswith("/report.html")
     assert opened.locator("h1").inner_text().startswith("digits")
 
