@@ -1,4 +1,4 @@
-"""Hydra looks for plugins in this package only; the sweeper itself is :mod:`vaelab.commands.search`."""
+"""The sweeper of :mod:`vaelab.commands.search`, as a plugin: Hydra looks for plugins only in this package."""
 
 from vaelab.commands.search import OptunaSearch
 

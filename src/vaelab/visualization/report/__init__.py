@@ -1,6 +1,7 @@
 """A run, an evaluation or a sweep as one page: ``report.html``, which needs no network, no server and no other file.
 
-Everything on it comes from what lies in the folder, so that it can be made again: ``python -m vaelab.visualization.report <folder>``.
+Everything on it comes from what lies in the folder, so that it can be made again:
+``python -m vaelab.visualization.report <folder>``.
 What is missing or damaged is left out, with a line that says so.
 """
 
