@@ -105,7 +105,7 @@ def projection(work: Workload) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for grows in (True, False):
-        alone = 0.0
+        one_device = 0.0
         for devices in DEVICES:
             batch = work.batch * devices if grows else work.batch * NODE
             share = batch / devices
@@ -114,11 +114,11 @@ def projection(work: Workload) -> list[str]:
             # DDP sends during the backward pass, two thirds of the computing; a longer transfer delays the step.
             step = computing + max(0.0, sending - 2 / 3 * share / work.per_second)
             rate = batch / step
-            alone = alone or rate
+            one_device = one_device or rate
             sent = 2 * (devices - 1) / devices * 4 * count / 1e6
             lines.append(
                 f"| {devices} | {batch:,} | {share:,.0f} | {sent:,.1f} | {1e3 * computing:,.2f} | {1e3 * sending:,.2f} "
-                f"| {rate:,.0f} | {rate / alone / devices:.0%} | {work.images / rate:,.2f} |"
+                f"| {rate:,.0f} | {rate / one_device / devices:.0%} | {work.images / rate:,.2f} |"
             )
     return [*lines, ""]
 

@@ -60,7 +60,7 @@ def left_over() -> tuple[float, int, int, int]:
 
 
 def main() -> int:
-    """Runs the rounds; the exit code says whether nothing grew."""
+    """Runs the rounds; the exit code is 1 if something grows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=20, help="how many (default: 20)")
     options = parser.parse_args()

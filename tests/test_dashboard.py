@@ -61,7 +61,7 @@ def test_every_panel_shows_what_a_run_logs(
     config = next(record["config"]["update"] for record in logged if "latent_dim" in str(record.get("config")))
     workspace = json.loads((tmp_path / "workspace.json").read_text())
     sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == ["Curves", "Pictures", "Comparison"]
+    assert [section["name"] for section in sections] == ["Curves", "Images", "Comparison"]
     panels = {panel["config"].get("chartTitle") or panel["viewType"]: panel for s in sections for panel in s["panels"]}
     lines = [panel["config"] for panel in panels.values() if panel["viewType"] == "Run History Line Plot"]
     assert {metric for line in lines for metric in line["metrics"]} <= curves

@@ -31,7 +31,7 @@ CURVES = (
     ("KL divergence", ["train/kl", "val/kl"]),
     ("learning rate", ["lr"]),
 )
-PICTURES = (
+IMAGES = (
     ("reconstructions", ["val/reconstructions", "test/reconstructions"]),
     ("samples", ["val/samples", "test/samples"]),
     ("latent space", ["test/latents", "test/manifold"]),
@@ -48,11 +48,11 @@ def curves() -> list[Any]:
     ]
 
 
-def pictures() -> list[Any]:
+def images() -> list[Any]:
     """Panels of logged images, with a slider over the steps."""
     return [
         wr.MediaBrowser(title=title, media_keys=list(keys), mode="gallery", layout=_place(i, 2, 10))
-        for i, (title, keys) in enumerate(PICTURES)
+        for i, (title, keys) in enumerate(IMAGES)
     ]
 
 
@@ -115,7 +115,7 @@ def build_workspace(entity: str, project: str, columns: Sequence[str], group: st
         name=name,
         sections=[
             ws.Section(name="Curves", panels=curves(), is_open=True),
-            ws.Section(name="Pictures", panels=pictures(), is_open=True),
+            ws.Section(name="Images", panels=images(), is_open=True),
             ws.Section(name="Comparison", panels=comparisons(columns), is_open=True),
         ],
         runset_settings=ws.RunsetSettings(
@@ -157,8 +157,8 @@ def build_report(entity: str, project: str, columns: Sequence[str], group: str |
             grid(comparisons(columns)),
             wr.H1("Curves"),
             grid(curves()),
-            wr.H1("Pictures"),
-            grid(pictures()),
+            wr.H1("Images"),
+            grid(images()),
         ],
     )
 

@@ -15,7 +15,7 @@ from vaelab.visualization.gallery import samples
 from vaelab.visualization.plots import save_png
 
 # The images of the card, in this order.
-_PICTURES = {
+_IMAGES = {
     "reconstructions": "Test images over their reconstructions",
     "samples": "Samples from the prior",
     "path": "On a straight line between two latent codes",
@@ -49,7 +49,7 @@ def write_card(model: TrainedModel, path: Path, folder: Path, license_id: str | 
         _header(license_id),
         f"# {_title(model, config)}",
         _description(model, config),
-        _pictures(model, metrics, folder),
+        _images(model, metrics, folder),
         _metrics(model, metrics),
         _use(model),
         _training(model, config),
@@ -115,13 +115,13 @@ def _tested(model: TrainedModel, path: Path) -> dict[str, Any]:
     return metrics if path.stem == tested else {}
 
 
-def _pictures(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
+def _images(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
     """Copies the images of the run if its metrics are those of this checkpoint; otherwise draws samples."""
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
     saved = model.run.images if model.run is not None and metrics else None
     lines = []
-    for name, caption in _PICTURES.items():
+    for name, caption in _IMAGES.items():
         if saved is not None and (saved / f"{name}.png").is_file():
             shutil.copyfile(saved / f"{name}.png", target / f"{name}.png")
         elif name == "samples":
@@ -160,8 +160,8 @@ def _use(model: TrainedModel) -> str:
 import vaelab
 
 model = vaelab.from_pretrained(".")  # this folder, or namespace/name on the Hugging Face Hub
-pictures = model.sample(16)  # (16, {shape}), in [0, 1]
-{classes}codes = model.encode(pictures{labels})
+images = model.sample(16)  # (16, {shape}), in [0, 1]
+{classes}codes = model.encode(images{labels})
 again = model.decode(codes{labels})
 ```
 

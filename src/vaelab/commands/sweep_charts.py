@@ -77,7 +77,7 @@ class _Charts:
     def _is_search(self) -> bool:
         """Whether the jobs are samples of a space, and no grid.
 
-        A grid has most of its combinations. A search has few of them, and draws no number twice.
+        A grid has most of its combinations. A search has few of them, and never repeats a number.
         """
         if not self.axis:
             return False

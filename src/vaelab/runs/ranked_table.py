@@ -106,7 +106,7 @@ class RankedTable:
         """The characters that a column takes if its cells are not broken."""
         halves = 2 if column.breaks == "heading" and not column.is_metric else 1
         heading = max(-(-len(line) // halves) for line in column.title.split("\n"))
-        return max(heading, *(len(column.text(row)) for row in self.rows))
+        return max([heading, *(len(column.text(row)) for row in self.rows)])
 
     def _least_width(self, column: Column) -> int | None:
         """The characters that a column takes at least; ``None`` if Rich may choose."""
@@ -114,7 +114,7 @@ class RankedTable:
             return None
         if column.breaks == "heading":
             return self._width(column)
-        return max(len(word) for row in self.rows for word in column.text(row).split(" "))
+        return max((len(word) for row in self.rows for word in column.text(row).split(" ")), default=None)
 
 
 def number_of(value: Any) -> float | None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _PARENT = "VAELAB_PARENT"  # the process that started this one
-# Lightning leaves these behind. The next trainer would take them for those of a launcher.
+# Lightning does not remove these variables. The next trainer would conclude that a launcher has set them.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TORCHRUN_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _TIMEOUT = 20  # seconds in which a process must notice that another one has ended, before it is killed
@@ -105,8 +105,8 @@ def _rendezvous(folder: str) -> dict[str, str]:
         return {"MASTER_PORT": store.get(f"vaelab/{folder}").decode(), _TORCHRUN_STORE: "False"}
     except RuntimeError as error:
         raise UserError(
-            f"process {rank()} has waited in vain for the first one in {folder}: all of them must have the same run "
-            "folder, on a disk that they share; type hydra.run.dir=..."
+            f"process {rank()} has waited too long for the first process in {folder}: all processes must have the same "
+            "run folder on a shared disk; type hydra.run.dir=..."
         ) from error
 
 
