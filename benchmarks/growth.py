@@ -105,7 +105,7 @@ def one(size: Size) -> dict[str, float]:
     return {"microseconds": 1e6 / rate, "memory": peak, "parameters": metrics["parameters"]}
 
 
-def _child(*arguments: str, **options: Any) -> dict[str, Any]:
+def _run_in_child(*arguments: str, **options: Any) -> dict[str, Any]:
     """Runs this script with these arguments, and returns its last line, parsed as JSON."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options
@@ -122,7 +122,7 @@ def sizes() -> str:
     for name, (_, grown) in GROWN.items():
         for value, size in grown:
             print(f"{name} = {value:,} ...", end=" ", flush=True)
-            found.setdefault(name, []).append((value, _child("one", json.dumps(size))))
+            found.setdefault(name, []).append((value, _run_in_child("one", json.dumps(size))))
             print(f"{found[name][-1][1]['microseconds']:,.1f} microseconds an image", flush=True)
     lines = [
         "# How time and memory grow",
@@ -218,8 +218,8 @@ def larger() -> str:
         print(f"making {LARGER_IMAGES:,} images ...", flush=True)
         _make_images(folder)
         print("decoding them, and training ...", flush=True)
-        first = _child("within", str(folder), str(cache))
-        second = _child("within", str(folder), str(cache))
+        first = _run_in_child("within", str(folder), str(cache))
+        second = _run_in_child("within", str(folder), str(cache))
     own = [sample["own"] for sample in second["samples"]]
     quarters = [f"{max(own[len(own) * i // 4 : len(own) * (i + 1) // 4]):,.0f}" for i in range(4)]
     mapped = max(sample["files"] for sample in second["samples"])
@@ -270,7 +270,7 @@ def _seconds(command: list[str]) -> float:
 
 
 def _seconds_to_first_step() -> float:
-    found: float = _child("first", env={**os.environ, "STARTED": str(time.time())})["first_step"]
+    found: float = _run_in_child("first", env={**os.environ, "STARTED": str(time.time())})["first_step"]
     return found
 
 

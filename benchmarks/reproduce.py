@@ -184,7 +184,7 @@ def table(complete: dict[str, list[Path]], before: str = "") -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines = ["# The documents and their experiments", "", written, "", *heads, *rows, *_REMARKS]
-    return "\n".join([*lines, *_other_splits(complete, before), *_what_helped(before)]) + "\n"
+    return "\n".join([*lines, *_other_splits(complete, before), *_table_of_changes(before)]) + "\n"
 
 
 def _images_per_second(experiment: str, folders: list[Path]) -> float:
@@ -260,7 +260,7 @@ def _shown(epoch: int | tuple[int, int]) -> str:
     return f"mean of {epoch[0]} to {epoch[1]}" if isinstance(epoch, tuple) else str(epoch or "last")
 
 
-def _what_helped(before: str) -> list[str]:
+def _table_of_changes(before: str) -> list[str]:
     """The table of changes, for experiments with complete runs of all changes."""
     lines = []
     for experiment, steps in STEPS.items():

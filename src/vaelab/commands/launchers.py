@@ -190,11 +190,11 @@ def explain(error: BaseException) -> str | None:
         case "TerminatedWorkerError":
             return (
                 "a worker process was killed, often because the memory was full: type hydra.launcher.n_jobs=<fewer> "
-                "and hydra.sweep.dir=<this sweep's folder>, which does only what is missing"
+                "and hydra.sweep.dir=<this sweep's folder>, which runs only the missing jobs"
             )
         case "UncompletedJobError" | "FailedJobError":
             return (
                 "a job ended without a result; its output is in .submitit in the sweep's folder, and the same command "
-                "with hydra.sweep.dir=<that folder> does what is missing"
+                "with hydra.sweep.dir=<that folder> runs the missing jobs"
             )
     return None

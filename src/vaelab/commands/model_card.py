@@ -76,16 +76,19 @@ def _header(license_id: str | None) -> str:
 
 
 def _title(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The heading of the card."""
     kind = "A conditional variational autoencoder" if model.vae.classes else "A variational autoencoder"
     return f"{kind} of {_data(model, config)}"
 
 
 def _data(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The name of the data set; the name of a folder of images is private."""
     name = config.get("choices", {}).get("data")
     return "a folder of images" if name in (None, "image_folder") else str(model.datamodule.source.name)
 
 
 def _description(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The table of the model, its parts and the protocol of its training."""
     vae, data = model.vae, config["data"]
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
@@ -151,6 +154,7 @@ def _metrics(model: TrainedModel, metrics: dict[str, Any]) -> str:
 
 
 def _use(model: TrainedModel) -> str:
+    """The section that shows how to load the model in Python."""
     labels = ", labels" if model.vae.classes else ""
     classes = f"labels = [i % {model.vae.classes} for i in range(16)]  # of the samples\n" if model.vae.classes else ""
     shape = ", ".join(map(str, model.vae.image_shape))
@@ -170,6 +174,7 @@ description of the model. It loads no code."""
 
 
 def _names_a_folder(text: str) -> bool:
+    """Whether a setting contains a path, which is private."""
     return "/" in text or "\\" in text or text.partition("=")[0].endswith(DATA_PATHS)
 
 
