@@ -251,4 +251,4 @@ class _ChildProcesses:
                 child.wait()
 
 
-_ADVICE = "resume from its last checkpoint with ckpt_path=<this run's folder> and the same settings"
+_ADVICE = "resume with ckpt_path=<this run's folder> and the same settings"
