@@ -1,6 +1,6 @@
-# The same commands here, in .ci/run and in .github/workflows/ci.yml.
-# Each makes the virtual environment .venv and installs what is needed, once; PYTHON=... chooses the interpreter,
-# VENV=... another environment. ARGS=... is handed on: make train ARGS="data=mnist latent_dim=2".
+# .ci/run and .github/workflows/ci.yml use the same commands. Each command makes the virtual environment .venv and
+# installs its packages, once. PYTHON=... chooses the interpreter, VENV=... another environment. ARGS=... are arguments
+# of the program: make train ARGS="data=mnist latent_dim=2".
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,20 +10,20 @@ COVERAGE ?= --cov=vaelab --cov-report=term:skip-covered
 .PHONY: help train test check docs format bench growth reproduce choices likelihoods kills mistakes soak scaling clean
 
 help:
-	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" to change what)"
+	@echo "make train      train on the embedded Digits (ARGS=\"model=mlp latent_dim=2\" for other settings)"
 	@echo "make test       run the tests"
-	@echo "make check      lint, formatting and types"
+	@echo "make check      check lint, formatting and types"
 	@echo "make docs       build the documentation as a web site, in site/"
-	@echo "make bench      measure how fast it trains, beside a bare loop and beside others: an hour"
-	@echo "make growth     measure how time and memory grow, and what a start costs: half an hour"
-	@echo "make reproduce  train the documents' experiments at full length: hours on a CPU, resumable"
+	@echo "make bench      measure training speed, compared with a bare loop and other projects: an hour"
+	@echo "make growth     measure how time and memory grow, and startup times: half an hour"
+	@echo "make reproduce  train the experiments of the documents at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
-	@echo "make likelihoods  train networks with priors, and put their log-likelihoods beside published ones: hours"
-	@echo "make kills      kill trainings at random moments and see that they end as if nothing had been"
-	@echo "make mistakes   type wrong command lines and see that each is answered by one"
-	@echo "make soak       train, evaluate and draw again and again in one process, and see that nothing is left over"
-	@echo "make scaling    measure one and two processes, and compute what many devices would do: a quarter of an hour"
-	@echo "make format     put the formatting right"
+	@echo "make likelihoods  compare log-likelihoods of networks and priors with published values: hours"
+	@echo "make kills      kill trainings at random moments, and check that they resume with identical results"
+	@echo "make mistakes   check that each wrong command line prints one line"
+	@echo "make soak       train, evaluate and draw repeatedly in one process, and check for leaks"
+	@echo "make scaling    measure one and two processes, and predict many devices: a quarter of an hour"
+	@echo "make format     fix lint and formatting"
 	@echo "make clean      remove the virtual environment and caches; runs and data stay"
 
 $(BIN)/.installed: pyproject.toml
@@ -33,7 +33,7 @@ $(BIN)/.installed: pyproject.toml
 	@touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	@echo "installing what the tests need ..."
+	@echo "installing the packages of the tests ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 

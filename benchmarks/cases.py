@@ -1,4 +1,4 @@
-"""What ``throughput.py`` measures: the networks, the precisions, and the clocks that see to it."""
+"""The networks, the precisions and the clocks of ``throughput.py``."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import vaelab.commands.cli  # noqa: F401  # before Lightning: it sees to torchvision
+import vaelab.commands.cli  # noqa: F401  # before Lightning, because it repairs torchvision
 
 # isort: split
 import lightning as L
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 WARM_UP_SECONDS, SECONDS = 2.0, 6.0
-_STEPS_TO_BE_READY = 5
+_WARM_UP_STEPS = 5  # they compile and record
 
-# The networks, and what of them is not the default; batches of 128 but where it is said.
+# The networks, with their overrides. Batches have 128 images if no size is given.
 CASES = {
     "MathWorks, MNIST": ["experiment=mathworks_mnist"],
     "mlp, 128": ["model=mlp", "loss=bce", "latent_dim=20"],
@@ -39,7 +39,7 @@ ACCELERATORS = {
 
 
 def composed(case: str, accelerator: str, *overrides: str) -> Any:
-    """The configuration that ``train.py`` would compose."""
+    """The configuration of ``train.py``."""
     from hydra import compose, initialize_config_dir
 
     from vaelab.runtime.paths import CONFIGS
@@ -49,7 +49,7 @@ def composed(case: str, accelerator: str, *overrides: str) -> Any:
 
 
 def images_and_batch_size(cfg: Any) -> tuple[Tensor, int]:
-    """The training images, uint8 (N, 1, 28, 28), as all contestants see them."""
+    """The training images, uint8 (N, 1, 28, 28), and the batch size."""
     from hydra.utils import instantiate
 
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -59,7 +59,7 @@ def images_and_batch_size(cfg: Any) -> tuple[Tensor, int]:
 
 
 class Clock:
-    """Counts images after a warm-up."""
+    """Measures images per second after a warm-up."""
 
     def __init__(self) -> None:
         self.first_step = self.images = 0.0
@@ -67,7 +67,7 @@ class Clock:
         self.rate = 0.0
 
     def tick(self, images: int) -> bool:
-        """Notes the end of a step; whether it was long enough."""
+        """Records the end of a step, and returns whether the measurement is complete."""
         at = time.perf_counter()
         if not self.first_step:
             self.first_step, self._first = time.time() - float(os.environ.get("STARTED", time.time())), at
@@ -83,14 +83,14 @@ class Clock:
 
 
 def now() -> float:
-    """The time when everything is done that was asked for."""
+    """The time after the GPU has finished its work."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Watch(L.Callback):
-    """Ends a training when its clock says so."""
+    """Ends a training when its clock has measured enough."""
 
     clock = Clock()
 
@@ -100,7 +100,7 @@ class Watch(L.Callback):
 
 
 class Laps(L.Callback):
-    """Times a whole training: until it is ready, after some steps that compile and record; and from then on."""
+    """Measures a whole training: the time until it is ready, after the first steps, and the time of the other steps."""
 
     ready, seconds, steps = 0.0, 0.0, 0
     _began = 0.0
@@ -111,7 +111,7 @@ class Laps(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         Laps.steps += 1
-        if Laps.steps == _STEPS_TO_BE_READY:
+        if Laps.steps == _WARM_UP_STEPS:
             Laps._began, Laps.ready = now(), time.time() - float(os.environ["STARTED"])
-        if trainer.is_last_batch and Laps.steps > _STEPS_TO_BE_READY:
+        if trainer.is_last_batch and Laps.steps > _WARM_UP_STEPS:
             Laps.seconds += now() - Laps._began

@@ -1,10 +1,10 @@
-"""Trains MNIST once per option of every choice, all else equal, and puts their figures side by side.
+"""Trains MNIST once for each option of each choice, all else equal, and compares the metrics.
 
     make choices                                   all of them: half an hour on two cores
     make choices ARGS="--epochs 20 prior posterior"    some groups, longer
 
-A run that is complete is not repeated and one that was interrupted goes on where it stopped. After every run the table
-in ``benchmarks/results/choices.md`` is brought up to date.
+Complete runs are not repeated, and interrupted runs are resumed. After each run, the table in
+``benchmarks/results/choices.md`` is updated.
 """
 
 import argparse
@@ -29,12 +29,12 @@ BASE = {
     "latent_dim": "20",
 }
 GROUPS = ("model", "loss", "prior", "posterior", "objective", "conditional", "accelerator", "seed")
-# Of these groups no files are tried, but these: the seeds say what a difference means.
+# Options of groups without files. The seeds show how large random differences are.
 GIVEN = {"conditional": ["true"], "accelerator": ["cpu_bf16"], "seed": ["1", "2"]}
 
 
 def options(group: str) -> list[str]:
-    """The options of a group but for the one that everything is compared with, and those of a single document."""
+    """The options of a group, without the common one and without networks of a single document."""
     if group in GIVEN:
         return GIVEN[group]
     names = sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
@@ -42,19 +42,19 @@ def options(group: str) -> list[str]:
 
 
 def typed(changes: dict[str, str]) -> list[str]:
-    """What to type for these changes."""
+    """The overrides for these changes."""
     return [f"{key}={value}" for key, value in changes.items()]
 
 
 def changes_of(group: str, option: str) -> dict[str, str]:
-    """What differs from the common settings."""
+    """The settings that differ from the common ones."""
     changes = {group: option}
     if group == "loss":
-        changes["data.binarize"] = "none"  # those other than Bernoulli's are of grey images
+        changes["data.binarize"] = "none"  # all but Bernoulli are likelihoods of grey images
     if option == "capacity":
-        changes["module.objective.warmup.steps"] = "1000"  # else it ends long after a short training
+        changes["module.objective.warmup.steps"] = "1000"  # otherwise it lasts longer than a short training
     if option == "dreg":
-        changes["module.objective.samples"] = "5"  # as many as iwae has
+        changes["module.objective.samples"] = "5"  # as many as in iwae
     return changes
 
 
@@ -64,13 +64,12 @@ def table(epochs: int) -> str:
         "# Every choice, all else equal",
         "",
         f"Written by `make choices` on {date.today()}: torch {torch.__version__}, MNIST, {epochs} epochs, seed 0. The "
-        f"first row is `python src/train.py {' '.join(typed(BASE))} trainer.max_epochs={epochs}`; in each of the "
-        "others one thing is changed. Test figures of 10,000 images, summed over pixels and latents, averaged over "
-        "images; the ELBO of one likelihood cannot be compared with that of another one. Densities of 8-bit images "
-        "have no upper bound where pixels are always exactly black, as MNIST's margins: continuous_bernoulli and "
-        "gaussian_per_pixel gain their nats there, and reconstruct worse for it. The epoch that is tested is the best "
-        "on validation images, by the figure that the objective "
-        "names.",
+        f"first row is `python src/train.py {' '.join(typed(BASE))} trainer.max_epochs={epochs}`. In each of the "
+        "other rows one choice differs. Metrics are of 10,000 test images, summed over pixels and latents, and "
+        "averaged over images. ELBOs of different likelihoods cannot be compared. Densities of 8-bit images have no "
+        "upper bound where pixels are always exactly black, as in the margins of MNIST. There continuous_bernoulli and "
+        "gaussian_per_pixel gain nats, and they reconstruct worse. The tested epoch is the best one on validation "
+        "images, by the metric of the objective.",
         "",
         "| changed | ELBO | reconstruction | KL | unit | parameters |",
         "|---|---|---|---|---|---|",
@@ -79,23 +78,23 @@ def table(epochs: int) -> str:
         folder = RUNS / name
         if not finished(folder):
             continue
-        figures = json.loads((folder / "metrics.json").read_text())
-        if figures["epochs"] != epochs:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        if metrics["epochs"] != epochs:
             continue
-        terms = " | ".join(f"{figures[f'test/{term}']:,.2f}" for term in ("elbo", "reconstruction", "kl"))
+        terms = " | ".join(f"{metrics[f'test/{term}']:,.2f}" for term in ("elbo", "reconstruction", "kl"))
         label = f"`{' '.join(typed(changes))}`" if changes else "nothing"
-        lines.append(f"| {label} | {terms} | {figures['unit']} | {figures['parameters']:,} |")
+        lines.append(f"| {label} | {terms} | {metrics['unit']} | {metrics['parameters']:,} |")
     return "\n".join(lines) + "\n"
 
 
 def wanted(groups: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Names of runs, and what is changed in each: nothing in the first."""
+    """Names of runs and their changed settings; the first run has none."""
     runs = [(f"{group}-{option}", changes_of(group, option)) for group in groups for option in options(group)]
     return [("nothing", {}), *runs]
 
 
 def main() -> int:
-    """Runs what was asked for; the exit code says whether all of it succeeded."""
+    """Runs the chosen trainings; the exit code is 1 if one has failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("groups", nargs="*", default=GROUPS, help=f"some of {', '.join(GROUPS)}; all by default")
     parser.add_argument("--epochs", type=int, default=3, help="of each training (default: 3)")
@@ -116,8 +115,8 @@ def main() -> int:
             failed.append(name)
         path.write_text(table(chosen.epochs))
     print(path.read_text())
-    for what in failed:
-        print(f"failed: {what}", file=sys.stderr)
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,10 +1,10 @@
-"""What ``throughput.py`` compares: each way to train a network, for a few seconds in a process of its own.
+"""The programs that ``throughput.py`` compares: each trains a network for a few seconds in its own process.
 
     python benchmarks/contestants.py <way> <case> <precision>
 
-prints one line of JSON: images per second, after a warm-up; seconds from the start of the process to the end of the
-first step; peak memory of the process, MiB. Of the way ``operations``, what there is to be done for an image, and what
-the machine does in a second; of ``whole``, how long so many epochs of MathWorks' experiment take.
+prints one line of JSON: images per second after a warm-up, seconds from the start of the process to the end of the
+first step, and peak memory of the process in MiB. The way ``operations`` prints the operations for an image, and the
+speed of the machine. The way ``whole`` prints the time of a number of epochs of the MathWorks experiment.
 """
 
 import json
@@ -29,7 +29,7 @@ from vaelab.runtime.hardware import flushed_denormals, keep_freed_memory
 
 
 def product(case: str, accelerator: str) -> Clock:
-    """``train.py`` as it is: progress bar, W&B and CSV, checkpoints; but for validation, which is a time of its own."""
+    """``train.py`` with progress bar, W&B, CSV and checkpoints, without validation, which takes a separate time."""
     from vaelab.commands.train import train
 
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +40,7 @@ def product(case: str, accelerator: str) -> Clock:
 
 
 def trainer_alone(case: str, accelerator: str) -> Clock:
-    """The product's module and batches in a Trainer that has nothing else to do: what Lightning's loop costs."""
+    """The module and batches of vaelab in a bare Trainer, to measure the loop of Lightning."""
     from hydra.utils import instantiate
 
     cfg = composed(case, accelerator, "run_dir=.")
@@ -64,7 +64,7 @@ def trainer_alone(case: str, accelerator: str) -> Clock:
 
 
 def negative_elbo(outputs: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, z: Tensor, cfg: Any) -> Tensor:
-    """The loss of a case, written out by hand, per image."""
+    """The loss of a case per image, written by hand."""
     if "SquaredError" in cfg.module.vae.likelihood._target_:
         reconstruction = 0.5 * (outputs.sigmoid() - x).square().sum()
     else:
@@ -77,7 +77,7 @@ def negative_elbo(outputs: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor
 
 
 def bare(case: str, accelerator: str) -> Clock:
-    """The same network, images and arithmetic in a loop by hand: what there is to be had."""
+    """The same network, images and arithmetic in a loop by hand: the upper limit of the speed."""
     from hydra.utils import instantiate
 
     cfg = composed(case, accelerator, "run_dir=.")
@@ -110,7 +110,7 @@ def bare(case: str, accelerator: str) -> Clock:
 
 
 def pytorch_example(case: str, accelerator: str) -> Clock:
-    """github.com/pytorch/examples, vae/main.py: its data loader, its network, its loop, as they are there."""
+    """The data loader, network and loop of github.com/pytorch/examples, vae/main.py."""
     from torchvision import datasets, transforms
 
     class VAE(nn.Module):
@@ -144,12 +144,12 @@ def pytorch_example(case: str, accelerator: str) -> Clock:
                 return clock
 
 
-class _Enough(Exception):  # noqa: N818  (it is no error)
-    """The clock says so."""
+class _Complete(Exception):  # noqa: N818  (it is no error)
+    """The clock has measured enough."""
 
 
 def pythae(case: str, accelerator: str) -> Clock:
-    """pythae's VAE and trainer around the case's own encoder and decoder."""
+    """The VAE and trainer of pythae with the encoder and decoder of the case."""
     from hydra.utils import instantiate
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -182,7 +182,7 @@ def pythae(case: str, accelerator: str) -> Clock:
     class Watch(TrainingCallback):
         def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
             if clock.tick(size):
-                raise _Enough
+                raise _Complete
 
     loss = "mse" if "SquaredError" in cfg.module.vae.likelihood._target_ else "bce"
     model_config = VAEConfig(input_dim=(1, 28, 28), latent_dim=cfg.latent_dim, reconstruction_loss=loss)
@@ -200,13 +200,13 @@ def pythae(case: str, accelerator: str) -> Clock:
 
         data = BaseDataset(images.float() / 255, torch.zeros(len(images)))
         trainer = BaseTrainer(model, data, training_config=config, callbacks=[Watch()])
-        with suppress(_Enough):
+        with suppress(_Complete):
             trainer.train(log_output_dir=folder)
     return clock
 
 
 def keras(case: str, accelerator: str) -> Clock:
-    """TensorFlow's tutorial "Convolutional Variational Autoencoder": its model, its compiled step, its data set."""
+    """The model, compiled step and data set of TensorFlow's tutorial "Convolutional Variational Autoencoder"."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -271,7 +271,7 @@ WAYS: dict[str, Callable[[str, str], Clock]] = {
 
 
 def whole(epochs: str, accelerator: str) -> dict[str, float]:
-    """So many epochs of MathWorks' experiment on MNIST, without pictures: how long they take, and the figure."""
+    """The time and the loss of a number of epochs of the MathWorks experiment on MNIST, without images."""
     from hydra import compose, initialize_config_dir
 
     from vaelab.commands.train import train
@@ -280,12 +280,12 @@ def whole(epochs: str, accelerator: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONFIGS), version_base="1.3"):
         typed = [*ACCELERATORS[accelerator], f"trainer.max_epochs={epochs}", "callbacks=none", "logger=csv"]
         typed += [f"run_dir={folder}", f"+callbacks.laps._target_={Laps.__module__}.Laps"]
-        figures = train(compose("train", ["experiment=mathworks_mnist", *typed]))
-    return {"ready": Laps.ready, "seconds": Laps.seconds, "steps": Laps.steps, "loss": figures["val/loss"]}
+        metrics = train(compose("train", ["experiment=mathworks_mnist", *typed]))
+    return {"ready": Laps.ready, "seconds": Laps.seconds, "steps": Laps.steps, "loss": metrics["val/loss"]}
 
 
 def main() -> None:
-    """Runs what was asked for."""
+    """Runs one measurement, and prints it."""
     way, case, accelerator = sys.argv[1:4]
     if way == "operations":
         found: dict[str, float] = {"peak": matrix_peak(accelerator), "per_image": operations_per_image(case)}
@@ -293,7 +293,7 @@ def main() -> None:
     elif way == "whole":
         found = whole(case, accelerator)
     else:
-        own = way in OURS  # what the product does for itself, it does not do for others
+        own = way in OURS  # other projects run with their own settings
         if own:
             keep_freed_memory()
         with flushed_denormals() if own else nullcontext():

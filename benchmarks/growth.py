@@ -1,11 +1,11 @@
-"""How time and memory grow with the data set, the images, the latent space and the network, and what a start costs.
+"""Measures how time and memory grow with the data set, images, latent space and network, and startup times.
 
     make growth                              all of it: half an hour on two cores, with nothing else running
-    make growth ARGS="starts larger"         some of: sizes, larger, starts
+    make growth ARGS="starts larger"         some of sizes, larger, starts
 
-``sizes`` grows one thing at a time, each figure in a process of its own. ``larger`` trains on a folder of pictures that
-is larger than the memory which its process may have. ``starts`` times commands until they answer, and until the first
-step. Each part has its file in ``benchmarks/results/``.
+``sizes`` changes one size at a time; each measurement has its own process. ``larger`` trains on a folder of images that
+is larger than the memory of its process. ``starts`` measures the time until commands answer, and until the first step.
+Each part writes a file in ``benchmarks/results/``.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from vaelab.visualization.plots.style import PALETTE, new_figure, rendered
 
 
 class Noise:
-    """A data set of random images, as large as it is wanted."""
+    """A data set of random images."""
 
     classes = ("noise",)
     name = "noise"
@@ -51,17 +51,17 @@ class Noise:
         self.count, self.image_shape = count, image_shape
 
     def prepare(self) -> None:
-        """There is nothing to prepare."""
+        """Does nothing: there is nothing to prepare."""
 
     def load(self, train: bool) -> Images:
-        """So many images to train with, and 100 to test with."""
+        """``count`` training images, or 100 test images."""
         count = self.count if train else 100
         images = torch.randint(0, 256, (count, *self.image_shape), dtype=torch.uint8)
         return Images(images, torch.zeros(count, dtype=torch.int64))
 
 
 class Size(NamedTuple):
-    """One training whose time and memory are measured."""
+    """The sizes of one training."""
 
     images: int = 10_000
     side: int = 28
@@ -71,7 +71,7 @@ class Size(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """What ``train.py`` would be told."""
+        """The overrides of ``train.py``."""
         shape = f"[1,{self.side},{self.side}]"
         source = f"{{_target_:growth.Noise,count:{self.images},image_shape:{shape}}}"
         width = [f"module.vae.{part}.hidden_sizes=[{self.width}]" for part in ("encoder", "decoder")]
@@ -81,7 +81,7 @@ class Size(NamedTuple):
         ]
 
 
-# One thing at a time, by factors of ten: of the side, of the number of pixels.
+# One size at a time, by factors of ten.
 GROWN: dict[str, tuple[str, list[tuple[float, Size]]]] = {
     "images": ("images in the data set", [(n, Size(images=n)) for n in (1_000, 10_000, 100_000, 1_000_000)]),
     "side": (
@@ -94,19 +94,19 @@ GROWN: dict[str, tuple[str, list[tuple[float, Size]]]] = {
 
 
 def one(size: Size) -> dict[str, float]:
-    """Trains for a few seconds, in this process."""
+    """Trains for a few seconds in this process, and returns its speed, peak memory and parameters."""
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONFIGS), version_base="1.3"):
         watch = [f"+callbacks.watch._target_={Watch.__module__}.Watch", f"run_dir={folder}", "logger=csv"]
         quiet = ["callbacks.gallery=null", "callbacks.pictures=null", "accelerator=cpu", "trainer.max_epochs=10000"]
         cfg = compose("train", [*size.overrides, *watch, *quiet, "trainer.check_val_every_n_epoch=10000"])
-        figures = train(cfg)
+        metrics = train(cfg)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rate = Watch.clock.rate
-    return {"microseconds": 1e6 / rate, "memory": peak, "parameters": figures["parameters"]}
+    return {"microseconds": 1e6 / rate, "memory": peak, "parameters": metrics["parameters"]}
 
 
-def _child(*arguments: str, **options: Any) -> dict[str, Any]:
-    """What this script prints when it is called so."""
+def _run_in_child(*arguments: str, **options: Any) -> dict[str, Any]:
+    """Runs this script with these arguments, and returns its last line, parsed as JSON."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options
     )
@@ -117,20 +117,20 @@ def _child(*arguments: str, **options: Any) -> dict[str, Any]:
 
 
 def sizes() -> str:
-    """The table of what grows, and its picture."""
+    """The table of sizes; also writes its plot."""
     found: dict[str, list[tuple[float, dict[str, float]]]] = {}
     for name, (_, grown) in GROWN.items():
         for value, size in grown:
             print(f"{name} = {value:,} ...", end=" ", flush=True)
-            found.setdefault(name, []).append((value, _child("one", json.dumps(size))))
+            found.setdefault(name, []).append((value, _run_in_child("one", json.dumps(size))))
             print(f"{found[name][-1][1]['microseconds']:,.1f} microseconds an image", flush=True)
     lines = [
         "# How time and memory grow",
         "",
-        f"Written by `make growth` on {_today()}. One thing grows, the rest stays: {Size().images:,} random grey "
-        f"images of {Size().side}x{Size().side} pixels, {Size().latent_dim} latents, `model=mlp` with {Size().width} "
-        "hidden units, batches of 128, 32 bits; pictures of more pixels by `model=conv`. Time is of training, per "
-        "image; memory is the most that the process had, of which torch and Lightning take some 500 MiB.",
+        f"Written by `make growth` on {_today()}. One size changes at a time. The others are {Size().images:,} random "
+        f"grey images of {Size().side}x{Size().side} pixels, {Size().latent_dim} latents, `model=mlp` with "
+        f"{Size().width} hidden units, batches of 128, 32 bits. Larger images use `model=conv`. The time is training "
+        "time per image. The memory is the peak of the process, of which torch and Lightning take about 500 MiB.",
         "",
         "![How time and memory grow](growth.png)",
         "",
@@ -138,10 +138,10 @@ def sizes() -> str:
         "|---|---|---|---|---|",
     ]
     for name, values in found.items():
-        for value, figures in values:
+        for value, metrics in values:
             lines.append(
-                f"| {GROWN[name][0]} | {value:,} | {figures['microseconds']:,.1f} | {figures['memory']:,.0f} "
-                f"| {figures['parameters']:,} |"
+                f"| {GROWN[name][0]} | {value:,} | {metrics['microseconds']:,.1f} | {metrics['memory']:,.0f} "
+                f"| {metrics['parameters']:,} |"
             )
     with new_figure(11, 3.2) as figure:
         for column, (name, values) in enumerate(found.items(), 1):
@@ -160,8 +160,8 @@ LARGER_IMAGES, LIMIT_MIB = 150_000, 1_200
 _SIDE = 64
 
 
-def _make_pictures(folder: Path) -> None:
-    """So many small colour pictures, none like the other."""
+def _make_images(folder: Path) -> None:
+    """Writes small colour images, all different."""
     generator = np.random.default_rng(0)
     for start in range(0, LARGER_IMAGES, 1000):
         part = folder / f"{start // 1000:04d}"
@@ -172,7 +172,7 @@ def _make_pictures(folder: Path) -> None:
 
 
 def _memory() -> dict[str, float]:
-    """This process's own memory and that of files, which the system takes back when it needs it, MiB."""
+    """Memory of this process and of its mapped files, which the system can reclaim, in MiB."""
     text = Path("/proc/self/status").read_text()
     return {name: int(re.search(rf"{key}:\s+(\d+)", text)[1]) / 1024 for name, key in _KINDS.items()}  # type: ignore[index]
 
@@ -181,7 +181,7 @@ _KINDS = {"own": "RssAnon", "files": "RssFile"}
 
 
 def within(folder: str, cache: str) -> dict[str, Any]:
-    """Decodes a folder of pictures and trains on it, in this process, which may have so much memory of its own."""
+    """Decodes a folder of images and trains on it, in this process and with its memory limited to ``LIMIT_MIB``."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_MIB << 20, LIMIT_MIB << 20))
     samples: list[dict[str, float]] = []
     stop = threading.Event()
@@ -204,57 +204,57 @@ def within(folder: str, cache: str) -> dict[str, Any]:
             "keep_freed_memory=false",
         ]
         cfg = compose("train", [*settings, "callbacks.gallery=null", "data.validation=1000", "trainer.max_epochs=1"])
-        figures = train(cfg)
+        metrics = train(cfg)
     stop.set()
     watcher.join()
-    return {"seconds": time.perf_counter() - began, "rate": figures["images_per_second"], "samples": samples}
+    return {"seconds": time.perf_counter() - began, "rate": metrics["images_per_second"], "samples": samples}
 
 
 def larger() -> str:
-    """The note on a data set that is larger than the memory."""
+    """The results for a data set that is larger than the memory."""
     size = LARGER_IMAGES * 3 * _SIDE * _SIDE / 2**20
     with tempfile.TemporaryDirectory() as temporary:
         folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
-        print(f"making {LARGER_IMAGES:,} pictures ...", flush=True)
-        _make_pictures(folder)
+        print(f"making {LARGER_IMAGES:,} images ...", flush=True)
+        _make_images(folder)
         print("decoding them, and training ...", flush=True)
-        first = _child("within", str(folder), str(cache))
-        second = _child("within", str(folder), str(cache))
+        first = _run_in_child("within", str(folder), str(cache))
+        second = _run_in_child("within", str(folder), str(cache))
     own = [sample["own"] for sample in second["samples"]]
     quarters = [f"{max(own[len(own) * i // 4 : len(own) * (i + 1) // 4]):,.0f}" for i in range(4)]
     mapped = max(sample["files"] for sample in second["samples"])
     lines = [
         "# A data set that is larger than the memory",
         "",
-        f"Written by `make growth` on {_today()}. {LARGER_IMAGES:,} JPEG pictures of {_SIDE}x{_SIDE} pixels in colour, "
-        f"{size:,.0f} MiB when decoded, and a process that is allowed {LIMIT_MIB:,} MiB of memory of its own "
-        "(`RLIMIT_DATA`): `python src/train.py data=image_folder model=mlp loss=mse`, one epoch in a new order.",
+        f"Written by `make growth` on {_today()}. {LARGER_IMAGES:,} JPEG images of {_SIDE}x{_SIDE} pixels in colour, "
+        f"{size:,.0f} MiB when decoded. The memory of the process is limited to {LIMIT_MIB:,} MiB (`RLIMIT_DATA`). The "
+        "command is `python src/train.py data=image_folder model=mlp loss=mse`, for one epoch in a new order.",
         "",
-        f"- The first training decodes them into the cache, {first['seconds'] - second['seconds']:,.0f} s, once: "
-        f"{LARGER_IMAGES / max(first['seconds'] - second['seconds'], 1):,.0f} pictures a second.",
-        f"- Every later one maps it: {second['rate']:,.0f} images a second.",
-        f"- The process's own memory in the four quarters of that training, at most: {', '.join(quarters)} MiB. "
-        f"Beside it lie up to {mapped:,.0f} MiB of mapped files, which the system takes back when it needs the room.",
+        f"- The first training decodes the images into the cache, once: {first['seconds'] - second['seconds']:,.0f} s, "
+        f"{LARGER_IMAGES / max(first['seconds'] - second['seconds'], 1):,.0f} images per second.",
+        f"- Later trainings map the cache: {second['rate']:,.0f} images per second.",
+        f"- Peak memory of the process in the four quarters of that training: {', '.join(quarters)} MiB. In addition, "
+        f"up to {mapped:,.0f} MiB of files are mapped, which the system can reclaim.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def starts() -> str:
-    """The table of what a start costs."""
+    """The table of startup times."""
     python, script = sys.executable, str(ROOT / "src" / "train.py")
     commands = {
         "`import hydra` in Python": [python, "-c", "import hydra, hydra._internal.utils"],
         "`train.py --help`": [python, script, "--help"],
-        "`train.py modle=conv`, a mistake": [python, script, "modle=conv"],
+        "`train.py modle=conv`, an error": [python, script, "modle=conv"],
         "`train.py --cfg job`": [python, script, "--cfg", "job"],
         "`import torch, lightning` in Python": [python, "-c", "import vaelab, torch, lightning"],
     }
     rows = {name: [_seconds(command) for _ in range(7)] for name, command in commands.items()}
     rows["`train.py`, Digits, to the end of the first step"] = [_seconds_to_first_step() for _ in range(5)]
     lines = [
-        "# What a start costs",
+        "# Startup times",
         "",
-        f"Written by `make growth` on {_today()}. Medians, and from the shortest to the longest, of seconds.",
+        f"Written by `make growth` on {_today()}. Medians in seconds, with the shortest and the longest time.",
         "",
         "| command | seconds |",
         "|---|---|",
@@ -270,12 +270,12 @@ def _seconds(command: list[str]) -> float:
 
 
 def _seconds_to_first_step() -> float:
-    found: float = _child("first", env={**os.environ, "STARTED": str(time.time())})["first_step"]
+    found: float = _run_in_child("first", env={**os.environ, "STARTED": str(time.time())})["first_step"]
     return found
 
 
 def first() -> dict[str, float]:
-    """Trains Digits as it is by default, until the first step is done."""
+    """Trains Digits with the default settings until the end of the first step."""
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONFIGS), version_base="1.3"):
         watch = [f"+callbacks.watch._target_={Watch.__module__}.Watch", f"run_dir={folder}"]
         train(compose("train", [*watch, "trainer.max_steps=1", "callbacks.gallery=null"]))
@@ -290,7 +290,7 @@ PARTS: dict[str, Callable[[], str]] = {"sizes": sizes, "larger": larger, "starts
 
 
 def main() -> int:
-    """Measures what was asked for, and writes it down."""
+    """Runs the chosen parts, and writes their results."""
     if sys.argv[1:2] in (["one"], ["within"], ["first"]):
         kind, *arguments = sys.argv[1:]
         call: dict[str, Callable[[], Any]] = {

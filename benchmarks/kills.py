@@ -1,10 +1,10 @@
-"""Kills a training at random moments, lets it go on, and compares its end with that of one that nothing disturbed.
+"""Kills a training at random moments, resumes it, and compares its end with that of an undisturbed training.
 
     make kills                    20 trainings, each killed once (SIGKILL), two of them while a checkpoint is written
     make kills ARGS="--kills 5"
 
-Writes ``benchmarks/results/kills.md``. Weights, the optimiser's state, every random generator and every logged figure
-have to be the same, bit for bit.
+Writes ``benchmarks/results/kills.md``. The weights, the state of the optimiser, all random generators and all logged
+metrics must be identical to the bit.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from runs import RESULTS, ROOT
 
-# A checkpoint every five steps, so that a kill is seldom at the end of an epoch; noise in the images and the latents, a
-# schedule and a warm-up, so that there is a state to be lost.
+# A checkpoint every five steps, so that most kills are within an epoch. Random images and latents, a schedule and a
+# warm-up have states that could be lost.
 SETTINGS = [
     *("model=mlp", "data.limit=2000", "data.batch_size=32", "data.binarize=dynamic", "trainer.max_epochs=6"),
     *("objective=beta", "module.objective.warmup.steps=200", "scheduler=cosine", "trainer.log_every_n_steps=7"),
@@ -33,12 +33,21 @@ SETTINGS = [
 
 
 def command(folder: Path, *more: str) -> list[str]:
-    """A training in this folder."""
+    """The command of a training in this folder."""
     return [sys.executable, str(ROOT / "src" / "train.py"), *SETTINGS, f"hydra.run.dir={folder}", *more]
 
 
 def kill(folder: Path, delay: float, while_writing: bool) -> str:
-    """Starts a training and kills it so many seconds after its first checkpoint; when that was, or "" for too late."""
+    """Starts a training, and kills it after its first checkpoint.
+
+    Args:
+        folder: of the training.
+        delay: seconds after the first checkpoint.
+        while_writing: wait until the next checkpoint is being written.
+
+    Returns:
+        A description of the last checkpoint; empty if the training was complete before.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -58,7 +67,7 @@ def kill(folder: Path, delay: float, while_writing: bool) -> str:
 
 
 def state(folder: Path) -> tuple[dict[str, Any], str]:
-    """All that a training comes to: what its last checkpoint says about it, and its figures."""
+    """The results of a training: the state in its last checkpoint, and its metrics."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
     kept["random_states"] = checkpoint["vaelab"]["random_states"]
@@ -66,7 +75,7 @@ def state(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two states are equal, to the bit."""
+    """Whether two states are identical to the bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
@@ -77,7 +86,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def main() -> int:
-    """Runs the trainings; the exit code says whether all came to the same."""
+    """Runs the trainings; the exit code is 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20, help="how many trainings are killed (default: 20)")
     options = parser.parse_args()
@@ -107,15 +116,15 @@ def main() -> int:
             shutil.rmtree(folder)
     count = sum(outcome == "identical" for _, _, outcome in rows)
     lines = [
-        "# A training killed and continued",
+        "# Trainings that were killed and resumed",
         "",
         f"Written by `make kills` on {date.today()}, torch {torch.__version__}, one CPU thread. Each training was "
-        "killed with SIGKILL, continued with `ckpt_path=`, and compared with one that nothing disturbed: weights, "
+        "killed with SIGKILL, resumed with `ckpt_path=`, and compared with an undisturbed training: weights, "
         "optimiser, schedule, random generators and `metrics.csv`, bit for bit.",
         "",
         f"**{count} of {len(rows)} identical.**",
         "",
-        "| kill | the last checkpoint then | the end |",
+        "| kill | last checkpoint | result |",
         "|---|---|---|",
         *(f"| {number} | {moment} | {outcome} |" for number, moment, outcome in rows),
     ]

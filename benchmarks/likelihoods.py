@@ -1,10 +1,10 @@
-"""Trains networks with priors on MNIST and Fashion-MNIST, and puts their log-likelihoods beside published ones.
+"""Trains networks with priors on MNIST and Fashion-MNIST, and compares their log-likelihoods with published ones.
 
     make likelihoods                                     all of them: ten minutes of one core each, and the evaluation
     make likelihoods ARGS="mnist conv realnvp"           some of them
 
-A run that is complete is not repeated, one that was interrupted goes on where it stopped, and so does the evaluation.
-After every run the table in ``benchmarks/results/likelihoods.md`` is brought up to date.
+Complete runs and evaluations are not repeated, and interrupted ones are resumed. After each run, the table in
+``benchmarks/results/likelihoods.md`` is updated.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from vaelab.evaluation.published import published
 RUNS = ROOT / "logs" / "likelihoods"
 DATA = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 PRIORS = ("standard_normal", "vampprior", "realnvp")
-# What each network is trained with: as many epochs as take about ten minutes of one core.
+# The settings of each network. The epochs take about ten minutes of one core.
 MODELS = {
-    "mlp": ["trainer.max_epochs=150", "trainer.precision=32-true"],  # which bfloat16 does not make faster
+    "mlp": ["trainer.max_epochs=150", "trainer.precision=32-true"],  # bfloat16 is not faster here
     "conv": ["trainer.max_epochs=50"],
     "resnet": ["trainer.max_epochs=7"],
 }
@@ -37,7 +37,7 @@ SAMPLES, IMAGES = 1000, 1000
 
 
 def evaluated(folder: Path) -> dict[str, Any] | None:
-    """What the evaluation of a complete run came to, which is done if it has not been."""
+    """The evaluation of a complete run, from its file or computed now; ``None`` if it fails."""
     found = folder / "evaluation" / "evaluation.json"
     if not found.is_file():
         command = [sys.executable, str(ROOT / "src" / "evaluate.py"), f"run={folder}", "what=likelihood"]
@@ -48,22 +48,22 @@ def evaluated(folder: Path) -> dict[str, Any] | None:
 
 
 _WRITTEN = "Written by `make likelihoods`"
-_UNOFFICIAL = "The images here are split otherwise than the official ones, of which the published figures are."
+_UNOFFICIAL = "These images have another split than the official one, to which the published values belong."
 
 
 def table(before: str = "") -> str:
-    """The results as a Markdown table for each data set, with what is published beneath.
+    """The results as a Markdown table for each data set, with published values below.
 
     Args:
-        before: the same as it was written before, from which come the rows of what is not here.
+        before: the file as it was written before. Rows of runs that are not on this machine are taken from it.
     """
     written = (
         f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} "
         "threads. Dynamically binarised images, the last 10,000 training images to validate on, 40 latents, one seed: "
-        f"`python src/train.py {' '.join(COMMON)}` and what stands in the row. The ELBO is of all 10,000 test "
-        f"images; the gap is what {SAMPLES:,} importance samples add to it on {IMAGES:,} of them, evenly spaced; log "
-        "p(x) is their sum, a bound on that of all test images, and ± its standard error. Minutes are those of "
-        "training, times the threads."
+        f"`python src/train.py {' '.join(COMMON)}` with the settings of the row. The ELBO is of all 10,000 test "
+        f"images. The gap is the increase of the bound by {SAMPLES:,} importance samples, on {IMAGES:,} evenly spaced "
+        "images. log p(x) is their sum, a bound on the log-likelihood of all test images, and ± is its standard error. "
+        "Core minutes are minutes of training times threads."
     )
     earlier = [line for line in before.splitlines() if line.startswith(_WRITTEN)]
     lines = ["# Log-likelihoods", "", written]
@@ -77,17 +77,17 @@ def table(before: str = "") -> str:
             evaluation, metrics = folder / "evaluation" / "evaluation.json", folder / "metrics.json"
             row = f"| `{' '.join([f'data={data}', f'model={model}', f'prior={prior}', *MODELS[model]])}` |"
             if not evaluation.is_file():
-                kept = [line for line in section.splitlines() if line.startswith(row)]
-                is_official = is_official and not (kept and _UNOFFICIAL in section)
-                if kept and earlier:  # what is said of the machine is said of these, too
+                old_rows = [line for line in section.splitlines() if line.startswith(row)]
+                is_official = is_official and not (old_rows and _UNOFFICIAL in section)
+                if old_rows and earlier:  # these rows keep the line about their machine
                     lines[2] = earlier[0]
-                lines += kept
+                lines += old_rows
                 continue
-            figures, trained = json.loads(evaluation.read_text())["metrics"], json.loads(metrics.read_text())
-            is_official = is_official and "not the official" not in figures["test/elbo"]["note"]
-            elbo, gap = figures["test/elbo"]["value"], figures["likelihood/test/gap"]
+            measured, trained = json.loads(evaluation.read_text())["metrics"], json.loads(metrics.read_text())
+            is_official = is_official and "not the official" not in measured["test/elbo"]["note"]
+            elbo, gap = measured["test/elbo"]["value"], measured["likelihood/test/gap"]
             # The ELBO is that of a single sample for each of 10,000 images.
-            noise = figures["likelihood/test/log_weight_deviation"]["value"] / 100
+            noise = measured["likelihood/test/log_weight_deviation"]["value"] / 100
             error = math.hypot(gap["standard_error"], noise)
             lines.append(
                 f"{row} {elbo + gap['value']:.2f} | {error:.2f} | {elbo:.2f} "
@@ -102,17 +102,16 @@ def table(before: str = "") -> str:
 # Measured once, with single threads on the same machine: see the commands.
 _REMARKS = [
     "",
-    "## What would bring more",
+    "## Improvements",
     "",
-    "By experiment on MNIST, one seed each, with the command of the row but for what is named, and evaluated in the "
-    "same way. The budget is ten minutes of one core, in which dense layers with a standard normal prior are not done; "
-    "two narrower layers, as published ones have, were better than a single wider one, though without a warm-up of "
-    "the divergence only 14 of their 40 latents are in use. How far one seed lies from another was not measured: "
-    "differences of some tenths may be no more than that.",
+    "Experiments on MNIST, with one seed each, the command of the row and one change, evaluated in the same way. The "
+    "budget of the table is ten minutes of one core. Dense layers with a standard normal prior need more. Two narrower "
+    "layers, as in publications, were better than one wider layer. Without a warm-up of the divergence, they use only "
+    "14 of the 40 latents. The spread between seeds was not measured: differences of a few tenths may be random.",
     "",
-    "`resnet` was not trained for longer. After its 7 epochs its validation ELBO, -94.11, -89.99 and -88.09 by prior, "
-    "is above that of `conv` after as many of 50, -96.91, -94.71 and -93.61, of which the learning rate has not come "
-    "down by then, and with a standard normal prior within a nat of its training ELBO, -93.40: it is not overfitted.",
+    "`resnet` was not trained for longer. After 7 epochs, its validation ELBOs are -94.11, -89.99 and -88.09 by prior. "
+    "`conv` has -96.91, -94.71 and -93.61 after 7 of its 50 epochs, when its learning rate is still high. With a "
+    "standard normal prior, the training ELBO of `resnet` is -93.40, within a nat: it does not overfit.",
     "",
     "| row | change | log p(x), nats |",
     "|---|---|---|",
@@ -132,16 +131,16 @@ _REMARKS = [
 
 
 def _core_minutes(folder: Path) -> float:
-    """How long the training took, times its threads; of one that was interrupted, at the speed of its last part."""
+    """Minutes of training times threads; an interrupted training counts with the speed of its last part."""
     trained, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "about.json"))
     images = trained["epochs"] * about["images"]["train"]
     return float(images / trained["images_per_second"] / 60 * about["machine"]["threads"])
 
 
 def main() -> int:
-    """Runs what was asked for; the exit code says whether all of it succeeded."""
+    """Runs the chosen trainings; the exit code is 1 if one has failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", help="data sets, networks and priors; of what is not named, all")
+    parser.add_argument("names", nargs="*", help="data sets, networks and priors; all of those that are not named")
     options = parser.parse_args()
     chosen = [[name for name in group if name in options.names] or list(group) for group in (DATA, MODELS, PRIORS)]
     unknown = set(options.names) - {*DATA, *MODELS, *PRIORS}
@@ -151,12 +150,12 @@ def main() -> int:
     failed, started = [], time.monotonic()
     path = RESULTS / "likelihoods.md"
     for number, (data, model, prior) in enumerate(cells, 1):
-        what = [f"data={data}", f"model={model}", f"prior={prior}"]
+        settings = [f"data={data}", f"model={model}", f"prior={prior}"]
         minutes = (time.monotonic() - started) / 60
-        print(f"[{number} of {len(cells)}, after {minutes:.0f} min] {' '.join(what)}", flush=True)
+        print(f"[{number} of {len(cells)}, after {minutes:.0f} min] {' '.join(settings)}", flush=True)
         folder = RUNS / f"{data}-{model}-{prior}"
-        if not finish(folder, [*what, *MODELS[model], *COMMON]) or evaluated(folder) is None:
-            failed.append(" ".join(what))
+        if not finish(folder, [*settings, *MODELS[model], *COMMON]) or evaluated(folder) is None:
+            failed.append(" ".join(settings))
         RESULTS.mkdir(parents=True, exist_ok=True)
         path.write_text(table(path.read_text() if path.exists() else ""))
     print(path.read_text())

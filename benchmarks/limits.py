@@ -1,4 +1,4 @@
-"""What there is to be done for an image, and what the machine does in a second: the least a training can take."""
+"""The operations of a training and the speed of the machine, which give the shortest possible time."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from cases import composed, now
 
 
 def matrix_peak(accelerator: str) -> float:
-    """Operations per second of the product of large matrices, the most that there is to be had."""
+    """Operations per second in products of large matrices: the peak of the machine."""
     device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
     dtype = torch.bfloat16 if "bfloat16" in accelerator else torch.float32
     side = 2048 if device.type == "cpu" else 8192
@@ -23,7 +23,7 @@ def matrix_peak(accelerator: str) -> float:
 
 
 def operations_per_image(case: str) -> float:
-    """Floating-point operations of a training step, per image, as torch counts them."""
+    """Floating-point operations of a training step per image, counted by torch."""
     from hydra.utils import instantiate
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,9 +34,10 @@ def operations_per_image(case: str) -> float:
 
 
 def bytes_per_step(case: str, accelerator: str) -> float:
-    """What a step has to move: layers' outputs written once and read twice, their gradients once; weights and Adam's.
+    """Bytes that a step must move.
 
-    Outputs and their gradients in the precision of the layers, the rest in 32 bits.
+    Outputs of layers are written once and read twice, and their gradients are written and read once, in the precision
+    of the layers. Weights and the state of Adam have 32 bits.
     """
     from hydra.utils import instantiate
 
@@ -49,12 +50,12 @@ def bytes_per_step(case: str, accelerator: str) -> float:
                 layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.numel()))
     module.objective(module.vae, torch.rand(size, 1, 28, 28), None)
     weights = sum(weight.numel() for weight in module.parameters())
-    # Read forwards and backwards, gradient written; then Adam reads four numbers and writes three.
+    # Weights are read forwards and backwards, gradients are written. Then Adam reads four numbers and writes three.
     return sum(outputs) * 5 * (2 if "16" in accelerator else 4) + weights * 4 * 10
 
 
 def bandwidth(accelerator: str) -> float:
-    """Bytes per second of a large copy, read and written."""
+    """Bytes per second that a large copy reads and writes."""
     device = torch.device(accelerator.split(",")[0].replace("gpu", "cuda"))
     source = torch.zeros(1 << (30 if device.type == "cuda" else 27), dtype=torch.uint8, device=device)
     target, best = torch.empty_like(source), 0.0

@@ -1,8 +1,8 @@
-"""Types every wrong command line of the tests, and writes down what it is answered.
+"""Runs all wrong command lines of the tests, and writes their answers.
 
     make mistakes
 
-Writes ``benchmarks/results/mistakes.md``. Every answer has to be one line, with an exit code that is not 0.
+Writes ``benchmarks/results/mistakes.md``. Each answer must be one line, with an exit code that is not 0.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.wrong_lines import CONFIGURATION, VALUES
 
 
 def main() -> int:
-    """Types them all; the exit code says whether each was answered by one line."""
+    """Runs them all; the exit code is 1 if an answer is not one line."""
     rows, bad = [], 0
     for number, (name, typed, _) in enumerate([*CONFIGURATION, *VALUES]):
         with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,8 @@ def main() -> int:
     text = [
         "# Wrong command lines",
         "",
-        f"Written by `make mistakes` on {date.today()}: {len(rows)} lines, {len(rows) - bad} of them answered by one.",
+        f"Written by `make mistakes` on {date.today()}: {len(rows)} command lines; {len(rows) - bad} of them "
+        "have an answer of one line.",
         "",
         "| typed, after `python src/` | answer | exit code |",
         "|---|---|---|",

@@ -1,13 +1,13 @@
-"""Trains the documents' experiments at full length, and puts their figures beside ours.
+"""Trains the experiments of the documents at full length, and compares their metrics with ours.
 
     make reproduce                                              all of them, three seeds each
     make reproduce ARGS="--seeds 1 tensorflow_mnist"            some of them, once
 
-    make reproduce ARGS=--steps                                 what helped, change by change
-    make reproduce ARGS=--speed                                 how long an epoch takes, with nothing else running
+    make reproduce ARGS=--steps                                 the effect of each change
+    make reproduce ARGS=--speed                                 the time of an epoch, with nothing else running
 
-A run that is complete is not repeated and one that was interrupted goes on where it stopped, so the command can be
-stopped and started at will. After every run the table in ``benchmarks/results/reproduce.md`` is brought up to date.
+Complete runs are not repeated, and interrupted runs are resumed, so the command can be stopped at any time. After each
+run, the table in ``benchmarks/results/reproduce.md`` is updated.
 """
 
 import argparse
@@ -33,13 +33,20 @@ RUNS = ROOT / "logs" / "reproduce"
 
 @dataclass
 class Document:
-    """What an experiment answers to: figures of the test images that the document prints, by epoch."""
+    """A document and the metrics of test images that it prints.
+
+    Attributes:
+        name: of the document and its data set.
+        metric: the column of ``metrics.csv``.
+        epochs: epoch, or the first and last epoch of a mean, to the value in the document; empty if it prints none.
+            Epoch 0 is the end.
+        images: of an epoch.
+    """
 
     name: str
-    figure: str  # the column of metrics.csv
-    # Epoch (0 for the end), or first and last of those whose mean it is, to what the document says, "" for nothing.
+    metric: str
     epochs: dict[int | tuple[int, int], str]
-    images: int = 60_000  # of an epoch
+    images: int = 60_000
 
 
 DOCUMENTS = {
@@ -54,11 +61,11 @@ DOCUMENTS = {
     "keras_fashion": Document("Keras, Fashion-MNIST", "val/elbo", {1: "", 10: ""}),
     "pytorch_mnist": Document("PyTorch example, MNIST", "val/loss", {1: "128.4", 2: "116.3", 3: "112.2", 10: ""}),
 }
-# The same data, measure and length with a better recipe; compared with the document's last figure.
+# The same data, metric and length with a better recipe, compared with the last value of the document.
 BETTER = {
     f"{name}_better": Document(
         f"{document.name}: better",
-        document.figure,
+        document.metric,
         dict([list(document.epochs.items())[-1]]),
         document.images,
     )
@@ -86,7 +93,7 @@ _TENSORFLOW = [
     _dense(256),
     _BFLOAT16,
 ]
-# From a document's experiment to its better one, a change at a time; the last of them makes it the better one.
+# The changes from the experiment of a document to the better one, one after the other.
 STEPS: dict[str, list[tuple[str, list[str]]]] = {
     "mathworks_mnist": [
         ("batches of 128 in a new order every epoch", ["data.batch_size=128", "data.shuffle=true"]),
@@ -102,18 +109,18 @@ STEPS: dict[str, list[tuple[str, list[str]]]] = {
 
 
 def changed(experiment: str, number: int) -> list[str]:
-    """What is typed for a document's experiment with so many of its changes."""
+    """The overrides of the experiment of a document with the first ``number`` changes."""
     return [f"experiment={experiment}", *(part for _, parts in STEPS[experiment][:number] for part in parts)]
 
 
 def step_folders(experiment: str) -> list[Path]:
-    """Where the first seed of a document's experiment is, with no change, with one, and so on to the better one."""
+    """The run folders of the first seed: without changes, with one, and so on to the better experiment."""
     between = [RUNS / f"{experiment}_steps" / str(number) for number in range(1, len(STEPS[experiment]))]
     return [RUNS / experiment / "seed0", *between, RUNS / f"{experiment}_better" / "seed0"]
 
 
 def measure_speed(experiment: str) -> None:
-    """Trains for one epoch, at most 1,000 steps, and notes how fast that was."""
+    """Trains for one epoch, at most 1,000 steps, and writes the speed into a file."""
     command = [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={experiment}", "logger=none"]
     with tempfile.TemporaryDirectory() as folder:
         command += [f"hydra.run.dir={folder}", "callbacks=none", "trainer.max_epochs=1", "trainer.max_steps=1000"]
@@ -124,11 +131,11 @@ def measure_speed(experiment: str) -> None:
     path.write_text(json.dumps({"images_per_second": speed, "threads": torch.get_num_threads()}) + "\n")
 
 
-def figures(experiment: str, folder: Path) -> dict[int | tuple[int, int], float]:
-    """The figures of one run at the epochs that its document speaks of."""
+def metrics_of(experiment: str, folder: Path) -> dict[int | tuple[int, int], float]:
+    """The metric of one run at the epochs of its document."""
     document = EXPERIMENTS[experiment]
     with (folder / "metrics.csv").open(newline="") as file:
-        values = [float(row[document.figure]) for row in csv.DictReader(file) if row.get(document.figure)]
+        values = [float(row[document.metric]) for row in csv.DictReader(file) if row.get(document.metric)]
     found = {}
     for epoch in document.epochs:
         first, last = epoch if isinstance(epoch, tuple) else (epoch, epoch)
@@ -136,7 +143,7 @@ def figures(experiment: str, folder: Path) -> dict[int | tuple[int, int], float]
             found[epoch] = statistics.mean(values[first - 1 : last])
     if 0 in document.epochs:
         final = json.loads((folder / "metrics.json").read_text())
-        found[0] = final[document.figure.replace("val/", "test/")]
+        found[0] = final[document.metric.replace("val/", "test/")]
     return found
 
 
@@ -144,15 +151,15 @@ def table(complete: dict[str, list[Path]], before: str = "") -> str:
     """The results as Markdown.
 
     Args:
-        complete: the runs that are here, by experiment.
-        before: the same as it was written before, from which comes what is not here.
+        complete: experiment to the folders of its complete runs.
+        before: the file as it was written before. Rows of runs that are not on this machine are taken from it.
     """
     rows = []
     for experiment, document in EXPERIMENTS.items():
         if experiment not in complete:
             rows += [line for line in before.splitlines() if f"`experiment={experiment}`" in line]
             continue
-        found = [figures(experiment, folder) for folder in complete[experiment]]
+        found = [metrics_of(experiment, folder) for folder in complete[experiment]]
         seconds = document.images / _images_per_second(experiment, complete[experiment])
         for epoch, expected in document.epochs.items():
             ours = [values[epoch] for values in found if epoch in values]
@@ -160,7 +167,7 @@ def table(complete: dict[str, list[Path]], before: str = "") -> str:
                 continue
             spread = f" ({min(ours):.2f} to {max(ours):.2f})" if len(ours) > 1 else ""
             rows.append(
-                f"| {document.name} | `experiment={experiment}` | {document.figure.replace('val/', 'test ')} "
+                f"| {document.name} | `experiment={experiment}` | {document.metric.replace('val/', 'test ')} "
                 f"| {_shown(epoch)} | {expected or 'none printed'} | {statistics.mean(ours):.2f}{spread} "
                 f"| {len(ours)} | {seconds:.1f} |"
             )
@@ -168,21 +175,20 @@ def table(complete: dict[str, list[Path]], before: str = "") -> str:
     if written is None or all(experiment in complete for experiment in EXPERIMENTS):
         written = (
             f"{_WRITTEN} on {date.today()}: torch {torch.__version__}, {torch.get_num_threads()} threads of "
-            f"{processor()}, {'a GPU' if torch.cuda.is_available() else 'no GPU'}. Figures are of the test images, "
-            "summed over pixels and latents, averaged over images; ours are the mean and, over several seeds, the "
-            "lowest and highest. "
-            "Losses of grey pixels are no likelihoods."
+            f"{processor()}, {'a GPU' if torch.cuda.is_available() else 'no GPU'}. Metrics are of the test images, "
+            "summed over pixels and latents, and averaged over images. Ours are the mean and, of several seeds, the "
+            "lowest and the highest. Losses of grey pixels are not likelihoods."
         )
     heads = [
-        "| document | `python src/train.py ...` | figure | epoch | document | ours | seeds | seconds per epoch |",
+        "| document | `python src/train.py ...` | metric | epoch | document | ours | seeds | seconds per epoch |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines = ["# The documents and their experiments", "", written, "", *heads, *rows, *_REMARKS]
-    return "\n".join([*lines, *_other_splits(complete, before), *_what_helped(before)]) + "\n"
+    return "\n".join([*lines, *_other_splits(complete, before), *_table_of_changes(before)]) + "\n"
 
 
 def _images_per_second(experiment: str, folders: list[Path]) -> float:
-    """As ``--speed`` has measured it; where it has not, as the trainings have."""
+    """The speed that ``--speed`` has measured, or else the mean speed of the trainings."""
     speed = RUNS / experiment / "speed.json"
     paths = [speed] if speed.exists() else [folder / "metrics.json" for folder in folders]
     return statistics.mean(json.loads(path.read_text())["images_per_second"] for path in paths)
@@ -191,38 +197,53 @@ def _images_per_second(experiment: str, folders: list[Path]) -> float:
 _WRITTEN = "Written by `make reproduce`"
 _REMARKS = [
     "",
-    "Where a document's figure lies outside the range of ours: one more training lies outside the range of three "
-    "every second time. MathWorks' last figure on MNIST is of that kind. From epoch 5 to epoch 50 the document is "
-    "0.01 above the mean of our seeds, with a deviation of 0.04 between epochs; each of our seeds is 0.03 to 0.06 "
-    "from the mean of the other two, with a deviation of 0.04 to 0.05. And the document draws latents anew for "
-    "every figure, which moves it by 0.03, where ours are of the same draw. The PyTorch example's figures, of one "
-    "training, are as far as their digits go within those of 20 seeds: 125.87 to 128.45 after one epoch, 114.91 to "
-    "116.29 after two and 111.18 to 112.29 after three.",
+    "A value of a document may lie outside the range of ours. A fourth training lies outside the range of three in "
+    "every second case. This holds for the last value of MathWorks on MNIST. From epoch 5 to epoch 50, the document is "
+    "0.01 above the mean of our seeds, with a deviation of 0.04 between epochs. Each of our seeds is 0.03 to 0.06 from "
+    "the mean of the other two, with a deviation of 0.04 to 0.05. The document also draws new latents for each value, "
+    "which changes it by 0.03; ours use the same draw. The values of the PyTorch example are of one training. Up to "
+    "their digits, they lie within those of 20 seeds: 125.87 to 128.45 after one epoch, 114.91 to 116.29 after two "
+    "and 111.18 to 112.29 after three.",
     "",
-    "MathWorks' figures on the way to it are those of one training, and three seeds do not show how far one training "
-    "lies from another in its first epochs. After one epoch (`-m experiment=mathworks_mnist callbacks=none "
-    "trainer.max_epochs=1 'seed=range(216)'`) 216 seeds come to 27.00 to 28.05, with a mean of 27.54 and a deviation "
-    "of 0.18: one is above the document's 28.01, and one is the same as far as its digits go. Trained further were "
-    "fifteen that were not chosen by that, and five that were, since they began as slowly as the document. After two "
-    "epochs the fifteen come to 24.21 to 24.74 and the five to 24.75 to 25.10, the document to 24.90; after three the "
-    "fifteen to 21.69 to 23.37, the document to 23.28; after four to 20.83 to 21.50, the document to 21.15. After ten, "
-    "of nine seeds, three of them slow ones and three those of the table, to 19.54 to 19.75, the document to 19.68. It "
-    "is a training as ours are, and began more slowly than nearly all of them.",
+    "The earlier values of MathWorks are of one training, and three seeds do not show the spread of trainings in the "
+    "first epochs. After one epoch (`-m experiment=mathworks_mnist callbacks=none trainer.max_epochs=1 "
+    "'seed=range(216)'`), 216 seeds have 27.00 to 28.05, with a mean of 27.54 and a deviation of 0.18. One seed is "
+    "above the 28.01 of the document, and one is equal up to its digits. Twenty seeds were trained further: fifteen "
+    "not selected by this value, and five that started as slowly as the document.",
     "",
-    "How weights begin, which the document does not say, moves the first epoch, too. Here they are uniform "
-    "with Glorot's variance, as MathWorks' documentation has it for these layers. Tried in search of the "
-    "document's beginning, with one to four seeds each: normal ones of that variance 27.76 to 28.07; normal ones "
-    "of deviation 0.01 27.69 and 28.00, in the transposed convolutions alone 28.15 and 28.50; a first transposed "
-    "convolution of seven times the scale 27.91 and 28.38, of a little more 27.43 and 27.53, all of them larger "
-    "26.08 to 37.68; orthogonal ones 27.44 and 27.69; He's 26.68 and 26.90; torch's 26.60; Adam without its "
-    "correction of the bias 26.58; batches in a new order 27.42 and 27.67.",
+    "| epoch | document | 15 seeds | 5 slow seeds |",
+    "|---|---|---|---|",
+    "| 2 | 24.90 | 24.21 to 24.74 | 24.75 to 25.10 |",
+    "| 3 | 23.28 | 21.69 to 23.37 | |",
+    "| 4 | 21.15 | 20.83 to 21.50 | |",
+    "",
+    "After ten epochs, nine seeds have 19.54 to 19.75, and the document has 19.68. Three of the nine are slow ones, "
+    "and three are those of the table. The training of the document is like ours, with a slower start than nearly all.",
+    "",
+    "The document does not state how weights are initialised, which also changes the first epoch. Ours are uniform "
+    "with Glorot's variance, as in the documentation of MathWorks for these layers. Other settings, with one to four "
+    "seeds each, have these losses after one epoch:",
+    "",
+    "| setting | loss after one epoch |",
+    "|---|---|",
+    "| normal weights of that variance | 27.76 to 28.07 |",
+    "| normal weights with a deviation of 0.01 | 27.69 and 28.00 |",
+    "| the same, only in the transposed convolutions | 28.15 and 28.50 |",
+    "| the first transposed convolution seven times larger | 27.91 and 28.38 |",
+    "| the first transposed convolution a little larger | 27.43 and 27.53 |",
+    "| all transposed convolutions larger | 26.08 to 37.68 |",
+    "| orthogonal weights | 27.44 and 27.69 |",
+    "| He's initialisation | 26.68 and 26.90 |",
+    "| the initialisation of torch | 26.60 |",
+    "| Adam without its bias correction | 26.58 |",
+    "| batches in a new order | 27.42 and 27.67 |",
 ]
 
 
 def _other_splits(complete: dict[str, list[Path]], before: str) -> list[str]:
-    """Of which experiments the images were split otherwise than published, as their trainings said."""
-    said = "Of images split otherwise than officially, and not comparable with published ones: "
-    earlier = next((line for line in before.splitlines() if line.startswith(said)), "")
+    """The line about experiments whose images have another split than the published one."""
+    start = "Images with another split than the official one, which cannot be compared with published values: "
+    earlier = next((line for line in before.splitlines() if line.startswith(start)), "")
     names = [
         f"`{name}`"
         for name in EXPERIMENTS
@@ -232,15 +253,15 @@ def _other_splits(complete: dict[str, list[Path]], before: str) -> list[str]:
             else f"`{name}`" in earlier
         )
     ]
-    return ["", f"{said}{', '.join(names)}."] if names else []
+    return ["", f"{start}{', '.join(names)}."] if names else []
 
 
 def _shown(epoch: int | tuple[int, int]) -> str:
     return f"mean of {epoch[0]} to {epoch[1]}" if isinstance(epoch, tuple) else str(epoch or "last")
 
 
-def _what_helped(before: str) -> list[str]:
-    """The table of changes, of the experiments whose changes have all been trained."""
+def _table_of_changes(before: str) -> list[str]:
+    """The table of changes, for experiments with complete runs of all changes."""
     lines = []
     for experiment, steps in STEPS.items():
         folders = step_folders(experiment)
@@ -250,7 +271,7 @@ def _what_helped(before: str) -> list[str]:
             lines += [*rest[:1], *takewhile(lambda line: line.startswith("|  |"), rest[1:])]
             continue
         last = list(EXPERIMENTS[experiment].epochs)[-1]
-        values = [figures(experiment, folder)[last] for folder in folders]
+        values = [metrics_of(experiment, folder)[last] for folder in folders]
         labels = ["as in the document", *(f"+ {label}" for label, _ in steps)]
         for number, (label, value) in enumerate(zip(labels, values, strict=True)):
             gain = f"{value - values[number - 1]:+.2f}" if number else ""
@@ -258,19 +279,19 @@ def _what_helped(before: str) -> list[str]:
     if not lines:
         return []
     explanation = (
-        "The last figure of the table above, of the first seed, change by change: a loss is better where it is lower, "
-        "an ELBO where it is higher. It is one seed: a difference within the spread of three in the table above, as "
-        "those of bfloat16, of the closed form and of the learning rate on Digits are, says nothing. And it is mostly "
-        "the seed with the worst figure of a document and the best of its better one: what all changes bring together "
-        "is rather the difference of the means above. The dense layer makes 3.3 million parameters of 0.26 million "
-        "(MathWorks, MNIST) and 0.38 million (Digits), and 1.05 million of 0.07 million (TensorFlow, Keras)."
+        "The last metric of the table above for the first seed, after each change. A loss is better if it is lower, an "
+        "ELBO if it is higher. This is one seed. Differences within the spread of three seeds are not significant: "
+        "those of bfloat16, of the closed form, and of the learning rate on Digits. This seed mostly has the worst "
+        "metric of a document and the best of its better experiment. The differences of the means above are a better "
+        "estimate of all changes together. The dense layer raises the parameters from 0.26 million (MathWorks, MNIST) "
+        "and 0.38 million (Digits) to 3.3 million, and from 0.07 million (TensorFlow, Keras) to 1.05 million."
     )
     heading = ["", "## What helped", "", explanation, ""]
-    return [*heading, "| document | change | figure | difference |", "|---|---|---|---|", *lines]
+    return [*heading, "| document | change | metric | difference |", "|---|---|---|---|", *lines]
 
 
 def write_table() -> str:
-    """Brings ``reproduce.md`` up to date with every run that is complete; other rows stay as they are."""
+    """Updates ``reproduce.md`` with all complete runs; other rows stay as they are."""
     complete = {
         name: [path.parent for path in sorted((RUNS / name).glob("seed*/metrics.json"))] for name in EXPERIMENTS
     }
@@ -283,12 +304,14 @@ def write_table() -> str:
 
 
 def main() -> int:
-    """Runs what was asked for; the exit code says whether all of it succeeded."""
+    """Runs the chosen trainings; the exit code is 1 if one has failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(EXPERIMENTS)}; all by default")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds each (default: 3)")
-    parser.add_argument("--steps", action="store_true", help="train what lies between each and its better one")
-    parser.add_argument("--speed", action="store_true", help="measure how long an epoch takes, and nothing else")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument(
+        "--steps", action="store_true", help="train the changes between each experiment and its better one"
+    )
+    parser.add_argument("--speed", action="store_true", help="measure only the time of an epoch")
     options = parser.parse_args()
     unknown = set(options.experiments) - set(EXPERIMENTS)
     if unknown or options.seeds < 1:
@@ -316,8 +339,8 @@ def main() -> int:
     for experiment in chosen if options.speed else []:
         measure_speed(experiment)
     print(write_table())
-    for what in failed:
-        print(f"failed: {what}", file=sys.stderr)
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0
 
 

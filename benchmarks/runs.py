@@ -1,4 +1,4 @@
-"""Trainings that a benchmark needs: complete ones are not repeated, interrupted ones go on where they stopped."""
+"""Trainings of benchmarks: complete ones are not repeated, and interrupted ones are resumed."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def finished(folder: Path) -> bool:
 
 
 def finish(folder: Path, overrides: Sequence[str]) -> bool:
-    """Trains what ``train.py`` makes of these overrides, or what is left of it; whether that succeeded."""
+    """Trains with these overrides, or resumes the training, and returns whether it has succeeded."""
     if finished(folder):
         return True
     command = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"hydra.run.dir={literal(folder)}"]

@@ -1,10 +1,10 @@
-"""How training grows with devices: measured with one and two processes here, computed from assumptions beyond.
+"""Measures training with one and two processes, and predicts many devices from assumptions.
 
-    make scaling                       a quarter of an hour on two cores; goes on where it was stopped
-    make scaling ARGS="--epochs 3"     a shorter look
+    make scaling                       a quarter of an hour on two cores; resumes complete parts
+    make scaling ARGS="--epochs 3"     shorter
 
-Writes ``benchmarks/results/scaling.md``; what it means is in ``docs/scaling.md``. A process has one thread, so that two
-of them have twice the cores of one and nothing else; that needs two cores that do nothing else.
+Writes ``benchmarks/results/scaling.md``; ``docs/scaling.md`` explains it. A process has one thread, so two processes
+have twice the cores of one. The machine must have two idle cores.
 """
 
 import argparse
@@ -32,22 +32,22 @@ import vaelab.commands.cli  # noqa: F401  (registers the resolvers of the config
 
 RUNS = ROOT / "logs" / "scaling"
 MODELS = ("mlp", "conv")
-# Processes and images in a batch of all of them: one; the same images a process with two of them; the same batch; half
-# of it, which is what each of two computes of that.
+# Processes, and images in a batch of all processes: one process; two with as many images each; two with the same batch;
+# one with half of it, the share of each of two.
 SHAPES = ((1, 128), (2, 256), (2, 128), (1, 64))
 DEVICES = (1, 8, 64, 512)
 
 
 class Workload(NamedTuple):
-    """What is trained, and what is assumed of a device: the parameters alone are counted.
+    """A model and data set, and assumptions about a device. Only the parameters are counted.
 
     Attributes:
-        name: what it is.
+        name: of the workload.
         settings: of ``train.py``, for the model.
         images: in an epoch.
-        image_bytes: of one, as it is stored.
-        per_second: training images a second and device, at a batch that keeps it busy: an assumption.
-        batch: images per device at which it is busy.
+        image_bytes: of a stored image.
+        per_second: assumed training images per second and device, with a batch that keeps it busy.
+        batch: images per device that keep it busy.
     """
 
     name: str
@@ -70,20 +70,20 @@ WORKLOADS = (
     ),
 )
 
-OVERHEAD = 2e-3  # seconds a step that do not depend on its size: Python, Lightning, starting kernels
+OVERHEAD = 2e-3  # seconds of a step that do not depend on its size: Python, Lightning, kernel launches
 NODE = 8  # devices in a machine
-INSIDE, BETWEEN = 200e9, 20e9  # bytes a second that a device sends to the next one: in its machine, to another
+INSIDE, BETWEEN = 200e9, 20e9  # bytes per second between devices: in a machine, between machines
 LATENCY = 10e-6  # seconds from one device to the next
 
 
 def all_reduce_seconds(count: int, devices: int) -> float:
-    """A ring's time for a gradient of so many 32-bit numbers: 2 (N - 1) steps, each with 1/N of it."""
+    """The time of a ring all-reduce of ``count`` 32-bit numbers: 2 (N - 1) steps with 1/N of them each."""
     link = INSIDE if devices <= NODE else BETWEEN
     return 2 * (devices - 1) * (LATENCY + 4 * count / devices / link)
 
 
 def parameters(settings: Sequence[str]) -> int:
-    """How many parameters the model has that these settings choose."""
+    """The number of parameters of the model with these settings."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=["~hydra", "run_dir=.", *settings])
     module = instantiate(cfg.module, _convert_="all")
@@ -91,40 +91,40 @@ def parameters(settings: Sequence[str]) -> int:
 
 
 def projection(work: Workload) -> list[str]:
-    """The table of a workload, computed: twice, for a batch that grows with the devices and for one that does not."""
+    """The computed table of a workload: first the batch grows with the devices, then it is constant."""
     count = parameters(work.settings)
     lines = [
         f"### {work.name}",
         "",
         f"{count:,} parameters: {4 * count / 1e6:,.1f} MB of gradients; {16 * count / 1e6:,.1f} MB of weights, "
         f"gradients and Adam's state on each device, and {work.images * work.image_bytes / 1e9:,.2f} GB of images. "
-        f"Assumed: {work.per_second:,.0f} images/s a device.",
+        f"Assumed: {work.per_second:,.0f} images/s per device.",
         "",
-        "| devices | batch | of it a device | sent by each, MB a step | computing, ms | all-reduce, ms | images/s | of "
-        "linear | epoch, s |",
+        "| devices | batch | batch of a device | sent per device and step, MB | computing, ms | all-reduce, ms | "
+        "images/s | of linear | epoch, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for grows in (True, False):
-        alone = 0.0
+        one_device = 0.0
         for devices in DEVICES:
             batch = work.batch * devices if grows else work.batch * NODE
             share = batch / devices
             computing = OVERHEAD + share / work.per_second
             sending = all_reduce_seconds(count, devices)
-            # DDP sends while the backward pass goes on, which is two thirds of the computing; what is longer, waits.
+            # DDP sends during the backward pass, two thirds of the computing; a longer transfer delays the step.
             step = computing + max(0.0, sending - 2 / 3 * share / work.per_second)
             rate = batch / step
-            alone = alone or rate
+            one_device = one_device or rate
             sent = 2 * (devices - 1) / devices * 4 * count / 1e6
             lines.append(
                 f"| {devices} | {batch:,} | {share:,.0f} | {sent:,.1f} | {1e3 * computing:,.2f} | {1e3 * sending:,.2f} "
-                f"| {rate:,.0f} | {rate / alone / devices:.0%} | {work.images / rate:,.2f} |"
+                f"| {rate:,.0f} | {rate / one_device / devices:.0%} | {work.images / rate:,.2f} |"
             )
     return [*lines, ""]
 
 
 def measure(model: str, processes: int, batch: int, epochs: int) -> dict[str, float] | None:
-    """Images a second and the largest process's memory, of a training here; ``None`` if it fails."""
+    """Trains, and returns the metrics with the memory of the largest process; ``None`` if it fails."""
     folder = RUNS / f"{model}-{processes}x{batch}-{epochs}"
     notes = folder / "scaling.json"
     if not (finished(folder) and notes.is_file()):
@@ -132,20 +132,20 @@ def measure(model: str, processes: int, batch: int, epochs: int) -> dict[str, fl
         typed += ["logger=csv", "trainer.accelerator=cpu", f"trainer.devices={processes}", f"hydra.run.dir={folder}"]
         typed += ["trainer.strategy=ddp"] if processes > 1 else []
         if (folder / "checkpoints" / "last.ckpt").is_file():
-            for path in sorted(folder.rglob("*"), reverse=True):  # half a training has no speed
+            for path in sorted(folder.rglob("*"), reverse=True):  # a resumed training has no speed
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         command = [sys.executable, str(ROOT / "src" / "train.py"), *typed]
         child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        _, status, usage = os.wait4(child.pid, 0)  # of it and of those that it has waited for, the largest
+        _, status, usage = os.wait4(child.pid, 0)  # usage of the largest: the child, or one of its own children
         if status or not finished(folder):
             return None
         notes.write_text(json.dumps({"memory": usage.ru_maxrss / 1024}))  # KiB on Linux
-    figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-    return {**figures, **json.loads(notes.read_text())}
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return {**metrics, **json.loads(notes.read_text())}
 
 
 def _reduce(rank: int, address: str, count: int, path: str) -> None:
-    """One of two processes that add up a gradient."""
+    """One of two processes that sum a gradient."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     values = torch.zeros(count)
@@ -160,7 +160,7 @@ def _reduce(rank: int, address: str, count: int, path: str) -> None:
 
 
 def measure_all_reduce(count: int) -> float:
-    """Seconds that two processes take to add up so many numbers by gloo."""
+    """Seconds in which two processes sum ``count`` numbers with gloo."""
     with tempfile.TemporaryDirectory() as folder:
         result = str(Path(folder) / "seconds")
         spawn(_reduce, (f"file://{folder}/store", count, result), nprocs=2)
@@ -168,7 +168,7 @@ def measure_all_reduce(count: int) -> float:
 
 
 def measured(epochs: int) -> list[str] | None:
-    """The table of what was measured here; ``None`` where a training fails."""
+    """The table of measurements; ``None`` if a training fails."""
     lines = [
         "| model | processes | batch | images/s | of linear | step, ms | memory of a process, MiB |",
         "|---|---|---|---|---|---|---|",
@@ -179,32 +179,32 @@ def measured(epochs: int) -> list[str] | None:
         base = 0.0
         for processes, batch in SHAPES:
             print(f"{model}: {processes} processes, batches of {batch}", flush=True)
-            figures = measure(model, processes, batch, epochs)
-            if figures is None:
+            metrics = measure(model, processes, batch, epochs)
+            if metrics is None:
                 return None
-            rate = figures["images_per_second"]
+            rate = metrics["images_per_second"]
             base = base or rate
             steps[processes, batch] = batch / rate
             lines.append(
                 f"| `{model}` | {processes} | {batch} | {rate:,.0f} | {rate / base / processes:.0%} | "
-                f"{1e3 * batch / rate:.2f} | {figures['memory']:,.0f} |"
+                f"{1e3 * batch / rate:.2f} | {metrics['memory']:,.0f} |"
             )
         count = parameters([f"model={model}"])
         seconds = measure_all_reduce(count)
         checks.append(
-            f"- `{model}`: {count:,} parameters, whose gradients gloo adds up between two processes in "
-            f"{1e3 * seconds:.2f} ms. A step of 64 images takes {1e3 * steps[1, 64]:.2f} ms alone; two processes with "
-            f"128 would take {1e3 * steps[1, 64]:.2f} to {1e3 * (steps[1, 64] + seconds):.2f} ms, with and without "
-            f"hiding the sum behind the backward pass, and took {1e3 * steps[2, 128]:.2f}."
+            f"- `{model}`: {count:,} parameters. gloo sums their gradients over two processes in {1e3 * seconds:.2f} "
+            f"ms. A step of 64 images takes one process {1e3 * steps[1, 64]:.2f} ms. A step of 128 images should take "
+            f"two processes {1e3 * steps[1, 64]:.2f} ms if the sum overlaps with the backward pass, and "
+            f"{1e3 * (steps[1, 64] + seconds):.2f} ms if not. It takes {1e3 * steps[2, 128]:.2f} ms."
         )
     return [*lines, "", *checks]
 
 
 def main() -> int:
-    """Measures, computes and writes; the exit code says whether all trainings succeeded."""
+    """Measures, predicts and writes; the exit code is 1 if a training has failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=10, help="of each training (default: 10)")
-    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.md", help="the file that is written")
+    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.md", help="the file to write")
     options = parser.parse_args()
     table = measured(options.epochs)
     if table is None:
@@ -216,25 +216,23 @@ def main() -> int:
         "# Scaling",
         "",
         f"Written by `make scaling` on {date.today()}, torch {torch.__version__}, {cores} cores, {options.epochs} "
-        "epochs of Digits (4,500 images). docs/scaling.md says what follows from it.",
+        "epochs of Digits (4,500 images). docs/scaling.md explains the results.",
         "",
-        "## Measured here",
+        "## Measured",
         "",
-        "One thread a process, gloo. With as many cores as processes, two processes share the caches and the memory's "
-        "bandwidth, and a third has no core of its own: this tells what DDP costs, not what a cluster does. The load "
-        f"of the five minutes before the end was {load:.1f}; well above 2, something else was running, and the figures "
-        "are worth little.",
+        "One thread per process, with gloo. The two processes share caches and memory bandwidth, so this measures the "
+        f"cost of DDP, not a cluster. The load of the five minutes before the end was {load:.1f}. If it is well above "
+        "2, another program was running, and the values are not reliable.",
         "",
         *table,
         "",
         "## Computed",
         "",
-        "Nothing of this is measured but the number of parameters. A ring all-reduce takes 2 (N - 1) steps of 1/N of "
-        f"the gradient each. Assumed: {INSIDE / 1e9:.0f} GB/s from a device to the next in a machine of {NODE}, "
-        f"{BETWEEN / 1e9:.0f} GB/s between machines, {1e6 * LATENCY:.0f} us a step of the ring, "
-        f"{1e3 * OVERHEAD:.0f} ms a training step for what does not depend on its size, and that the sum hides "
-        "behind the backward pass, two "
-        "thirds of the computing. First the batch grows with the devices, then it stays what eight have.",
+        "Only the number of parameters is measured. A ring all-reduce takes 2 (N - 1) steps with 1/N of the gradient "
+        f"each. Assumptions: {INSIDE / 1e9:.0f} GB/s between devices in a machine of {NODE}, {BETWEEN / 1e9:.0f} GB/s "
+        f"between machines, {1e6 * LATENCY:.0f} us for a step of the ring, and {1e3 * OVERHEAD:.0f} ms of a training "
+        "step that do not depend on its size. The sum overlaps with the backward pass, two thirds of the computing. In "
+        "the first rows the batch grows with the devices. In the others it is that of eight devices.",
         "",
         *(line for work in WORKLOADS for line in projection(work)),
     ]

@@ -1,10 +1,10 @@
-"""Trains, evaluates and draws again and again in one process, and counts what is left over each time.
+"""Trains, evaluates and draws repeatedly in one process, and measures memory, files, threads and processes.
 
     make soak                     20 rounds
     make soak ARGS="--rounds 5"
 
-Writes ``benchmarks/results/soak.md``. Memory, open files, threads and processes have to be the same after the last
-round as after the first few, which fill caches.
+Writes ``benchmarks/results/soak.md``. After the last round, memory, open files, threads and processes must be the same
+as after the first rounds, which fill caches.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from vaelab.commands.generate import generate
 from vaelab.commands.train import train
 
 _SETTLED = 5  # rounds after which nothing may grow
-_ALLOWED = 24  # MiB: what an allocator is untidy by
+_ALLOWED = 24  # MiB, for fragmentation in the allocator
 
 
 def composed(name: str, *overrides: str):  # type: ignore[no-untyped-def]
-    """A configuration as the entry points compose it."""
+    """The configuration of a command."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose(name, overrides=["~hydra", *overrides])
 
 
 def one_round(folder: Path) -> None:
-    """A training with its pictures and W&B, an evaluation of it, and pictures of it."""
+    """Trains with images and W&B, evaluates the model, and draws its images."""
     run = f"run={folder}"
     small = ("model=conv", "data.limit=300", "trainer.max_epochs=2", "data.binarize=dynamic", "callbacks=gallery")
     train(composed("train", f"run_dir={folder}", *small, "logger=many", "latent_dim=2"))
@@ -60,7 +60,7 @@ def left_over() -> tuple[float, int, int, int]:
 
 
 def main() -> int:
-    """Runs the rounds; the exit code says whether nothing grew."""
+    """Runs the rounds; the exit code is 1 if something grows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=20, help="how many (default: 20)")
     options = parser.parse_args()
@@ -74,11 +74,11 @@ def main() -> int:
     first, last = rows[min(_SETTLED, len(rows)) - 1], rows[-1]
     flat = last[0] - first[0] <= _ALLOWED and all(b <= a for a, b in zip(first[1:], last[1:], strict=True))
     lines = [
-        "# Again and again in one process",
+        "# Repeated trainings in one process",
         "",
         f"Written by `make soak` on {date.today()}, torch {torch.__version__}, {torch.get_num_threads()} threads. A "
-        "round is a training with every picture and W&B, an evaluation and a drawing; the figures are of what is left "
-        "after it.",
+        "round is a training with all images and W&B, an evaluation, and the drawing of images. The values are "
+        "measured after each round.",
         "",
         f"**{'Flat' if flat else 'Growing'} from round {min(_SETTLED, len(rows))} to round {len(rows)}.**",
         "",

@@ -1,12 +1,12 @@
-"""How fast it trains, beside a bare loop and beside others: images per second, in the same minutes, taking turns.
+"""Measures images per second in turns, for vaelab, a bare loop and other projects.
 
     make bench                                       everything; an hour on two cores, with nothing else running
     make bench ARGS="--rounds 1 'mlp, 128'"          some networks, once each
-    make bench ARGS="--whole 50"                     how long MathWorks' 50 epochs on MNIST take, and what the limit is
+    make bench ARGS="--whole 50"                     the time of 50 epochs of MathWorks on MNIST, and its limit
 
-Every figure is of a process of its own. In each round all ways take their turn, and ratios are between figures of one
-round, because a machine is not as fast at noon as it was in the morning. What others need, `pip install -e ".[bench]"`
-brings; who is missing is left out, and named.
+Each measurement has its own process. In each round all programs take turns, and ratios are between values of one round,
+because the speed of a machine changes with time. `pip install -e ".[bench]"` installs the other projects; missing ones
+are left out and named.
 """
 
 import argparse
@@ -36,7 +36,7 @@ OTHERS = {
     "MathWorks, 512": [],
     "TensorFlow, 32": ["Keras"],
 }
-# What is to be reached: the product over the other, both in 32 bits, or the product alone in 16.
+# Goals for the ratio of vaelab to the other, both in 32 bits, or only vaelab in 16.
 GOALS = {
     ("mlp, 128", "bare loop", "32"): 0.85,
     ("MathWorks, 128", "bare loop", "32"): 0.95,
@@ -52,7 +52,7 @@ GOALS = {
 
 
 def measure(way: str, case: str, accelerator: str) -> dict[str, float]:
-    """One figure of one way, in a process of its own."""
+    """One measurement of one program, in its own process."""
     environment = {
         **os.environ,
         "STARTED": str(time.time()),
@@ -68,7 +68,7 @@ def measure(way: str, case: str, accelerator: str) -> dict[str, float]:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The median and, of several values, the lowest and the highest."""
+    """The median, and the lowest and the highest of several values."""
     middle = f"{statistics.median(values):,.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
@@ -77,14 +77,14 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
     """The results as Markdown."""
     missing = [way for way, package in NEEDED.items() if find_spec(package) is None]
     lines = [
-        "# How fast it trains",
+        "# Training speed",
         "",
         f"Written by `make bench` on {date.today()}: torch {torch.__version__}, {_device()}; MNIST. "
-        "Medians, and from the lowest to the highest, of as many rounds as the table says. *vaelab* is `train.py` as "
-        "it is, with its progress bar, W&B, checkpoints and figures; the *bare loop* is the same network in a loop by "
-        "hand with the same images in memory, the ceiling; the *Trainer alone* is Lightning's loop around vaelab's "
-        "module and batches, with no logger, callback or progress bar. Others train the same network at the same batch "
-        "size their own way, in 32 bits.",
+        "Medians over rounds, with the lowest and the highest value. *vaelab* is `train.py` with its progress bar, "
+        "W&B, checkpoints and metrics. The *bare loop* is the same network in a loop by hand, with the same images in "
+        "memory: the upper limit. The *Trainer alone* is the loop of Lightning with the module and batches of vaelab, "
+        "without logger, callbacks and progress bar. Other projects train the same network with the same batch size, "
+        "in 32 bits.",
         "",
         "| network, batch | way | precision | images/s | first step, s | memory, MiB | of the peak | rounds |",
         "|---|---|---|---|---|---|---|---|",
@@ -99,23 +99,23 @@ def report(found: dict[tuple[str, str, str], list[dict[str, float]]], machine: d
             f"| {statistics.median(value['memory'] for value in values):,.0f} | {share:.0%} | {len(values)} |"
         )
     lines += ["", *_ratios(found)]
-    lines += ["", "Matrix products, the peak: " + "; ".join(_peaks(machine)) + "."]
+    lines += ["", "Peak of matrix products: " + "; ".join(_peaks(machine)) + "."]
     if missing:
-        lines += ["", f"Not installed, and so not measured: {', '.join(missing)}."]
+        lines += ["", f"Not installed and not measured: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 
 def _ratios(found: dict[tuple[str, str, str], list[dict[str, float]]]) -> list[str]:
-    """The table of ratios, and beside each what the bare loop would have: of a faster product it is the limit."""
+    """The table of ratios, each with that of the bare loop, which is its limit."""
 
     def over(turn: tuple[str, str, str], other: tuple[str, str, str]) -> list[float]:
         pairs = zip(found.get(turn, []), found.get(other, []), strict=False)
         return [one["images_per_second"] / two["images_per_second"] for one, two in pairs]
 
     lines = [
-        "Goals are what this project has set itself; where a bare loop does not reach one either, it stands beside it.",
+        "The goals are those of this project. The last column has the ratio of the bare loop.",
         "",
-        "| network, batch | ratio | precision | of images/s | goal | | the bare loop's |",
+        "| network, batch | ratio | precision | of images/s | goal | | bare loop |",
         "|---|---|---|---|---|---|---|",
     ]
     for case, way, accelerator in found:
@@ -145,7 +145,7 @@ def _peaks(machine: dict[tuple[str, str], Any]) -> list[str]:
 
 
 def whole(epochs: int) -> int:
-    """Times a whole training, and writes beside it what the machine needs at the least."""
+    """Measures a whole training, and writes its time with the shortest possible time of the machine."""
     kind = "gpu, bfloat16, compiled" if torch.cuda.is_available() else "cpu, bfloat16"
     took, limit = measure("whole", str(epochs), kind), measure("operations", "MathWorks, MNIST", kind)
     images = took["steps"] * 512
@@ -154,14 +154,14 @@ def whole(epochs: int) -> int:
         "# A whole training",
         "",
         f'Written by `make bench ARGS="--whole {epochs}"` on {date.today()}: torch {torch.__version__}, {_device()}. '
-        f"`experiment=mathworks_mnist`, {epochs} epochs, {kind}, without pictures and W&B.",
+        f"`experiment=mathworks_mnist`, {epochs} epochs, {kind}, without images and W&B.",
         "",
         f"- Ready after {took['ready']:.1f} s: imports, data, compilation, the first steps.",
         f"- Training, validation left out: {took['seconds']:.2f} s, {images / took['seconds']:,.0f} images/s.",
         f"- Loss on the test images at the end: {took['loss']:.3f}.",
-        f"- To be computed: {computed / 1e12:,.1f} TFLOP, at {limit['peak'] / 1e12:,.2f} TFLOP/s, the measured peak of "
+        f"- Operations: {computed / 1e12:,.1f} TFLOP, at {limit['peak'] / 1e12:,.2f} TFLOP/s, the measured peak of "
         f"matrix products, {computed / limit['peak']:.2f} s.",
-        f"- To be moved, if every layer's output is written once and read twice: {moved / 1e9:,.0f} GB, at the "
+        f"- Memory traffic, if each output of a layer is written once and read twice: {moved / 1e9:,.0f} GB, at the "
         f"measured {limit['bandwidth'] / 1e9:,.0f} GB/s {moved / limit['bandwidth']:.2f} s.",
     ]
     text = "\n".join(lines)
@@ -178,11 +178,13 @@ def _device() -> str:
 
 
 def main() -> int:
-    """Measures, and writes the table."""
+    """Measures, and writes the tables; the exit code is 0."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("cases", nargs="*", help=f"some of {'; '.join(OTHERS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=3, help="of all ways in turns (default: 3)")
-    parser.add_argument("--whole", type=int, metavar="EPOCHS", help="time so many epochs of MathWorks' instead")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of all programs (default: 3)")
+    parser.add_argument(
+        "--whole", type=int, metavar="EPOCHS", help="measure this number of epochs of MathWorks instead"
+    )
     options = parser.parse_args()
     if options.whole:
         return whole(options.whole)

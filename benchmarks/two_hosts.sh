@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains on two "hosts": two network namespaces of this machine with an address each and nothing but a cable between
-# them. torchrun on both of them meets on the first; the run folder is on a disk that both see. Then the same with one
-# process, and the difference. Needs root, iproute2 and a kernel that allows namespaces.
+# Trains on two "hosts": two network namespaces of this machine, connected by a virtual cable only. torchrun runs on both
+# and connects to the first. Both use the same run folder. Then it trains with one process, and compares the weights.
+# It needs root, iproute2 and a kernel that allows namespaces.
 #
 #     sudo benchmarks/two_hosts.sh                  PYTHON=... chooses the interpreter; more arguments go to train.py
 set -euo pipefail
@@ -12,7 +12,7 @@ name=vaelab$$
 folder=$(mktemp -d)
 
 clean() {
-    # What runs there, by its namespace, and only that.
+    # Ends only the processes of these namespaces.
     for host in "$name-a" "$name-b"; do
         if ip netns list | grep -q "^$host\b"; then
             ip netns pids "$host" | xargs -r kill 2>/dev/null || true
@@ -37,7 +37,7 @@ for host in a b; do
 done
 
 typed=(model=mlp data.limit=500 trainer.max_epochs=2 logger=csv callbacks=none data.binarize=dynamic "$@")
-on() { # which host's torchrun
+on() { # runs torchrun on a host: its letter and its number
     GLOO_SOCKET_IFNAME="v$1$$" ip netns exec "$name-$1" "$PYTHON" -m torch.distributed.run --nnodes=2 --nproc_per_node=1 \
         --rdzv_backend=c10d --rdzv_endpoint=10.77.0.1:29400 --rdzv_id=two --local_addr="10.77.0.$2" \
         --rdzv_conf="is_host=$((2 - $2)),timeout=120" \

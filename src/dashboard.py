@@ -1,4 +1,4 @@
-"""A W&B workspace and a report of the runs: ``python src/dashboard.py``."""
+"""Builds a W&B workspace and a report of the runs: ``python src/dashboard.py``."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @entry_point("dashboard")
 def main(cfg: "DictConfig") -> None:
-    """Builds them; the real function loads W&B, which an error or --help need not wait for."""
+    """Builds both. W&B is imported here, because ``--help`` and errors in settings do not need it."""
     from vaelab.commands.dashboard import dashboard
 
     dashboard(cfg)

@@ -1,4 +1,4 @@
-"""The test figures of a trained model: ``python src/evaluate.py run=latest``."""
+"""Computes the test metrics of a trained model: ``python src/evaluate.py run=latest``."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @entry_point("evaluate")
 def main(cfg: "DictConfig") -> None:
-    """Evaluates; the real function loads torch, which an error or --help need not wait for."""
+    """Evaluates. torch is imported here, because ``--help`` and errors in settings do not need it."""
     wanted = check_evaluation(cfg)
     from vaelab.commands.evaluate import evaluate_checked
 

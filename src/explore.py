@@ -1,4 +1,4 @@
-"""Move through a model's latent space, in a browser: ``python src/explore.py run=latest``."""
+"""Writes a page to explore the latent space of a model in a browser: ``python src/explore.py run=latest``."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @entry_point("explore")
 def main(cfg: "DictConfig") -> None:
-    """Explores; the real function loads torch, which an error or --help need not wait for."""
+    """Explores. torch is imported here, because ``--help`` and errors in settings do not need it."""
     check_exploration(cfg)
     from vaelab.commands.explore import explore_checked
 

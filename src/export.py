@@ -1,4 +1,4 @@
-"""A trained model to take away: ``python src/export.py run=latest format=onnx``."""
+"""Exports a trained model: ``python src/export.py run=latest format=onnx``."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @entry_point("export")
 def main(cfg: "DictConfig") -> None:
-    """Exports; the real function loads torch, which an error or --help need not wait for."""
+    """Exports. torch is imported here, because ``--help`` and errors in settings do not need it."""
     wanted = check_export(cfg)
     from vaelab.commands.export import export_checked
 

@@ -1,4 +1,4 @@
-"""Pictures from a trained model: ``python src/generate.py run=latest``."""
+"""Draws images with a trained model: ``python src/generate.py run=latest``."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @entry_point("generate")
 def main(cfg: "DictConfig") -> None:
-    """Generates; the real function loads torch, which an error or --help need not wait for."""
+    """Generates. torch is imported here, because ``--help`` and errors in settings do not need it."""
     wanted = check_generation(cfg)
     from vaelab.commands.generate import generate_checked
 

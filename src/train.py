@@ -1,4 +1,4 @@
-"""Train a VAE: ``python src/train.py model=conv loss=bce latent_dim=20``; ``--help`` says what there is to choose."""
+"""Trains a VAE: ``python src/train.py model=conv loss=bce latent_dim=20``; ``--help`` prints the choices."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @entry_point("train")
 def main(cfg: "DictConfig") -> float | None:
-    """Trains; the real function loads torch, which an error or --help need not wait for.
+    """Trains. torch is imported here, because ``--help`` and errors in settings do not need it.
 
     Returns:
-        The ELBO on validation images, by which a sweep ranks its jobs and a search chooses the next ones.
+        The ELBO on validation images: a sweep ranks its jobs by it, and a search maximises it.
     """
     check_training(cfg)
     from vaelab.commands.train import train_checked

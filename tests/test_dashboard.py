@@ -53,7 +53,7 @@ def test_every_panel_shows_what_a_run_logs(
     monkeypatch.setenv("HOME", str(tmp_path))  # no key of the user's own
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     dashboard(composed("dashboard", f"sweep={sweep}", f"run_dir={tmp_path}"))
-    assert "not saved, for there is no key" in capsys.readouterr().out
+    assert "not saved, because there is no key" in capsys.readouterr().out
 
     logged = records(sweep / "0")
     curves = {name.partition(".")[0] for name in history(logged)}
@@ -61,7 +61,7 @@ def test_every_panel_shows_what_a_run_logs(
     config = next(record["config"]["update"] for record in logged if "latent_dim" in str(record.get("config")))
     workspace = json.loads((tmp_path / "workspace.json").read_text())
     sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == ["Curves", "Pictures", "Comparison"]
+    assert [section["name"] for section in sections] == ["Curves", "Images", "Comparison"]
     panels = {panel["config"].get("chartTitle") or panel["viewType"]: panel for s in sections for panel in s["panels"]}
     lines = [panel["config"] for panel in panels.values() if panel["viewType"] == "Run History Line Plot"]
     assert {metric for line in lines for metric in line["metrics"]} <= curves
@@ -122,5 +122,5 @@ def test_a_sweep_without_differences_has_no_dashboard(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces", reason='needs pip install -e ".[dashboard]"')
     from vaelab.commands.dashboard import columns_of
 
-    with pytest.raises(UserError, match="holds no sweep of anything"):
+    with pytest.raises(UserError, match="holds no sweep that varies a setting"):
         columns_of(tmp_path)

@@ -164,7 +164,7 @@ def test_a_card_of_a_checkpoint_alone(run_dir: Path, tmp_path: Path, capsys: pyt
     assert "license=mit" in capsys.readouterr().out
     text = (tmp_path / "out" / "hub" / "README.md").read_text()
     assert "license" not in text.split("---\n")[1]
-    assert "None came with this checkpoint." in text
+    assert "This checkpoint has none." in text
     assert text.count("![") == 1
     assert (tmp_path / "out" / "hub" / "pictures" / "samples.png").stat().st_size > 1000
     vaelab.load(tmp_path / "out")
@@ -175,7 +175,7 @@ def test_a_card_has_no_figures_of_another_checkpoint(run_dir: Path, tmp_path: Pa
     pytest.importorskip("safetensors", reason='needs safetensors: pip install -e ".[export]"')
     _export(run_dir / "checkpoints" / "last.ckpt", tmp_path, "format=hub")
     text = (tmp_path / "hub" / "README.md").read_text()
-    assert "None came with this checkpoint." in text
+    assert "This checkpoint has none." in text
     samples = Path("pictures") / "samples.png"
     assert (tmp_path / "hub" / samples).read_bytes() != (run_dir / samples).read_bytes()
 

@@ -81,7 +81,7 @@ def test_chosen_images_and_files_of_one_s_own(
     files = _generate(run_dir, tmp_path, *what, "images=[7]", f"files=['{photo}']", "steps=3")
     said = capsys.readouterr().out
     assert "made grey, cropped from 60 x 40 to 40 x 40, scaled from 40 x 40 to 28 x 28\n" in said
-    assert "is light, and this model's pictures are dark: invert=true?" in said
+    assert "is light, and this model's images are dark: invert=true?" in said
     arrays = _arrays(files["reconstructions.npz"])
     assert arrays["names"][0].startswith("image 7 (")
     assert len(arrays["names"][1]) <= 24
@@ -123,7 +123,7 @@ def test_a_conditional_model_is_told_the_classes_of_files(
     options = ("format=npz", f"files=['{photo}']", "invert=true")
     what = "what=[reconstructions,class_samples,traversal]"
     files = _generate(finished_conditional_run, tmp_path, what, *options, "labels=[4]")
-    assert "cut at one half" in capsys.readouterr().out
+    assert "thresholded at one half" in capsys.readouterr().out
     arrays = _arrays(files["reconstructions.npz"])
     assert set(np.unique(arrays["originals"])) == {0, 1}
     model = vaelab.load(finished_conditional_run)
@@ -150,7 +150,7 @@ def test_a_conditional_model_is_told_the_classes_of_files(
         (["images=[1,2,3]", "what=interpolation"], "needs pairs of images, and there are 3"),
         (["files=none.png"], r"files=none\.png: there is no such file"),
         ([f"files={__file__}"], "cannot be read"),
-        (["labels=[1]"], "this model is told no class"),
+        (["labels=[1]"], "this model is not conditional; leave labels out"),
         (["invert=true"], "for images that files"),
         (["format=jpg"], "format=jpg: it must be png, npz or both"),
         (["count=0"], "count=0: it must be a positive integer"),

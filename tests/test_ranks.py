@@ -162,7 +162,7 @@ def test_a_process_that_dies_ends_the_others_and_both_go_on(tmp_path: Path, tiny
         os.kill(other, signal.SIGKILL)
         _, err = child.communicate(timeout=60)
     assert child.returncode == 1
-    assert err.startswith("error: process 1 of 2 was ended by SIGKILL: ckpt_path=")
+    assert err.startswith("error: process 1 of 2 was ended by SIGKILL: resume with ckpt_path=")
     assert len(err.splitlines()) == 1
     assert _contents(tmp_path)["global_step"] >= 94
     done = _run([*TRAIN, *options, f"hydra.run.dir={tmp_path}", f"ckpt_path={tmp_path}"])

@@ -170,7 +170,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     [(["callbacks=early_stopping"], "callbacks=early_stopping"), (["scheduler=plateau"], "scheduler=plateau")],
 )
 def test_nothing_is_chosen_by_test_images(options: list[str], said: str, tmp_path: Path, tiny_data: list[str]) -> None:
-    with pytest.raises(UserError, match=f"{said} goes by validation images"):
+    with pytest.raises(UserError, match=f"{said} chooses by validation images"):
         trained(tmp_path, *tiny_data, *options, "data.validation=test")
 
 

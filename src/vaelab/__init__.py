@@ -1,7 +1,7 @@
-"""vaelab: variational autoencoders whose likelihood, prior, posterior, bound and networks are independent choices.
+"""vaelab: variational autoencoders whose likelihood, prior, posterior, objective and networks are independent choices.
 
-Importing the package is cheap: torch and lightning are loaded by the modules that need them, so that ``--help`` and
-a mistyped option answer at once.
+The import of the package is fast: only the modules that need torch and Lightning import them. So ``--help`` and error
+messages about options do not wait for them.
 """
 
 from pathlib import Path
@@ -19,11 +19,11 @@ torchvision.install()
 
 
 def load(run: str | Path = "latest", device: str = "cpu") -> "Model":
-    """A trained model to use from Python, see :class:`vaelab.runs.api.Model`.
+    """Loads a trained model, see :class:`vaelab.runs.api.Model`.
 
     Args:
         run: a run folder, a checkpoint, ``latest``, or a folder with ``model.safetensors``.
-        device: where it computes, as torch names it.
+        device: of torch, such as ``cuda``.
     """
     from vaelab.runs.api import Model
 
@@ -31,12 +31,12 @@ def load(run: str | Path = "latest", device: str = "cpu") -> "Model":
 
 
 def from_pretrained(model: str | Path, device: str = "cpu") -> "Model":
-    """A model that ``export.py`` has made ready for others, see :func:`load`.
+    """Loads a model that ``export.py format=hub`` has written, see :func:`load`.
 
     Args:
-        model: its folder; or ``namespace/name`` on the Hugging Face Hub, from which its weights and their configuration
-            are downloaded, and nothing else.
-        device: where it computes, as torch names it.
+        model: its folder, or ``namespace/name`` on the Hugging Face Hub. Only the weights and their configuration are
+            downloaded.
+        device: of torch, such as ``cuda``.
     """
     from vaelab.runs.api import Model, local_folder
 

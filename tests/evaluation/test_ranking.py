@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from vaelab.commands import ranking
-from vaelab.runs import comparability, run_folder
+from vaelab.runs import comparability, ranked_table, run_folder
+from vaelab.runs.evaluation_table import rows_of
 
 
 def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | None = None) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def test_in_a_terminal_of_any_width_figures_are_whole(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(file=io.StringIO(), width=width)
-    monkeypatch.setattr(ranking, "get_console", lambda: console)
+    monkeypatch.setattr(ranked_table, "get_console", lambda: console)
     evaluations = {
         "mnist-resnet-standard_normal": _evaluation("MNIST", -93.15, -87.59),
         "fashion_mnist-resnet-standard_normal": _evaluation("FashionMNIST", -1236.35, -1231.85),
@@ -61,7 +62,7 @@ def test_the_models_of_one_set_of_images_stand_together() -> None:
         "of another": _evaluation("a folder", -50.0, -48.0, "another"),
         "second of one": _evaluation("a folder", -90.0, -88.0, "one"),
     }
-    assert [row["run"] for row in ranking.rows_of(evaluations)] in (
+    assert [row["run"] for row in rows_of(evaluations)] in (
         ["best of one", "second of one", "of another"],
         ["of another", "best of one", "second of one"],
     )

@@ -203,5 +203,5 @@ def test_a_page_is_opened_where_there_is_a_screen(
 def test_a_port_that_is_taken_is_one_line(run: Path, tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as taken:
         settings = ("serve=true", f"port={taken.server_port}", "images=0")
-        with pytest.raises(UserError, match="cannot be had .*: type port=0 for any that is free"):
+        with pytest.raises(UserError, match="is not available .*: type port=0 for any free port"):
             page_of(run, tmp_path, *settings)

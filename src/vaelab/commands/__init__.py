@@ -1,1 +1,1 @@
-"""The commands, one file each, named as their script and their configuration."""
+"""The commands: one module each, with the name of its script and its configuration file."""

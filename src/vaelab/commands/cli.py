@@ -1,10 +1,10 @@
-"""The command line of the scripts in ``src/``: Hydra, with one readable line for every mistake.
+"""The command line of the scripts in ``src/``: Hydra, with one readable line for every error of a user.
 
-A mistake a user can make ends in one line on stderr (what was wrong, where, what to type instead) and exit code 1; a
-bug keeps its traceback; Ctrl-C is one line and 130. ``HYDRA_FULL_ERROR=1`` gives tracebacks for everything. In a sweep
-(``-m``) a failing job prints its line and the others go on; the last line counts the failures.
+An error of a user prints one line on stderr (what is wrong, where, what to type instead), with exit code 1. A bug keeps
+its traceback. Ctrl-C prints one line, with exit code 130. ``HYDRA_FULL_ERROR=1`` shows tracebacks of all errors. In a
+sweep (``-m``) a failed job prints its line and the other jobs still run; the last line counts the failures.
 
-Imports stay light: ``--help`` and a mistyped option answer before torch could have been loaded.
+This module does not import torch, so that ``--help`` and errors in options do not wait for it.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ Task = Callable[[DictConfig], Any]
 
 
 def _options(*groups: str) -> str:
-    """The help's table of config groups: one group a line, its options after it."""
+    """The table of config groups in the help: a line for each group, with its options."""
     indent = max(map(len, groups)) + 4
     lines = []
     for group in groups:
@@ -72,16 +72,17 @@ def _options(*groups: str) -> str:
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
-# The cache goes where the config goes: a launcher's workers, too, have the folder of the sweep.
+# The cache is part of the config, so the workers of a launcher use the folder of the sweep.
 OmegaConf.register_new_resolver(
     "started", lambda pattern: distributed.start_time().strftime(pattern), use_cache=True, replace=True
 )
 
 
 def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
-    """Makes ``main(cfg)`` a command that composes ``configs/<config_name>.yaml`` with what was typed.
+    """A decorator that turns ``main(cfg)`` into a command.
 
-    The variables of ``.env`` in the project root are set first, but for those that are set already.
+    The command composes ``configs/<config_name>.yaml`` with the typed overrides. Before, it sets the variables of
+    ``.env`` in the project root, except those that are set already.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -96,10 +97,10 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
 
 
 class SweepWatcher(Callback):
-    """Notes where Hydra puts a sweep, whatever launches its jobs, and what it is told there of those that fail."""
+    """Remembers the folder of a sweep, and collects the failures of its jobs, with any launcher."""
 
     path: Path | None = None
-    earlier: ClassVar[dict[Path, int]] = {}  # failures of another attempt at the same sweep, and when they were
+    earlier: ClassVar[dict[Path, int]] = {}  # files of failures in an earlier attempt at this sweep, and their times
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepWatcher.path = Path(config.hydra.sweep.dir).absolute()
@@ -108,7 +109,7 @@ class SweepWatcher(Callback):
 
     @classmethod
     def failures(cls) -> str | None:
-        """How many jobs failed, which and why, from the files that they left; None for no job."""
+        """The number of failed jobs, their settings and reasons, from their files; ``None`` if no job failed."""
         if cls.path is None:
             return None
         failed = [path for path in cls.path.glob(f"*/{FAILURE}") if path.stat().st_mtime_ns != cls.earlier.get(path)]
@@ -118,19 +119,20 @@ class SweepWatcher(Callback):
 
 
 def _failure(path: Path) -> str:
+    """The job of this file, its settings and the reason of its failure."""
     overrides = path.parent / ".hydra" / "overrides.yaml"
     typed = " ".join(OmegaConf.load(overrides)) if overrides.is_file() else ""
     return f"{path.parent.name} ({typed}): {path.read_text().strip()}"
 
 
 class _Jobs:
-    """The task as Hydra calls it, once or once per job of a sweep: reports the jobs that fail.
+    """The function that Hydra calls: once, or once for each job of a sweep. It reports failed jobs.
 
-    Launchers send it to other processes: the class is importable there, whatever holds the task.
+    It is a class of this module because launchers send it to other processes, which import it.
     """
 
     def __init__(self, task: Task) -> None:
-        functools.update_wrapper(self, task)  # Hydra looks for the script there
+        functools.update_wrapper(self, task)  # Hydra finds the script by the attributes of the task
         self.task = task
         self.started = False
 
@@ -151,19 +153,19 @@ class _Jobs:
         _log_to_file(line or "".join(traceback.format_exception(error)))
         config = HydraConfig.get()
         if config.mode != RunMode.MULTIRUN:
-            return  # _Command does, for nothing comes after it
+            return  # _Command prints the error
         if line is None or _full_error():
             traceback.print_exception(error)
         job = f"{config.job.num} ({' '.join(config.overrides.task)})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
         if distributed.is_first():
-            with contextlib.suppress(OSError):  # the disk may be what failed
+            with contextlib.suppress(OSError):  # perhaps the disk has failed
                 (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
             print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 
 class _Command:
-    """One call of an entry point: checks what was typed, hands it to Hydra, and tells what went wrong."""
+    """One call of an entry point: checks the command line, calls Hydra, and reports errors."""
 
     def __init__(self, config_name: str, task: Task) -> None:
         self.config_name = config_name
@@ -174,50 +176,50 @@ class _Command:
         if _full_error():
             self._run()
             return
-        # Hydra then raises what it would otherwise print and turn into an exit code. The second variable tells a
-        # child process (DDP, a launcher's worker), which inherits both, that it was not the user who asked.
+        # With the first variable, Hydra raises errors. Otherwise it prints them and exits. Child processes inherit both
+        # variables. The second one tells them that the user has not set the first.
         os.environ.update(HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")
         try:
             try:
                 self._run()
             finally:
-                sys.stdout.flush()  # a closed pipe is noticed here rather than while Python shuts down
+                sys.stdout.flush()  # so that a closed pipe raises here, and not while Python shuts down
         except BrokenPipeError:
             try:
                 print(flush=True)
-            except BrokenPipeError:  # `| head` has read enough; Python's flush on its way out must not fail again
+            except BrokenPipeError:  # `| head` has closed it; the flush at the exit of Python must not fail again
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
-            raise  # another pipe: a bug
+            raise  # another pipe is broken: a bug
         except KeyboardInterrupt:
-            _quit("interrupted", code=130)
+            _exit("interrupted", code=130)
         except SystemExit as end:
-            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's way of ending a fit
-                _quit("interrupted", code=130)
+            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends a fit so
+                _exit("interrupted", code=130)
             raise
         except Exception as error:
-            if launchers.asked:
-                _quit("interrupted", code=128 + launchers.asked)
+            if launchers.end_signal:
+                _exit("interrupted", code=128 + launchers.end_signal)
             failures = SweepWatcher.failures()
             if failures and not distributed.is_first():
-                raise SystemExit(0) from None  # of the sweep's end the first process tells, if nothing ends it before
+                raise SystemExit(0) from None  # the first process reports failed jobs
             if failures:
-                _quit(failures)
+                _exit(failures)
             line = self._explain(error) or launchers.explain(error)
             if line is None:
                 raise
-            if distributed.has_parent():  # which met the same, or will find this one gone
+            if distributed.has_parent():  # the parent reports the error
                 raise SystemExit(1) from None
-            _quit(f"error: {line}" if distributed.is_first() else f"error: process {distributed.rank()}: {line}")
+            _exit(f"error: {line}" if distributed.is_first() else f"error: process {distributed.rank()}: {line}")
 
     def _run(self) -> None:
-        launchers.quieten()
+        launchers.hide_schema_warning()
         distributed.stay_with_parent()
         sys.argv += distributed.rank_overrides()
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
-        if args.help:  # as Hydra does it, less its catalogue of all groups, which takes longer than all the rest
+        if args.help:  # without Hydra, because its list of all groups takes most of the time
             print(self._compose(self.overrides).hydra.help.template)
             return
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
@@ -225,16 +227,16 @@ class _Command:
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.config_name)(self.jobs)()
         finally:
-            is_there = SweepWatcher.path is not None and SweepWatcher.path.is_dir()
-            if SweepWatcher.path is not None and is_there and self.config_name == "train" and distributed.is_first():
+            sweep = SweepWatcher.path
+            if sweep is not None and sweep.is_dir() and self.config_name == "train" and distributed.is_first():
                 from vaelab.commands.sweep import write_results
 
-                write_results(SweepWatcher.path)
+                write_results(sweep)
 
     def _check(self, args: Namespace) -> None:
-        """Refuses, before a folder is made, what Hydra lets pass: settings left open, and settings nobody reads."""
+        """Raises errors that Hydra does not: missing settings, and settings that nothing reads. It makes no folder."""
         if args.config_dir or args.config_path or args.experimental_rerun:
-            return  # not composed from configs/ alone
+            return  # configurations of the user are not checked
         sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
         cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
         launchers.check(cfg.hydra, sweep)
@@ -263,23 +265,23 @@ class _Command:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(cause_of(error)))
-        for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, and whatever is built does not know it
+        for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, but the trainer has no such argument
             if refused and typed.startswith("+") and last_part(_key(typed)) == refused[1]:
                 return f"nothing reads {_key(typed)}; {self._hint(typed)}"
         line = explain(error)
         if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
-            for typed in self.overrides:  # model=3 and model=null, of which Hydra tells only the type
+            for typed in self.overrides:  # model=3 and model=null: Hydra names only the type
                 group, _, name = typed.partition("=")
                 if (CONFIGS / group).is_dir() and name not in options_of(group):
                     return no_such_option(group, name, options_of(group))
-            return first_line(error)  # no job has begun: it is what was typed that Hydra refuses
+            return first_line(error)  # no job has started, so the command line is wrong
         return line
 
     def _hint(self, typed: str) -> str:
-        """What to type instead of a setting that does not exist, from the settings of the same command without it."""
+        """What to type instead of a setting that does not exist."""
         try:
             cfg = self._compose([text for text in self.overrides if text != typed])
-        except Exception:  # another mistake, which can wait for its turn
+        except Exception:  # another error in the command line, which is reported next
             cfg = self._compose([])
         key, equals, value = _key(typed), *typed.partition("=")[1:]
         groups = [group for group in cfg.hydra.runtime.choices if not group.startswith("hydra")]
@@ -297,14 +299,14 @@ def _key(override: str) -> str:
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
-    """A config as a dict, its interpolations as they are written, without Hydra's part."""
+    """A config as a dict, without the settings of Hydra; interpolations are not resolved."""
     values: Any = OmegaConf.to_container(cfg)
     values.pop("hydra", None)
     return values
 
 
 def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The full keys of a nested dict and their values, without what is instantiate's (``_target_``)."""
+    """The full keys of a nested dict and their values, except those of ``instantiate`` (``_target_``)."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{prefix}{key}.")
@@ -313,7 +315,7 @@ def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _first_job(overrides: list[str]) -> Iterator[str]:
-    """The overrides of a sweep's first job, as far as they can be told without the sweeper."""
+    """The overrides of the first job of a sweep, as far as they are known without the sweeper."""
     for override in OverridesParser.create().parse_overrides(overrides):
         if not override.is_sweep_override():
             yield str(override.input_line)
@@ -325,25 +327,25 @@ def _first_job(overrides: list[str]) -> Iterator[str]:
 
 
 def _parse_args() -> Namespace:
-    """The command line as Hydra will parse it; argparse's two lines about a mistake become one."""
-    said = io.StringIO()
+    """The command line, parsed as Hydra does; an error of argparse becomes one line."""
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             args = arguments_parser().parse_args()
     except SystemExit as end:
         if not end.code:
             raise
-        line = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        line = printed.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         hint = "type -m before all settings" if re.search(r"unrecognized.*\w=", line) else "--hydra-help lists them"
         raise UserError(f"{line}; {hint}") from None
     for override in args.overrides:
-        if override.startswith("="):  # to Hydra, the option of a group without a name
+        if override.startswith("="):  # Hydra takes it for an option of a group without a name
             raise UserError(explain_override(override))
     return args
 
 
 def _log_to_file(message: str) -> None:
-    """Puts an error into the log file alone, for the terminal shows it on stderr."""
+    """Writes an error into the log file only, because stderr shows it on the terminal."""
     record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -351,10 +353,12 @@ def _log_to_file(message: str) -> None:
 
 
 def _full_error() -> bool:
+    """Whether the user wants tracebacks of all errors."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and "VAELAB_ONE_LINE_ERRORS" not in os.environ
 
 
-def _quit(line: str, code: int = 1) -> NoReturn:
+def _exit(line: str, code: int = 1) -> NoReturn:
+    """Prints a line on stderr and exits."""
     print(line, file=sys.stderr)
     raise SystemExit(code) from None
 

@@ -1,7 +1,7 @@
-"""What the settings of each command must be, where no part of it can see that for itself.
+"""Validates the settings of each command.
 
-Each check refuses what cannot be with what to type instead. torch is imported where there is no other way to know, so
-that a mistake is answered at once.
+An invalid value raises an error that says what to type instead. The parts of a model check their own settings. torch is
+imported only where a check needs it, because errors should not wait for it.
 """
 
 import os
@@ -34,18 +34,25 @@ _PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
 def listed(value: Any) -> list[Any]:
-    """One or several values, as a list."""
+    """A setting of one or several values as a list; ``null`` is an empty list."""
     return [] if value is None else list(value) if isinstance(value, ListConfig) else [value]
 
 
-def _chosen(key: str, value: Any, options: Sequence[str], what: str) -> list[str]:
-    """Some of these options, or all."""
+def _chosen(key: str, value: Any, options: Sequence[str], noun: str) -> list[str]:
+    """The chosen options.
+
+    Args:
+        key: of the setting.
+        value: of the setting: an option, a list of options, or ``all``.
+        options: to choose from.
+        noun: for an option, in the error message.
+    """
     if value == "all":
         return list(options)
     for name in listed(value):
         if name not in options:
-            given = f"choose from all, {', '.join(options)}, or some: {key}=[a,b]"
-            raise UserError(f"{key}={name}: no such {what}; {given}")
+            hint = f"choose from all, {', '.join(options)}, or some: {key}=[a,b]"
+            raise UserError(f"{key}={name}: no such {noun}; {hint}")
     return listed(value)
 
 
@@ -83,11 +90,11 @@ _EVALUATION: dict[str, Any] = {
 _GENERATION: dict[str, Any] = {
     "seed": Seed,
     "temperature": NonNegativeNumber,
-    "format": Literal["png", "npz", "both"],  # png: and GIF; npz: the numbers
+    "format": Literal["png", "npz", "both"],  # png: with GIF for animations; npz: arrays
     "images": such_as(int | Sequence[int] | None, [3, 17]),
     "invert": bool,
 }
-_DRAWING: dict[str, Any] = {  # of a picture, or of all that have such a setting
+_IMAGES: dict[str, Any] = {  # settings of one kind of image, or of all kinds
     "count": PositiveInt,
     "scale": PositiveInt,
     "per_class": PositiveInt,
@@ -118,7 +125,7 @@ def _check_all(cfg: DictConfig, types: Mapping[str, Any]) -> None:
 
 
 def check_training(cfg: DictConfig) -> None:
-    """Refuses a training that cannot be.
+    """Checks the settings of a training.
 
     Raises:
         UserError: with what to type instead.
@@ -132,7 +139,7 @@ def check_training(cfg: DictConfig) -> None:
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
     if cfg.data.validation == "test":
-        _check_nothing_watches(cfg)
+        _check_no_choice_by_validation(cfg)
     processes = distributed.torchrun_processes()
     if processes is not None and processes != _devices(cfg) * cfg.trainer.num_nodes:
         raise UserError(
@@ -141,33 +148,32 @@ def check_training(cfg: DictConfig) -> None:
             f"trainer.devices={os.environ['LOCAL_WORLD_SIZE']} trainer.num_nodes={os.environ['GROUP_WORLD_SIZE']} with "
             "accelerator=multi_gpu, multi_node or ddp_cpu"
         )
-    if str(cfg.trainer.precision) not in _PRECISIONS:  # in the others, densities would not be summed in 32 bits
+    if str(cfg.trainer.precision) not in _PRECISIONS:  # others would not sum densities in 32 bits
         raise UserError(
             f"trainer.precision={cfg.trainer.precision}: choose from 32-true, bf16-mixed and 16-mixed, or type "
             "accelerator=cpu_bf16 or gpu_bf16"
         )
-    if str(cfg.trainer.precision).startswith("16") and _is_on_cpu(
-        cfg
-    ):  # Lightning would quietly take another precision
+    # Lightning would use another precision without a message.
+    if str(cfg.trainer.precision).startswith("16") and _is_on_cpu(cfg):
         raise UserError(
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
 
 
-def _check_nothing_watches(cfg: DictConfig) -> None:
-    """Refuses what would choose by the test images, where those are validated on."""
+def _check_no_choice_by_validation(cfg: DictConfig) -> None:
+    """Refuses settings that choose by validation metrics, because the validation images are the test images."""
     callbacks = [str(node.get("_target_")) for node in cfg.callbacks.values() if node]
-    what = {
+    choosing = {
         "callbacks=early_stopping": any(target.endswith("EarlyStopping") for target in callbacks),
         "hydra/sweeper=search": any(target.endswith("Pruning") for target in callbacks),
         "scheduler=plateau": str((cfg.scheduler or {}).get("_target_")).endswith("plateau"),
     }
-    for setting, is_chosen in what.items():
+    for setting, is_chosen in choosing.items():
         if is_chosen:
             raise UserError(
-                f"{setting} goes by validation images, which data.validation=test takes from the test: type "
-                "data.validation=0.1 as well, or leave it out"
+                f"{setting} chooses by validation images, and data.validation=test uses the test images for that: "
+                "type data.validation=0.1 as well, or leave it out"
             )
 
 
@@ -179,7 +185,7 @@ def _is_on_cpu(cfg: DictConfig) -> bool:
 
 
 def _devices(cfg: DictConfig) -> int:
-    """How many devices are asked for, as far as that can be told before there is a trainer."""
+    """The number of devices that the settings ask for, as far as it is known without a trainer."""
     import torch
 
     wanted = cfg.trainer.devices
@@ -191,7 +197,10 @@ def _devices(cfg: DictConfig) -> int:
 
 
 def check_evaluation(cfg: DictConfig) -> list[str]:
-    """Refuses impossible settings; the measures that are wanted.
+    """Checks the settings of an evaluation.
+
+    Returns:
+        The chosen measures.
 
     Raises:
         UserError: with what to type instead.
@@ -206,12 +215,15 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
         raise UserError(f"against={cfg.against}: a data set is chosen by its group: type data@against={cfg.against}")
     wanted = _chosen("what", cfg.what, MEASURES, "measure")
     if (cfg.against is not None or cfg.against_run is not None) and "scores" not in wanted:
-        raise UserError(f"what={cfg.what}: another data set is told from this one by scores: add scores to what")
+        raise UserError(f"what={cfg.what}: only scores compare with another data set: add scores to what")
     return wanted
 
 
 def check_generation(cfg: DictConfig) -> list[str]:
-    """Refuses impossible settings; the pictures that are wanted.
+    """Checks the settings of a generation.
+
+    Returns:
+        The chosen kinds of images.
 
     Raises:
         UserError: with what to type instead.
@@ -219,8 +231,8 @@ def check_generation(cfg: DictConfig) -> list[str]:
     _check_all(cfg, _GENERATION)
     places = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
     for prefix, values in places:
-        for key in (key for key in _DRAWING if key in values):
-            check(prefix + key, values[key], _DRAWING[key])
+        for key in (key for key in _IMAGES if key in values):
+            check(prefix + key, values[key], _IMAGES[key])
     for file in listed(cfg.files):
         if not Path(str(file)).expanduser().is_file():
             raise UserError(f"files={file}: there is no such file")
@@ -230,7 +242,10 @@ def check_generation(cfg: DictConfig) -> list[str]:
 
 
 def check_export(cfg: DictConfig) -> list[str]:
-    """Refuses impossible settings; the formats that are wanted.
+    """Checks the settings of an export.
+
+    Returns:
+        The chosen formats.
 
     Raises:
         UserError: with what to type instead.
@@ -241,7 +256,7 @@ def check_export(cfg: DictConfig) -> list[str]:
 
 
 def check_exploration(cfg: DictConfig) -> None:
-    """Refuses impossible settings.
+    """Checks the settings of an explorer.
 
     Raises:
         UserError: with what to type instead.

@@ -1,6 +1,6 @@
-"""A W&B workspace and a report that show what the runs log: curves, pictures, and how choices compare.
+"""A W&B workspace and a W&B report of the runs: curves, images and comparisons.
 
-They are built here, without a network, and saved where there is a key.
+They are built without a network, and saved if there is a key of W&B.
 """
 
 import json
@@ -18,7 +18,7 @@ from vaelab.training.loggers import has_key
 
 try:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what they use of pydantic
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
 except ImportError as missing:
@@ -31,34 +31,33 @@ CURVES = (
     ("KL divergence", ["train/kl", "val/kl"]),
     ("learning rate", ["lr"]),
 )
-PICTURES = (
+IMAGES = (
     ("reconstructions", ["val/reconstructions", "test/reconstructions"]),
     ("samples", ["val/samples", "test/samples"]),
     ("latent space", ["test/latents", "test/manifold"]),
     ("classes, errors, paths", ["test/class_reconstructions", "test/errors", "test/path"]),
 )
 TEST = ("test/elbo", "test/reconstruction", "test/kl", "images_per_second")
-RESULTS = "sweep/results"  # the table of a sweep
 
 
 def curves() -> list[Any]:
-    """Training and validation over the steps."""
+    """Panels of training and validation metrics over the steps."""
     return [
         wr.LinePlot(title=title, x="Step", y=list(names), layout=_place(i, 3))
         for i, (title, names) in enumerate(CURVES)
     ]
 
 
-def pictures() -> list[Any]:
-    """What was drawn, to be leafed through step by step."""
+def images() -> list[Any]:
+    """Panels of logged images, with a slider over the steps."""
     return [
         wr.MediaBrowser(title=title, media_keys=list(keys), mode="gallery", layout=_place(i, 2, 10))
-        for i, (title, keys) in enumerate(PICTURES)
+        for i, (title, keys) in enumerate(IMAGES)
     ]
 
 
 def comparisons(columns: Sequence[str]) -> list[Any]:
-    """How the choices compare: parallel coordinates, rate against distortion, test figures.
+    """Panels that compare runs: parallel coordinates, distortion over rate, importance of settings, test metrics.
 
     Args:
         columns: keys of the runs' configuration.
@@ -81,7 +80,14 @@ def comparisons(columns: Sequence[str]) -> list[Any]:
 
 
 def _place(number: int, beside: int, height: int = 8, top: int = 0) -> Any:
-    """The place of a panel among those of its kind, so many of which are beside each other."""
+    """The layout of a panel in a grid.
+
+    Args:
+        number: of the panel, from 0.
+        beside: panels in a row.
+        height: of the panel.
+        top: of the grid.
+    """
     width = 24 // beside
     return wr.Layout(x=number % beside * width, y=top + number // beside * height, w=width, h=height)
 
@@ -95,12 +101,12 @@ def _of_group(group: str | None) -> str:
 
 
 def build_workspace(entity: str, project: str, columns: Sequence[str], group: str | None = None) -> Any:
-    """The project's page: curves, pictures and comparisons, the best runs first, those of a sweep together.
+    """The workspace of the project: curves, images and comparisons; the best runs first, grouped by sweep.
 
     Args:
-        entity, project: W&B's.
-        columns: keys of the configuration to compare runs by.
-        group: a sweep's name, to show its runs alone.
+        entity, project: of W&B.
+        columns: keys of the configuration by which runs are compared.
+        group: name of a sweep, to show only its runs.
     """
     name = f"vaelab: {group}" if group else "vaelab"
     return ws.Workspace(
@@ -109,7 +115,7 @@ def build_workspace(entity: str, project: str, columns: Sequence[str], group: st
         name=name,
         sections=[
             ws.Section(name="Curves", panels=curves(), is_open=True),
-            ws.Section(name="Pictures", panels=pictures(), is_open=True),
+            ws.Section(name="Images", panels=images(), is_open=True),
             ws.Section(name="Comparison", panels=comparisons(columns), is_open=True),
         ],
         runset_settings=ws.RunsetSettings(
@@ -122,14 +128,14 @@ def build_workspace(entity: str, project: str, columns: Sequence[str], group: st
 
 
 def build_report(entity: str, project: str, columns: Sequence[str], group: str | None = None) -> Any:
-    """The same as a page to read: what is compared first, then curves and pictures.
+    """The report with the same panels: comparisons first, then curves and images.
 
     Args:
-        entity, project, columns, group: as of :func:`build_workspace`.
+        entity, project, columns, group: see :func:`build_workspace`.
     """
 
     def grid(panels: list[Any]) -> Any:
-        runs = wr.Runset(  # of the report's own project, which need not be looked up
+        runs = wr.Runset(  # without a project: that of the report
             name=group or "all runs",
             filters=_of_group(group),
             order=[wr.OrderBy(wr.SummaryMetric("val/elbo"), ascending=False)],
@@ -137,37 +143,37 @@ def build_report(entity: str, project: str, columns: Sequence[str], group: str |
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     about = (
-        "Terms are summed over pixels and latent dimensions and averaged over images; runs of different data or losses "
-        "cannot be compared with each other. The best epoch is chosen on validation images."
+        "Terms are summed over pixels and latent dimensions, and averaged over images. Runs with different data or "
+        "losses cannot be compared. The best epoch is chosen on validation images."
     )
     return wr.Report(
         entity=entity,
         project=project,
         title=f"vaelab: {group or 'all runs'}",
-        description="Variational autoencoders, their curves, pictures and figures.",
+        description="Variational autoencoders: curves, images and metrics.",
         blocks=[
             wr.P(about),
             wr.H1("Comparison"),
             grid(comparisons(columns)),
             wr.H1("Curves"),
             grid(curves()),
-            wr.H1("Pictures"),
-            grid(pictures()),
+            wr.H1("Images"),
+            grid(images()),
         ],
     )
 
 
 def columns_of(sweep: Path) -> list[str]:
-    """The keys, in the runs' W&B configuration, of what a sweep varies.
+    """The keys of the settings that a sweep varies, in the W&B configuration of its runs.
 
     Raises:
-        UserError: it is no sweep's folder, or nothing differs between its jobs.
+        UserError: the folder holds no sweep, or its jobs do not differ.
     """
     jobs = sweep_folder.read(sweep) if sweep.is_dir() else []
     names = sweep_folder.swept(jobs)
     if not names:
-        raise UserError(f"{sweep} holds no sweep of anything: type sweep=logs/train/multiruns/<time>")
-    # Choices, the number of latent dimensions and the seed are at the top, the rest is in the whole configuration.
+        raise UserError(f"{sweep} holds no sweep that varies a setting: type sweep=logs/train/multiruns/<time>")
+    # Choices, the number of latent dimensions and the seed are at the top level; other settings are below `config`.
     return [name if "." not in name else f"config.{name}" for name in names]
 
 
@@ -177,7 +183,7 @@ def _own_entity() -> str:
     try:
         return str(wandb.Api().default_entity)
     except Exception as error:
-        raise UserError(f"W&B cannot be asked whose the key is ({_reason(error)}): type entity=...") from error
+        raise UserError(f"W&B did not return the entity of the key ({_reason(error)}): type entity=...") from error
 
 
 def _reason(error: Exception) -> str:
@@ -185,10 +191,10 @@ def _reason(error: Exception) -> str:
 
 
 def dashboard(cfg: DictConfig) -> None:
-    """Builds workspace and report, leaves both in the run folder, and saves them where there is a key.
+    """Builds the workspace and the report, writes both into the run folder, and saves them if there is a key.
 
     Args:
-        cfg: what ``configs/dashboard.yaml`` composes.
+        cfg: as ``configs/dashboard.yaml`` composes it.
 
     Raises:
         UserError: there is no such sweep, or W&B refuses.
@@ -208,8 +214,8 @@ def dashboard(cfg: DictConfig) -> None:
     console.print_line(f"built: {', '.join(f'{name}.json' for name in built)} in {console.short_path(run_dir)}")
     if not saved:
         console.print_line(
-            "not saved, for there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync`, and type "
-            "this again"
+            "not saved, because there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync`, and "
+            "type this again"
         )
         return
     for name, thing in built.items():

@@ -1,4 +1,4 @@
-"""What a mistake is called: errors of Hydra, OmegaConf and Lightning in one line that says what to type instead."""
+"""Turns errors of Hydra, OmegaConf and Lightning into one line with a suggestion."""
 
 import difflib
 import errno
@@ -12,12 +12,12 @@ from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import options_of
 from vaelab.runtime.validation import SettingError
 
-# What is wrong with a disk rather than with us.
+# Errors of a disk, which are no bugs.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def explain(error: BaseException) -> str | None:
-    """The line that tells a user their mistake, or None where the mistake is ours."""
+    """The line about an error of the user; ``None`` for a bug."""
     match error:
         case UserError():
             return " ".join(str(error).split())
@@ -26,8 +26,8 @@ def explain(error: BaseException) -> str | None:
         case OSError() if error.errno in _DISK:
             where = f" ({error.filename})" if error.filename else ""
             return (
-                f"{error.strerror}{where}: make room or choose another folder; ckpt_path=<run folder> goes on "
-                "with a training from its last checkpoint"
+                f"{error.strerror}{where}: make room or choose another folder; ckpt_path=<run folder> resumes "
+                "a training from its last checkpoint"
             )
         case OverrideParseException():
             return explain_override(error.override)
@@ -57,7 +57,7 @@ def _explain_instantiation(error: InstantiationException) -> str | None:
 
 
 def explain_override(text: str) -> str:
-    """Why what was typed is no ``key=value``."""
+    """The reason why a text is not ``key=value``."""
     key, equals, value = text.partition("=")
     if not re.fullmatch(r"[\w.+~/@:-]+", key) or not equals or value.startswith("="):
         return f"cannot read {text}; type key=value without blanks around =, as in latent_dim=20"
@@ -69,12 +69,12 @@ def explain_override(text: str) -> str:
 def _explain_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     line = no_such_option(group, name, list(error.options or options_of(group)))
-    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a file of a group asks for it, which is no override
+    source = re.match(r"In '([^']+/[^']+)'", str(error))  # a YAML file of a group names the missing option
     return f"{source[1]}.yaml: {line}" if source and not group.startswith("hydra/") else line
 
 
 def no_such_option(group: str, name: str, options: list[str]) -> str:
-    """That a group has no such option, and which it has."""
+    """The line about a missing option of a group, with the options that it has."""
     near = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {group}={near[0]}? " if near else ""
     return f"there is no {group}={name}; {hint}{group} is one of {', '.join(options)}"
@@ -96,19 +96,19 @@ def _explain_composition(error: HydraException) -> str:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What went wrong in the constructor that `instantiate` called; the error itself where it was not that."""
+    """The error in a constructor that ``instantiate`` has called; any other error itself."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def last_part(key: str) -> str:
-    """A setting's name without where it is."""
+    """The name of a setting without its groups."""
     return key.rpartition(".")[2]
 
 
 def nearest(key: str, known: Sequence[str]) -> list[str]:
-    """The known keys that a mistyped one may have meant: of the same name elsewhere, or spelt alike."""
+    """The known keys that a mistyped key may mean: with the same name in another group, or a similar name."""
     name = last_part(key)
     initials = "".join(word[:1] for word in name.split("_"))  # learning_rate is lr
     for wanted in (name, initials):

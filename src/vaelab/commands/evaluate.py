@@ -1,6 +1,7 @@
-"""The figures of a trained model, from its checkpoint alone: what ``evaluate.py`` runs."""
+"""Computes the metrics of a trained model from its checkpoint: what ``evaluate.py`` runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,36 +34,37 @@ from vaelab.visualization.plots import save_png
 
 
 def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a trainer on one device in the precision of the training, if this machine has it."""
     precision = config["trainer"]["precision"]
     if str(precision).startswith("16") and not torch.cuda.is_available():
-        precision = "32-true"  # float16 is for GPUs
+        precision = "32-true"  # float16 needs a GPU
     return {"accelerator": "auto", "devices": 1, "precision": precision}
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Tests a checkpoint as the end of its training did, measures what is asked for, and stores the figures.
+    """Tests a checkpoint as the end of its training does, runs the chosen measures, and writes the metrics.
 
-    Every measure draws from the same seed, so that it comes to the same with and without the others; on the same kind
-    of device and in the same precision the test figures are those of the training.
+    Each measure starts from the same seed, so its results do not depend on the other measures. The test metrics equal
+    those of the training on the same kind of device in the same precision.
 
     Args:
-        cfg: what ``configs/evaluate.yaml`` composes.
+        cfg: as ``configs/evaluate.yaml`` composes it.
 
     Returns:
-        What is in ``evaluation.json``; of a folder of runs, that of each by its name.
+        The contents of ``evaluation.json``; for a folder of runs, those of each run by its name.
 
     Raises:
-        UserError: there is no such checkpoint, or it is no checkpoint of this project, or a setting is impossible.
+        UserError: there is no such checkpoint, it is from another program, or a setting is invalid.
     """
     return evaluate_checked(cfg, check_evaluation(cfg))
 
 
 def evaluate_checked(cfg: DictConfig, wanted: list[str]) -> dict[str, Any]:
-    """What :func:`evaluate` does with settings that are checked already, of which these measures are wanted."""
+    """Evaluates as :func:`evaluate` does, with settings that are checked already and the chosen measures."""
     filter_warnings()
     keep_freed_memory()
     set_matmul_precision(cfg.matmul_precision)
-    with evaluation_seed(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
+    with evaluation_seed(torch.device("cpu")):  # a model draws random weights before the saved ones are loaded
         runs = run_folder.runs_in(cfg.run)
         if runs:
             return _evaluate_all(cfg, wanted, runs)
@@ -70,7 +72,7 @@ def evaluate_checked(cfg: DictConfig, wanted: list[str]) -> dict[str, Any]:
 
 
 def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> dict[str, Any]:
-    """The figures of several runs, and one table of them; those that cannot be evaluated are named there."""
+    """Evaluates several runs, and writes one table of them. It names runs that cannot be evaluated."""
     run_dir = Path(cfg.run_dir)
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
@@ -81,7 +83,7 @@ def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> 
                 found[name] = _evaluate(cfg, wanted, checkpoint.find(folder), run_dir / name)
             except UserError as error:
                 failed[name] = str(error)
-    finally:  # of Ctrl-C, say, those that are done
+    finally:  # after Ctrl-C, the table of the complete evaluations
         ranking.write_results(found, failed, run_dir)
     if found and cfg.report:
         from vaelab.visualization import report
@@ -93,58 +95,100 @@ def _evaluate_all(cfg: DictConfig, wanted: list[str], runs: dict[str, Path]) -> 
     return found
 
 
+@dataclass
+class _Results:
+    """The results of one evaluation.
+
+    Attributes:
+        path: of the JSON file.
+        protocol: how it was evaluated, see :func:`_protocol`.
+        metrics, arrays: by the name of the measure and their own name.
+        remarks: of the measures.
+    """
+
+    path: Path
+    protocol: dict[str, Any]
+    metrics: dict[str, Metric]
+    arrays: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    is_written: bool = False
+
+    def add(self, name: str, measurement: Measurement) -> None:
+        """Adds the results of a measure, and writes its images."""
+        for key, image in measurement.plots.items():
+            save_png(image, self.path.with_name(f"{key}.png"))
+        self.metrics |= {f"{name}/{key}": metric for key, metric in measurement.metrics.items()}
+        self.arrays |= {f"{name}/{key}": values for key, values in measurement.arrays.items()}
+        self.remarks += measurement.remarks
+
+    def write(self, remaining: Sequence[str] = ()) -> dict[str, Any]:
+        """Writes the file, and returns its contents.
+
+        Args:
+            remaining: measures that have not run yet. They are named in the file until it is written again.
+        """
+        contents = {
+            "protocol": self.protocol,
+            "metrics": {key: metric.as_json() for key, metric in self.metrics.items()},
+            "arrays": self.arrays,
+            "remarks": [*self.remarks, *([f"it ended before {', '.join(remaining)}"] if remaining else [])],
+        }
+        files.write_json(contents, self.path)
+        self.is_written = True
+        return contents
+
+
 def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> dict[str, Any]:
-    """One checkpoint's figures, in files of its own."""
+    """Evaluates one checkpoint, and writes its files into a folder of its own."""
     saved = checkpoint.rebuild(path)
-    vae, config = saved.vae, saved.config
-    datamodule: ImageDataModule = checkpoint.rebuild_data(config, path, cfg.data_dir)
+    model, trainer, tested = _test(cfg, saved, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = _Results(folder / "evaluation.json", _protocol(cfg, path, saved.config, model), tested)
+    measures = _measures(cfg, model, folder)
+    try:
+        for number, name in enumerate(wanted, 1):
+            title = f"{number} of {len(wanted)}: {name}"
+            results.add(name, _measure(cfg, model, title, name, measures[name]))
+            if remaining := wanted[number:]:
+                results.write(remaining)  # so that an error in the next measure does not lose this one
+    except BaseException:
+        if results.is_written:
+            console.print_line(f"measured before the error: {console.short_path(results.path)}")
+        raise
+    contents = results.write()
+    print_measurements(console.short_path(path), results.metrics, results.remarks, model.unit)
+    if cfg.report:
+        _report(model, trainer, folder)
+    console.print_line(f"written to {console.short_path(folder)}")
+    return contents
+
+
+def _test(
+    cfg: DictConfig, saved: checkpoint.SavedModel, path: Path
+) -> tuple[TrainedModel, L.Trainer, dict[str, Metric]]:
+    """Computes the test metrics of a checkpoint as the end of a training does.
+
+    Returns:
+        The model on the device of the trainer, the trainer, and the metrics by name.
+    """
+    datamodule: ImageDataModule = checkpoint.rebuild_data(saved.config, path, cfg.data_dir)
     trainer = L.Trainer(
-        **(cfg.trainer or _same_precision(config)),
+        **(cfg.trainer or _same_precision(saved.config)),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    tested = trainer.test(VAEModule(vae, saved.objective), datamodule, verbose=False)[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    vae.to(trainer.strategy.root_device).float().eval()
+    tested = trainer.test(VAEModule(saved.vae, saved.objective), datamodule, verbose=False)[0]
+    saved.vae.to(trainer.strategy.root_device).float().eval()
     model = TrainedModel.of(saved, datamodule)
-    of = f"{model.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
-    metrics = {name: Metric(float(value), term_unit(name, model.unit), None, of) for name, value in tested.items()}
-    protocol = _protocol(cfg, path, config, model)
-    evaluation: dict[str, Any] = {"protocol": protocol, "metrics": {}, "arrays": {}, "remarks": []}
-    remarks: list[str] = []
-
-    def keep(left: list[str]) -> None:  # what is measured is not lost when the next one fails
-        evaluation["metrics"] = {key: metric.as_json() for key, metric in metrics.items()}
-        evaluation["remarks"] = [*remarks, *([f"it ended before {', '.join(left)}"] if left else [])]
-        files.write_json(evaluation, folder / "evaluation.json")
-
-    measures = _measures(cfg, model, folder)
-    try:
-        for number, name in enumerate(wanted, 1):
-            measurement = _measured(cfg, model, f"{number} of {len(wanted)}: {name}", name, measures[name])
-            for key, plot in measurement.plots.items():
-                save_png(plot, folder / f"{key}.png")
-            metrics |= {f"{name}/{key}": metric for key, metric in measurement.metrics.items()}
-            evaluation["arrays"] |= {f"{name}/{key}": values for key, values in measurement.arrays.items()}
-            remarks += measurement.remarks
-            if left := wanted[number:]:
-                keep(left)
-    except BaseException:
-        if evaluation["metrics"]:
-            console.print_line(f"what was measured until then: {console.short_path(folder / 'evaluation.json')}")
-        raise
-    keep([])
-    print_measurements(console.short_path(path), metrics, remarks, model.unit)
-    if cfg.report:
-        _report(model, trainer, folder)
-    console.print_line(f"written to {console.short_path(folder)}")
-    return evaluation
+    note = f"{model.protocol('test', len(datamodule.splits['test'].images))}, {trainer.precision}"
+    metrics = {name: Metric(float(value), term_unit(name, model.unit), None, note) for name, value in tested.items()}
+    return model, trainer, metrics
 
 
 def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
-    """The page of an evaluation, and what it shows."""
+    """Writes the report of an evaluation, and the files that it shows."""
     from vaelab.visualization import report
     from vaelab.visualization.report import latent_space
 
@@ -158,11 +202,17 @@ def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
         console.print_line(f"report: {console.short_path(report.write(folder))}")
 
 
-def _measured(
+def _measure(
     cfg: DictConfig, model: TrainedModel, title: str, name: str, measure: Callable[[], Measurement]
 ) -> Measurement:
-    """What a measure comes to; of one that does not apply, a remark, unless it was asked for by its name."""
-    if not get_console().is_terminal:  # which has a progress bar
+    """Runs a measure.
+
+    If the measure does not apply to this model, the result is a remark.
+
+    Raises:
+        UserError: the user has chosen a measure that does not apply.
+    """
+    if not get_console().is_terminal:  # on a terminal there is a progress bar
         console.print_line(title)
     try:
         with evaluation_seed(model.device):
@@ -175,10 +225,12 @@ def _measured(
 
 
 def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], model: TrainedModel) -> dict[str, Any]:
-    """What was evaluated, on which images: what a figure has to be quoted with."""
+    """The protocol of an evaluation: the model, the images and the settings with which its metrics are quoted."""
     datamodule = model.datamodule
     named = {"run": path} if cfg.against_run is None else {"run": path, "against_run": checkpoint.find(cfg.against_run)}
-    runs = [f"{key}={literal(where.resolve())}" for key, where in named.items()]  # latest is another one soon
+    runs = [
+        f"{key}={literal(where.resolve())}" for key, where in named.items()
+    ]  # `latest` changes with the next training
     others = [word for word in provenance.task_overrides() if word.partition("=")[0] not in named]
     return {
         "overrides": [*runs, *others],
@@ -198,6 +250,7 @@ def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], model: Traine
 
 
 def _measures(cfg: DictConfig, model: TrainedModel, folder: Path) -> dict[str, Callable[[], Measurement]]:
+    """The measures by name, with their settings."""
     splits = listed(cfg.likelihood.splits)
     cache_dir = None if cfg.samples.cache_dir is None else Path(cfg.samples.cache_dir).expanduser()
     against, options = _against(cfg, model), cfg.scores
@@ -213,7 +266,7 @@ def _measures(cfg: DictConfig, model: TrainedModel, folder: Path) -> dict[str, C
 
 
 def _against(cfg: DictConfig, model: TrainedModel) -> Against | None:
-    """The data set to tell from the model's own, with the model of the run that was trained on it, if one was named."""
+    """The other data set for the scores, with the model that was trained on it if the user names its run."""
     if cfg.against_run is not None:
         other = TrainedModel.load(cfg.against_run)
         other.vae.to(model.device)

@@ -1,4 +1,4 @@
-"""Move through a model's latent space in a browser: what ``explore.py`` runs."""
+"""Writes a page to explore the latent space of a model in a browser: what ``explore.py`` runs."""
 
 import contextlib
 import os
@@ -23,17 +23,17 @@ from vaelab.visualization.explorer.page import contents, render
 
 
 def explore(cfg: DictConfig) -> Path:
-    """Writes the page, then opens or serves it.
+    """Writes the page, and opens or serves it.
 
     Args:
-        cfg: what ``configs/explore.yaml`` composes.
+        cfg: as ``configs/explore.yaml`` composes it.
 
     Returns:
-        The file.
+        The path of the page.
 
     Raises:
         UserError: there is no such checkpoint, its data set is not found, its decoder cannot be translated, or a
-            setting is impossible.
+            setting is invalid.
     """
     check_exploration(cfg)
     return explore_checked(cfg)
@@ -43,7 +43,7 @@ def explore_checked(cfg: DictConfig) -> Path:
     """Explores as :func:`explore` does, with settings that are checked already."""
     filter_warnings()
     path = checkpoint.find(cfg.run)
-    with evaluation_seed(torch.device("cpu")):  # building a model draws weights, though others are loaded into it
+    with evaluation_seed(torch.device("cpu")):  # a model draws random weights before the saved ones are loaded
         page = contents(path, cfg.images, cfg.draws, cfg.seed, cfg.data_dir)
     file = Path(cfg.run_dir) / "explorer.html"
     write_text(render(page), file)
@@ -56,7 +56,7 @@ def explore_checked(cfg: DictConfig) -> Path:
 
 
 def _has_browser() -> bool:
-    """Whether there is a browser with windows: one in the terminal would not run the page."""
+    """Whether there is a graphical browser; browsers in a terminal do not run the page."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     try:
@@ -67,11 +67,11 @@ def _has_browser() -> bool:
 
 
 def _serve(page: bytes, port: int, is_opened: bool) -> None:
-    """Answers requests from this machine with the page, until Ctrl-C."""
+    """Serves the page to this machine until Ctrl-C."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # A name that somebody else has made to mean this machine is not answered.
+            # Other host names are refused, because somebody else may have pointed them to this machine.
             host = urlsplit(f"//{self.headers.get('Host')}").hostname
             if self.path != "/" or host not in ("localhost", "127.0.0.1"):
                 self.send_error(404)
@@ -88,7 +88,7 @@ def _serve(page: bytes, port: int, is_opened: bool) -> None:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise UserError(f"port={port} cannot be had ({error.strerror}): type port=0 for any that is free") from error
+        raise UserError(f"port={port} is not available ({error.strerror}): type port=0 for any free port") from error
     with server:
         address = f"http://localhost:{server.server_port}/"
         console.print_line(f"{address} until Ctrl-C")

@@ -1,4 +1,4 @@
-"""A trained model as files for elsewhere, each compared with it on the spot: what ``export.py`` runs."""
+"""Exports a trained model, and compares each file with the model: what ``export.py`` runs."""
 
 import importlib
 import json
@@ -27,31 +27,31 @@ from vaelab.runtime.files import atomic_write, write_text
 from vaelab.runtime.random import evaluation_seed
 from vaelab.runtime.version import __version__
 
-# Of a checkpoint's configuration: what rebuilds the model and its data. The rest is about the training's machine.
-_KEPT = ("choices", "latent_dim", "conditional", "seed", "data", "module", "trainer")
-_TRAINER_KEPT = ("precision", "max_epochs", "max_steps")
-_BATCHES = (1, 7)  # that files are tried with; they are traced with neither
+# Parts of the configuration that rebuild the model and its data. Others describe the machine of the training.
+_EXPORTED = ("choices", "latent_dim", "conditional", "seed", "data", "module", "trainer")
+_TRAINER_EXPORTED = ("precision", "max_epochs", "max_steps")
+_BATCHES = (1, 7)  # sizes with which files are tested; they are traced with another one
 
 
 def export(cfg: DictConfig) -> list[Path]:
-    """Writes a model in the formats asked for, loads each file again and compares what it puts out.
+    """Writes a model in the chosen formats, loads each file again, and compares the outputs.
 
     Args:
-        cfg: what ``configs/export.yaml`` composes.
+        cfg: as ``configs/export.yaml`` composes it.
 
     Returns:
-        The files; of ``hub`` its folder.
+        The files.
 
     Raises:
-        UserError: there is no such checkpoint or format, a package is missing, or a file puts out something else.
+        UserError: there is no such checkpoint or format, a package is missing, or the outputs of a file differ.
     """
     return export_checked(cfg, check_export(cfg))
 
 
 def export_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
-    """What :func:`export` does with settings that are checked already, of which these formats are wanted."""
+    """Exports as :func:`export` does, with settings that are checked already and the chosen formats."""
     for name in wanted:
-        _need(name)
+        _check_packages(name)
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint.find(cfg.run)
@@ -71,8 +71,8 @@ def export_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
     return files
 
 
-def _need(name: str) -> None:
-    """Refuses a format whose packages are not installed."""
+def _check_packages(name: str) -> None:
+    """Raises an error if a package for this format is not installed."""
     packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",), "hub": ("safetensors",)}
     for package in packages.get(name, ()):
         try:
@@ -82,7 +82,7 @@ def _need(name: str) -> None:
 
 
 def _traced(vae: VAE, part: type[Encoder | Decoder], name: str, folder: Path, tolerance: float) -> Path:
-    """The file of the encoder or the decoder."""
+    """Writes the encoder or the decoder, tests the file, and returns its path."""
     path = folder / f"{part.__name__.lower()}{'.onnx' if name == 'onnx' else '.pt2'}"
     with _quiet():
         program = trace(vae, part)
@@ -92,30 +92,33 @@ def _traced(vae: VAE, part: type[Encoder | Decoder], name: str, folder: Path, to
         inputs = example(vae, part, count)
         expected, found = part(vae)(**inputs), run(inputs)
         difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
-    _judge(path, difference, tolerance)
-    takes, puts = (", ".join(f"{key} {list(value.shape[1:])}" for key, value in x.items()) for x in (inputs, expected))
-    console.print_line(escape(f"{console.short_path(path)}: {takes} to {puts}, within {difference:.1e} of torch"))
+    _check_difference(path, difference, tolerance)
+    takes, returns = (
+        ", ".join(f"{key} {list(value.shape[1:])}" for key, value in x.items()) for x in (inputs, expected)
+    )
+    console.print_line(escape(f"{console.short_path(path)}: {takes} to {returns}, within {difference:.1e} of torch"))
     return path
 
 
-def _judge(path: Path, difference: float, tolerance: float) -> None:
-    """Refuses a file that puts out something else."""
-    if not difference <= tolerance:  # or no number at all
+def _check_difference(path: Path, difference: float, tolerance: float) -> None:
+    """Deletes a file and raises an error if its outputs differ too much."""
+    if not difference <= tolerance:  # true for NaN as well
         path.unlink()
         raise UserError(
             f"{path.name} differs from the checkpoint's model by {difference:.1e}, more than tolerance={tolerance}: "
-            "it was not kept"
+            "it was deleted"
         )
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
+    """The largest absolute difference; infinite if the shapes differ."""
     if expected.shape != found.shape:
         return float("inf")
     return float((expected.double() - found.double()).abs().max())
 
 
 def example(vae: VAE, part: type[Encoder | Decoder], count: int) -> dict[str, Tensor]:
-    """Inputs of the encoder, which are samples, or of the decoder, which are latents from the prior, by name."""
+    """Inputs by name: samples for the encoder, latents from the prior for the decoder."""
     labels = vae.classes_in_turn(count)
     torch.manual_seed(count)
     z = vae.sample_latents(count)
@@ -134,6 +137,7 @@ Run = Callable[[dict[str, Tensor]], Outputs]
 
 
 def _onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
+    """Writes an ONNX file, and returns a function that runs it."""
     import onnxruntime
 
     inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
@@ -151,6 +155,7 @@ def _onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
 
 
 def _torch_export(program: torch.export.ExportedProgram, path: Path) -> Run:
+    """Writes a file of ``torch.export``, and returns a function that runs it."""
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
     return lambda values: loaded(**values)
@@ -158,7 +163,7 @@ def _torch_export(program: torch.export.ExportedProgram, path: Path) -> Run:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps to themselves what exporters tell of their own insides."""
+    """Hides the messages and warnings of exporters inside the context."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -170,7 +175,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]:
-    """``model.safetensors`` and ``config.json``, from which :func:`vaelab.load` builds the same model."""
+    """Writes ``model.safetensors`` and ``config.json``, from which :func:`vaelab.load` builds the same model."""
     from safetensors.torch import save
 
     stored = checkpoint.read(path)
@@ -186,16 +191,16 @@ def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]
         inputs = example(vae, part, max(_BATCHES))
         expected, found = part(vae)(**inputs), part(loaded.vae)(**inputs)
         difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
-    _judge(weights, difference, tolerance)
+    _check_difference(weights, difference, tolerance)
     console.print_line(f"{console.short_path(weights)} and config.json: within {difference:.1e} of the checkpoint")
     return [weights, settings]
 
 
 def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration is about the model and its training, without folders of the machine that trained it."""
-    kept = {key: config[key] for key in _KEPT if key in config}
+    """The parts of a configuration that describe the model and its training, without folders of the machine."""
+    exported = {key: config[key] for key in _EXPORTED if key in config}
     source = {key: None if key in checkpoint.DATA_PATHS else value for key, value in config["data"]["source"].items()}
-    kept["data"] = {**config["data"], "source": source}
-    kept["module"] = {key: config["module"][key] for key in ("vae", "objective")}
-    kept["trainer"] = {key: config["trainer"][key] for key in _TRAINER_KEPT if key in config["trainer"]}
-    return kept
+    exported["data"] = {**config["data"], "source": source}
+    exported["module"] = {key: config["module"][key] for key in ("vae", "objective")}
+    exported["trainer"] = {key: config["trainer"][key] for key in _TRAINER_EXPORTED if key in config["trainer"]}
+    return exported

@@ -1,4 +1,4 @@
-"""Pictures from a trained model, from its checkpoint alone: what ``generate.py`` runs."""
+"""Draws images with a trained model from its checkpoint: what ``generate.py`` runs."""
 
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,32 @@ from vaelab.runtime.random import evaluation_seed
 from vaelab.visualization.gallery import GalleryImage
 from vaelab.visualization.plots import save_gif, save_png
 
-_LONGEST_NAME = 24  # that fits beside a picture
-# How much nearer to the model's pictures in brightness a negative must be for it to be proposed; black is 0, white 1.
-_MARKEDLY = 0.2
+_LONGEST_NAME = 24  # characters that fit beside an image
+# A negative is proposed if its brightness is nearer to that of samples by this much; black is 0, white is 1.
+_BRIGHTNESS_MARGIN = 0.2
 
 
-def _choose(cfg: DictConfig, model: TrainedModel) -> NamedImages | None:
-    """The test images and the files that were named, if any were."""
+def _chosen_images(cfg: DictConfig, model: TrainedModel) -> NamedImages | None:
+    """The test images and the files that the user has named; ``None`` if there are none."""
     numbers, files, labels = listed(cfg.images), listed(cfg.files), listed(cfg.labels)
     parts = [model.numbered(numbers)] if numbers else []
     if files or labels:
         parts.append(_from_files(files, _labels(labels, len(files), model), cfg.invert, model))
     if not parts:
         return None
-    images, of = zip(*((part.images.images, part.images.labels) for part in parts), strict=True)
-    return NamedImages(Images(torch.cat(images), torch.cat(of)), [name for part in parts for name in part.names])
+    images, classes = zip(*((part.images.images, part.images.labels) for part in parts), strict=True)
+    return NamedImages(Images(torch.cat(images), torch.cat(classes)), [name for part in parts for name in part.names])
 
 
 def _labels(labels: list[Any], count: int, model: TrainedModel) -> Tensor:
-    """The classes that were typed for files, by number or name."""
+    """The classes of files, which the user types as numbers or names."""
     if model.vae.classes is None:
         if labels:
-            raise UserError(f"labels={labels}: this model is told no class")
+            raise UserError(f"labels={labels}: this model is not conditional; leave labels out")
         return torch.zeros(count, dtype=torch.int64)
     if len(labels) != count:
         raise UserError(
-            f"this model is told the class of each image, and there are {len(labels)} labels for {count} files: "
+            f"this model needs the class of each image, and there are {len(labels)} labels for {count} files: "
             "type e.g. labels=[3,5]"
         )
     numbers = []
@@ -61,26 +61,26 @@ def _labels(labels: list[Any], count: int, model: TrainedModel) -> Tensor:
 
 
 def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedModel) -> NamedImages:
-    """Images of any size and kind, made such as the model knows; what was done to each is said."""
+    """Image files of any size, converted to the shape of the model; prints the conversion of each file."""
     channels = model.vae.image_shape[0]
     if channels not in (1, 3):
-        raise UserError(f"files=...: the model's images have {channels} channels, and those of files one or three")
-    usual = float(model.decode(model.vae.sample_latents(64), model.vae.classes_in_turn(64)).mean())
+        raise UserError(f"files=...: the model's images have {channels} channels, and image files have one or three")
+    brightness = float(model.decode(model.vae.sample_latents(64), model.vae.classes_in_turn(64)).mean())
     images, names = [], []
     for file in files:
         path = Path(str(file)).expanduser()
-        array, done = read_image(path, model.vae.image_shape)
+        array, steps = read_image(path, model.vae.image_shape)
         if invert:
-            array, done = 255 - array, [*done, "inverted"]
+            array, steps = 255 - array, [*steps, "inverted"]
         mean = array.mean() / 255
         if model.datamodule.is_binary:
-            array, done = np.where(array > 127, np.uint8(255), np.uint8(0)), [*done, "cut at one half"]
-        console.print_line(f"{escape(str(file))}: {', '.join(done) or 'as it is'}")
-        if abs(mean - usual) - abs(1 - mean - usual) > _MARKEDLY:
-            kind, other = ("light", "dark") if mean > usual else ("dark", "light")
+            array, steps = np.where(array > 127, np.uint8(255), np.uint8(0)), [*steps, "thresholded at one half"]
+        console.print_line(f"{escape(str(file))}: {', '.join(steps) or 'unchanged'}")
+        if abs(mean - brightness) - abs(1 - mean - brightness) > _BRIGHTNESS_MARGIN:
+            kind, other = ("light", "dark") if mean > brightness else ("dark", "light")
             hint = "invert=false" if invert else "invert=true"
             console.print_line(
-                f"[dim]{escape(path.name)} is {kind}, and this model's pictures are {other}: {hint}?[/dim]"
+                f"[dim]{escape(path.name)} is {kind}, and this model's images are {other}: {hint}?[/dim]"
             )
         images.append(torch.tensor(array))
         name = path.name
@@ -89,8 +89,8 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedMo
     return NamedImages(Images(torch.stack(images), labels), names)
 
 
-def _keep(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
-    """The files of one picture."""
+def _write(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
+    """Writes one image of the gallery in the chosen formats, and returns the files."""
     path, files = Path(cfg.run_dir) / name, []
     if cfg.format in ("png", "both"):
         files.append(save_png(drawn.image, path.with_suffix(".png")))
@@ -104,29 +104,29 @@ def _keep(drawn: GalleryImage, name: str, cfg: DictConfig) -> list[Path]:
 
 
 def generate(cfg: DictConfig) -> list[Path]:
-    """Draws the pictures asked for and writes them as PNG, as GIF where they move, and their numbers as NPZ.
+    """Draws the chosen kinds of images, and writes them as PNG, animations as GIF, and their arrays as NPZ.
 
-    Every picture draws from the same seed, so that it comes to the same with and without the others.
+    Each kind starts from the same seed, so it does not depend on the others.
 
     Args:
-        cfg: what ``configs/generate.yaml`` composes.
+        cfg: as ``configs/generate.yaml`` composes it.
 
     Returns:
         The files.
 
     Raises:
-        UserError: there is no such checkpoint, picture, image or file, or a setting is impossible.
+        UserError: there is no such checkpoint, kind, image or file, or a setting is invalid.
     """
     return generate_checked(cfg, check_generation(cfg))
 
 
 @torch.no_grad()
 def generate_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
-    """What :func:`generate` does with settings that are checked already, of which these pictures are wanted."""
+    """Draws as :func:`generate` does, with settings that are checked already and the chosen kinds of images."""
     files = []
     with evaluation_seed(torch.device("cpu")):
         model = TrainedModel.load(cfg.run, cfg.data_dir, cfg.limit)
-        model.chosen = _choose(cfg, model)
+        model.chosen = _chosen_images(cfg, model)
         for name in wanted:
             torch.manual_seed(cfg.seed)
             options = OmegaConf.to_container(cfg.pictures[name], resolve=True)
@@ -137,5 +137,5 @@ def generate_checked(cfg: DictConfig, wanted: list[str]) -> list[Path]:
                     raise UserError(f"what={name}: {reason}") from reason
                 console.print_line(f"[dim]no {name}: {escape(str(reason))}[/dim]")
                 continue
-            files += _keep(drawn, name, cfg)
+            files += _write(drawn, name, cfg)
     return files

@@ -1,7 +1,7 @@
-"""What the jobs of a sweep need where Hydra's launchers run several at once: cores, GPUs, signals, readable output.
+"""Support for launchers that run several jobs of a sweep at once: cores, GPUs, signals and readable output.
 
-``hydra/launcher=joblib`` runs them in worker processes of this machine, ``submitit_slurm`` as jobs of a cluster,
-``submitit_local`` as the latter but here. The launchers themselves are Hydra's plugins.
+``hydra/launcher=joblib`` runs jobs in worker processes of this machine, ``submitit_slurm`` as jobs of a cluster, and
+``submitit_local`` as such jobs on this machine. The launchers are plugins of Hydra.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.paths import ROOT, options_of
 
-asked = 0  # the signal by which this process, or the sweep whose worker it is, was asked to end
-_running = False  # whether a job is, in this worker
+end_signal = 0  # the signal that asked this process, or the sweep of this worker, to end
+_running = False  # whether this worker runs a job
 
 
 class Interrupted(Exception):  # noqa: N818  (no error)
-    """A job of a parallel sweep that a signal ended, or that was not begun for its sake."""
+    """A signal has ended a job of a parallel sweep, or prevented its start."""
 
 
 def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -> float:
-    """How many jobs a sweep's overrides make, and its sweeper's; infinity where only the sweeper can tell."""
+    """The number of jobs of a sweep, from its overrides and its sweeper's; infinite if only the sweeper knows it."""
     count = 1
     typed = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
     try:
@@ -47,8 +47,8 @@ def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    from joblib import cpu_count  # knows of containers' quotas, too
+    """The number of cores that this process may use."""
+    from joblib import cpu_count  # respects the quotas of containers
 
     return int(cpu_count())
 
@@ -60,20 +60,20 @@ def _jobs_at_once(overrides: Sequence[str], params: Mapping[str, str] | None) ->
 OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
 
 
-def quieten() -> None:
-    """Leaves out what Hydra says of files of ours named like a plugin's own settings, which complete them."""
+def hide_schema_warning() -> None:
+    """Hides a warning of Hydra about our files that extend the settings of a plugin under the same name."""
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
-quieten()  # a launcher's processes compose the configuration anew
+hide_schema_warning()  # the processes of a launcher compose the configuration again
 
 
 def check(hydra: DictConfig, sweep: bool) -> None:
-    """Refuses a launcher or sweeper that is not installed, cannot work here, or would have nothing to do.
+    """Refuses a launcher or sweeper that is not installed, does not work on this machine, or has no sweep.
 
     Args:
-        hydra: Hydra's part of the configuration.
-        sweep: whether this is one.
+        hydra: the part ``hydra`` of the configuration.
+        sweep: whether the command is a sweep.
 
     Raises:
         UserError: with what to type instead.
@@ -82,7 +82,7 @@ def check(hydra: DictConfig, sweep: bool) -> None:
         option = hydra.runtime.choices[f"hydra/{group}"]
         if option == "basic":
             continue
-        if not sweep and not distributed.has_parent():  # which is a sweep's job
+        if not sweep and not distributed.has_parent():  # a process with a parent belongs to a job of a sweep
             raise UserError(f"hydra/{group}={option} is for sweeps: type -m before all settings")
         name = option.partition("_")[0]
         needed = "optuna" if group == "sweeper" else f"hydra_plugins.hydra_{name}_launcher"
@@ -97,12 +97,12 @@ def check(hydra: DictConfig, sweep: bool) -> None:
 
 
 def prepare(hydra: DictConfig) -> None:
-    """Readies this process for a sweep that it is about to launch."""
+    """Sets signal handlers and environment variables before a sweep starts."""
     launcher = hydra.runtime.choices["hydra/launcher"]
     if launcher == "joblib":
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _pass_on)
-    elif launcher != "basic":  # whose processes start with nothing but their environment
+            signal.signal(signum, _end_workers)
+    elif launcher != "basic":  # other launchers pass only the environment to their processes
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     if launcher == "submitit_slurm":
@@ -112,19 +112,22 @@ def prepare(hydra: DictConfig) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def _pass_on(signum: int, frame: FrameType | None) -> None:
-    """Has the workers end their jobs, which the sweep waits for; a second time it does not."""
-    global asked
-    if asked:
+def _end_workers(signum: int, frame: FrameType | None) -> None:
+    """Asks the workers to end their jobs, for which the sweep waits; a second signal ends the sweep at once."""
+    global end_signal
+    if end_signal:
         raise KeyboardInterrupt
-    asked = signum
+    end_signal = signum
     for worker in multiprocessing.active_children():
         with contextlib.suppress(ProcessLookupError, TypeError):  # it has just ended
             os.kill(worker.pid, signal.SIGTERM)  # type: ignore[arg-type]
 
 
 def _gpu(number: int) -> str:
-    """The one GPU that a job is to see, of those that this process does, in turn; a worker keeps that of its first."""
+    """The GPU of a job, as ``CUDA_VISIBLE_DEVICES``: jobs take the visible GPUs in turn.
+
+    A worker keeps the GPU of its first job, because CUDA reads the variable once.
+    """
     import torch
 
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -135,26 +138,26 @@ def _gpu(number: int) -> str:
 
 @contextlib.contextmanager
 def job() -> Iterator[None]:
-    """Runs a job of a sweep as its launcher needs it to be run.
+    """The context of a job of a sweep, with the GPU, the output and the signal handlers that its launcher needs.
 
-    A signal ends a worker's job, not the worker: the launcher would kill all others if it were one short, while they
-    write their checkpoints. Jobs that it is given afterwards are not begun.
+    A signal ends the job of a worker, not the worker: if a worker ended, the launcher would kill the others while they
+    write their checkpoints. The worker does not start later jobs.
 
     Raises:
-        Interrupted: a signal has ended the job or an earlier one.
+        Interrupted: a signal has ended this job or an earlier one.
     """
-    global asked, _running
+    global end_signal, _running
     config = HydraConfig.get() if HydraConfig.initialized() else None
     if config is None or config.mode != RunMode.MULTIRUN or config.runtime.choices["hydra/launcher"] != "joblib":
         yield
         return
-    if asked:
+    if end_signal:
         raise Interrupted
     from rich import reconfigure
 
     from vaelab.runtime import console
 
-    reconfigure(force_terminal=False)  # progress bars of several processes would write over each other
+    reconfigure(force_terminal=False)  # progress bars of several processes would overwrite each other
     console.prefix = f"job {config.job.num}: "
     os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(config.job.num)
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -163,32 +166,35 @@ def job() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # a training turns a signal into one of them
-        asked = asked or signal.SIGINT
+        end_signal = end_signal or signal.SIGINT
         raise Interrupted from None
     finally:
         _running = False
-        console.prefix = ""  # in a worker of one, the sweep's own lines are said here
+        console.prefix = ""  # with one worker, this process also prints the lines of the sweep
 
 
 def _end_job(signum: int, frame: FrameType | None) -> None:
-    """Before and after the training proper, which has handlers of its own, a job just ends."""
-    global asked
-    first, asked = not asked, signum
+    """Ends a job before or after its training, which has its own handlers."""
+    global end_signal
+    first, end_signal = not end_signal, signum
     if first and _running:
         raise KeyboardInterrupt
 
 
 def explain(error: BaseException) -> str | None:
-    """The line about a launcher's own error, by its name since its package may be missing; or None."""
+    """The line about an error of a launcher; ``None`` for any other error.
+
+    The class is recognised by its name, because its package may not be installed.
+    """
     match type(error).__name__:
         case "TerminatedWorkerError":
             return (
-                "a worker process was ended from outside, often for want of memory: type hydra.launcher.n_jobs=<fewer> "
-                "and hydra.sweep.dir=<this sweep's folder>, which does only what is missing"
+                "a worker process was killed, often because the memory was full: type hydra.launcher.n_jobs=<fewer> "
+                "and hydra.sweep.dir=<this sweep's folder>, which runs only the missing jobs"
             )
         case "UncompletedJobError" | "FailedJobError":
             return (
                 "a job ended without a result; its output is in .submitit in the sweep's folder, and the same command "
-                "with hydra.sweep.dir=<that folder> does what is missing"
+                "with hydra.sweep.dir=<that folder> runs the missing jobs"
             )
     return None

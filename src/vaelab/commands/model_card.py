@@ -1,4 +1,4 @@
-"""The model card of a trained model, and the pictures in it."""
+"""The model card of a trained model, with its images."""
 
 import json
 import shlex
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.runs.checkpoint import DATA_PATHS
-from vaelab.runs.metrics import term_unit
+from vaelab.runs.metrics import NOT_NATS_NOTE, term_unit
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime import console
 from vaelab.runtime.files import write_text
 from vaelab.visualization.gallery import samples
 from vaelab.visualization.plots import save_png
 
-# Those that say what it can do, in this order; others are left in the run's folder.
-_PICTURES = {
+# The images of the card, in this order.
+_IMAGES = {
     "reconstructions": "Test images over their reconstructions",
     "samples": "Samples from the prior",
     "path": "On a straight line between two latent codes",
@@ -28,7 +28,7 @@ _TERMS = {
     "kl": "KL(q(z\\|x) \\|\\| p(z))",
     "bits_per_dim": "bits per pixel and channel",
 }
-_OF_THE_MACHINE = ("run_dir", "hydra", "logger", "callbacks", "ckpt_path", "accelerator")
+_MACHINE_SETTINGS = ("run_dir", "hydra", "logger", "callbacks", "ckpt_path", "accelerator")
 _PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior")
 
 
@@ -37,9 +37,9 @@ def write_card(model: TrainedModel, path: Path, folder: Path, license_id: str | 
 
     Args:
         model: the model.
-        path: its checkpoint.
-        folder: that has its weights.
-        license_id: the licence's identifier; ``None`` where none has been given.
+        path: of its checkpoint.
+        folder: with its weights.
+        license_id: identifier of the licence, or ``None``.
     """
     config = json.loads((folder / "config.json").read_text())["config"]
     metrics = _tested(model, path)
@@ -48,21 +48,21 @@ def write_card(model: TrainedModel, path: Path, folder: Path, license_id: str | 
     sections = [
         _header(license_id),
         f"# {_title(model, config)}",
-        _what(model, config),
-        _pictures(model, metrics, folder),
-        _figures(model, metrics),
+        _description(model, config),
+        _images(model, metrics, folder),
+        _metrics(model, metrics),
         _use(model),
         _training(model, config),
     ]
     if license_id is None:
-        sections.append("## Licence\n\nNone has been given: whoever publishes these weights has to.")
+        sections.append("## Licence\n\nNone yet: whoever publishes these weights must choose one.")
     card = folder / "README.md"
     write_text("\n\n".join(sections) + "\n", card)
     return card
 
 
 def _header(license_id: str | None) -> str:
-    """What model hubs sort by."""
+    """The YAML header that model hubs read."""
     lines = [
         "---",
         "library_name: vaelab",
@@ -76,16 +76,19 @@ def _header(license_id: str | None) -> str:
 
 
 def _title(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The heading of the card."""
     kind = "A conditional variational autoencoder" if model.vae.classes else "A variational autoencoder"
     return f"{kind} of {_data(model, config)}"
 
 
 def _data(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The name of the data set; the name of a folder of images is private."""
     name = config.get("choices", {}).get("data")
     return "a folder of images" if name in (None, "image_folder") else str(model.datamodule.source.name)
 
 
-def _what(model: TrainedModel, config: dict[str, Any]) -> str:
+def _description(model: TrainedModel, config: dict[str, Any]) -> str:
+    """The table of the model, its parts and the protocol of its training."""
     vae, data = model.vae, config["data"]
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
@@ -102,28 +105,28 @@ def _what(model: TrainedModel, config: dict[str, Any]) -> str:
         ("latent dimensions", str(vae.latent_dim)),
         ("parameters", f"{count:,}"),
         *((name, f"`{part['_target_']}`") for name, part in parts.items()),
-        ("classes", f"{vae.classes}, of which one is to be given with each image" if vae.classes else "not told"),
+        ("classes", f"{vae.classes}; each image needs one" if vae.classes else "not used"),
         ("protocol", protocol + ("" if data.get("limit") is None else f"; the first {data['limit']:,} of each split")),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
 
 def _tested(model: TrainedModel, path: Path) -> dict[str, Any]:
-    """The run's final figures, if they are those of this checkpoint, and not of its other one."""
+    """The final metrics of the run if they were computed with this checkpoint, else none."""
     metrics = {} if model.run is None else model.run.metrics
     tested = "best" if "best" in metrics.get("tested", "") else "last"
     return metrics if path.stem == tested else {}
 
 
-def _pictures(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
-    """Copies the run's pictures, if its figures are this model's, too; where there are none, samples are drawn."""
+def _images(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
+    """Copies the images of the run if its metrics are those of this checkpoint; otherwise draws samples."""
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    there = model.run.images if model.run is not None and metrics else None
+    saved = model.run.images if model.run is not None and metrics else None
     lines = []
-    for name, caption in _PICTURES.items():
-        if there is not None and (there / f"{name}.png").is_file():
-            shutil.copyfile(there / f"{name}.png", target / f"{name}.png")
+    for name, caption in _IMAGES.items():
+        if saved is not None and (saved / f"{name}.png").is_file():
+            shutil.copyfile(saved / f"{name}.png", target / f"{name}.png")
         elif name == "samples":
             save_png(samples(model).image, target / "samples.png")
         else:
@@ -132,8 +135,8 @@ def _pictures(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str
     return "\n\n".join(lines)
 
 
-def _figures(model: TrainedModel, metrics: dict[str, Any]) -> str:
-    """The test figures of the run, with their units."""
+def _metrics(model: TrainedModel, metrics: dict[str, Any]) -> str:
+    """The table of test metrics of the run, with their units."""
     rows = []
     for term, meaning in _TERMS.items():
         value = metrics.get(f"test/{term}")
@@ -141,18 +144,19 @@ def _figures(model: TrainedModel, metrics: dict[str, Any]) -> str:
             unit = term_unit(f"test/{term}", model.unit)
             rows.append(f"| {meaning} | {value:,.3f} | {unit} |")
     if not rows:
-        return "## Figures\n\nNone came with this checkpoint."
-    of = f"of {metrics['tested']}, " if "tested" in metrics else ""
+        return "## Metrics\n\nThis checkpoint has none."
+    tested = f"of {metrics['tested']}, " if "tested" in metrics else ""
     note = "terms summed over pixels and latent dimensions, averaged over the test images"
-    lines = ["## Figures", "", f"On the test images, {of}{note}.", "", "| | | |", "|---|---:|---|", *rows]
+    lines = ["## Metrics", "", f"On the test images, {tested}{note}.", "", "| | | |", "|---|---:|---|", *rows]
     if not model.is_normalized:
-        lines += ["", "Not nats: this loss is no likelihood of these images. Compare its figures with its own alone."]
+        lines += ["", NOT_NATS_NOTE]
     return "\n".join(lines)
 
 
 def _use(model: TrainedModel) -> str:
+    """The section that shows how to load the model in Python."""
     labels = ", labels" if model.vae.classes else ""
-    given = f"labels = [i % {model.vae.classes} for i in range(16)]  # of the samples\n" if model.vae.classes else ""
+    classes = f"labels = [i % {model.vae.classes} for i in range(16)]  # of the samples\n" if model.vae.classes else ""
     shape = ", ".join(map(str, model.vae.image_shape))
     return f"""## Use
 
@@ -160,26 +164,29 @@ def _use(model: TrainedModel) -> str:
 import vaelab
 
 model = vaelab.from_pretrained(".")  # this folder, or namespace/name on the Hugging Face Hub
-pictures = model.sample(16)  # (16, {shape}), in [0, 1]
-{given}codes = model.encode(pictures{labels})
+images = model.sample(16)  # (16, {shape}), in [0, 1]
+{classes}codes = model.encode(images{labels})
 again = model.decode(codes{labels})
 ```
 
-`vaelab` is the package that has trained it. `model.safetensors` has the weights, `config.json` what they are weights
-of; nothing else is loaded, and no code."""
+`vaelab` is the package that trained it. It loads only `model.safetensors`, the weights, and `config.json`, the
+description of the model. It loads no code."""
 
 
 def _names_a_folder(text: str) -> bool:
+    """Whether a setting contains a path, which is private."""
     return "/" in text or "\\" in text or text.partition("=")[0].endswith(DATA_PATHS)
 
 
 def _training(model: TrainedModel, config: dict[str, Any]) -> str:
-    """The command by which it was trained, less what is about that machine."""
+    """The command of the training, without settings of that machine."""
     typed = [] if model.run is None else model.run.config.get("overrides", [])
     choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
     if not typed and choices:
         typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]
     if not typed:
         return "## Training\n\nIt was trained from Python, with the settings in `config.json`."
-    typed = [text for text in typed if not text.lstrip("+~").startswith(_OF_THE_MACHINE) and not _names_a_folder(text)]
+    typed = [
+        text for text in typed if not text.lstrip("+~").startswith(_MACHINE_SETTINGS) and not _names_a_folder(text)
+    ]
     return f"## Training\n\n```\n{shlex.join(['python', 'src/train.py', *typed])}\n```"

@@ -1,4 +1,4 @@
-"""Reports made again, from what lies in a folder: ``python -m vaelab.visualization.report <folder> ...``."""
+"""Writes reports again, from the files of a folder: ``python -m vaelab.visualization.report <folder> ...``."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from vaelab.visualization.report import sweep_page, write
 
 
 def main() -> None:
-    """Writes ``report.html`` into each folder that is named; of a sweep, also into those of its jobs."""
+    """Writes ``report.html`` into each given folder, and for a sweep into the folders of its jobs."""
     parser = argparse.ArgumentParser("python -m vaelab.visualization.report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="of a run, an evaluation or a sweep", metavar="folder")
     for folder in parser.parse_args().folders:
@@ -20,12 +20,12 @@ def main() -> None:
             )
         for each in [*sweep_page.parts(folder), folder]:
             if (each / "checkpoints").is_dir() and not (each / "latents.npz").is_file():
-                _encode(each)
+                _write_latents(each)
             print(short_path(write(each)))
 
 
-def _encode(folder: Path) -> None:
-    """Asks the model of a run that has kept no latents, if its images are on this machine; no network is asked."""
+def _write_latents(folder: Path) -> None:
+    """Encodes the images of a run that has no ``latents.npz``; skipped if the images are not on this machine."""
     from vaelab.runs import checkpoint
     from vaelab.runs.trained_model import TrainedModel
     from vaelab.runtime.console import best_effort

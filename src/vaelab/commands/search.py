@@ -1,10 +1,10 @@
-"""Searches with Optuna: ``-m hydra/sweeper=search``, the jobs of a sweep chosen by how the earlier ones went.
+"""A search with Optuna, ``-m hydra/sweeper=search``: each job is chosen by the results of earlier jobs.
 
-The plugin that Hydra has for this, hydra-optuna-sweeper 1.3.0, asks for Optuna 2, does not work with a study on disk,
-and knows nothing of how a job is doing. This one is the same idea with the Optuna of today: its study is a file in the
-sweep's folder, with which the same command goes on, and :class:`vaelab.training.callbacks.optuna_pruning.Pruning` ends hopeless jobs.
+The plugin hydra-optuna-sweeper 1.3.0 needs Optuna 2, does not work with a study on disk, and cannot prune jobs. This
+sweeper works with the present Optuna. Its study is a file in the folder of the sweep, from which the same command
+resumes. :class:`vaelab.training.callbacks.optuna_pruning.Pruning` stops jobs that the pruner rejects.
 
-The module lies here because Hydra looks for plugins nowhere else; it does so at every start, so imports are light.
+Hydra imports this module at every start, so it does not import Optuna or torch.
 """
 
 import math
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_INCOMPARABLE = ("data", "loss", "data.binarize", "data.validation")  # an ELBO says nothing about which is better
+_INCOMPARABLE = ("data", "loss", "data.binarize", "data.validation")  # their values have incomparable ELBOs
 
 
 class OptunaSearch(Sweeper):
-    """Runs ``n_trials`` jobs in batches, of which Optuna chooses each by what the ones before it returned.
+    """Runs ``n_trials`` jobs in batches. Optuna chooses each batch by the results of the batches before.
 
-    What is searched is typed as a sweep is: ``choice(...)`` or ``a,b`` are categories, ``range(a,b)`` integers below b,
-    ``interval(a,b)`` numbers, ``int(interval(a,b))`` integers up to b; ``tag(log,...)`` of the last two makes them
-    logarithmic.
+    The search space is typed as a sweep: ``choice(...)`` or ``a,b`` for categories, ``range(a,b)`` for integers below
+    b, ``interval(a,b)`` for numbers, ``int(interval(a,b))`` for integers up to b. ``tag(log,...)`` around the last two
+    makes them logarithmic.
 
     Args:
-        params: such ranges by setting; what is typed on the command line comes before them.
-        direction: ``maximize`` or ``minimize`` what ``main`` returns.
-        n_trials: jobs in all, those included that the study has already.
-        n_jobs: of them at once, where the launcher can do that.
-        storage: of the study, as Optuna takes it.
-        sampler, pruner: Optuna's.
+        params: setting to range; ranges on the command line win.
+        direction: ``maximize`` or ``minimize`` the result of a job.
+        n_trials: jobs in total, with those that the study has already.
+        n_jobs: jobs at once, if the launcher can run several.
+        storage: of the study, in the syntax of Optuna.
+        sampler, pruner: of Optuna.
     """
 
     def __init__(
@@ -90,20 +90,20 @@ class OptunaSearch(Sweeper):
             load_if_exists=True,
         )
         if study.get_trials(deepcopy=False):
-            self.sampler.reseed_rng()  # with its own seed it would try again what it tried at first
+            self.sampler.reseed_rng()  # with the same seed it would repeat the first trials
         returned: list[JobReturn] = []
-        while batch := self._next(study, space):
+        while batch := self._next_batch(study, space):
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
             self.validate_batch_is_legal(jobs)
             for trial, result in zip(batch, self.launcher.launch(jobs, initial_job_idx=batch[0].number), strict=True):
-                _tell(study, trial, result)
+                _record(study, trial, result)
                 returned.append(result)
         for result in returned:
-            _ = result.return_value  # raises what the job did
+            _ = result.return_value  # raises the error of a failed job
         return returned
 
     def _parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
-        """What is the same in all jobs, and what is searched."""
+        """The overrides that all jobs share, and the search space: setting to distribution."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -114,23 +114,26 @@ class OptunaSearch(Sweeper):
             raise UserError("there is nothing to search: type e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
         for key in space:
             if key in _INCOMPARABLE:
-                raise UserError(
-                    f"{key} cannot be searched: figures of one are not comparable with another's; leave it out"
-                )
+                raise UserError(f"{key} cannot be searched: the metrics of its values are not comparable; leave it out")
         return fixed, space
 
-    def _next(self, study: "Study", space: dict[str, "BaseDistribution"]) -> list["FrozenTrial"]:
-        """The next jobs, numbered without a gap: first those that were begun and not finished."""
+    def _next_batch(self, study: "Study", space: dict[str, "BaseDistribution"]) -> list["FrozenTrial"]:
+        """The next trials, with consecutive numbers. Trials that were started and not finished come first."""
         trials = study.get_trials(deepcopy=False)
-        begun = [trial for trial in trials if not trial.state.is_finished()]
-        if not begun:
+        started = [trial for trial in trials if not trial.state.is_finished()]
+        if not started:
             for _ in range(min(self.n_jobs, self.n_trials - len(trials))):
                 study.ask(space)
-            begun = study.get_trials(deepcopy=False)[len(trials) :]
-        return [trial for i, trial in enumerate(begun[: self.n_jobs]) if trial.number == begun[0].number + i]
+            started = study.get_trials(deepcopy=False)[len(trials) :]
+        return [trial for i, trial in enumerate(started[: self.n_jobs]) if trial.number == started[0].number + i]
 
 
 def _distribution(override: Override) -> "BaseDistribution":
+    """The distribution of Optuna for a range of Hydra.
+
+    Raises:
+        UserError: the range is empty or invalid.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -151,8 +154,12 @@ def _distribution(override: Override) -> "BaseDistribution":
         raise UserError(f"{override.input_line}: {reason}") from error
 
 
-def _tell(study: "Study", trial: "FrozenTrial", result: JobReturn) -> None:
-    """Tells the study how a job ended; of one that a signal ended nothing, for it goes on another time."""
+def _record(study: "Study", trial: "FrozenTrial", result: JobReturn) -> None:
+    """Records the result of a job in the study.
+
+    Raises:
+        Interrupted: a signal has ended the job; the study keeps it as started, so that a later command resumes it.
+    """
     from optuna.trial import TrialState
 
     if result.status is not JobStatus.COMPLETED:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vaelab.runs import comparability
+from vaelab.runs.ranked_table import Column, RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
@@ -98,14 +99,6 @@ def caption(comparable: bool) -> str:
     return f"{line} Jobs with different images or losses cannot be compared; each group is ranked by itself."
 
 
-def number_of(text: str | None) -> float | None:
-    """The number that a setting is, or ``None``."""
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
-
-
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Short names of settings: the last part of each, or the last two parts if two settings share the last one."""
     last = [name.rpartition(".")[2] for name in names]
@@ -113,3 +106,43 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         name: short if last.count(short) == 1 else ".".join(name.split(".")[-2:])
         for name, short in zip(names, last, strict=True)
     }
+
+
+def table_of(jobs: Sequence[Job], names: Sequence[str]) -> RankedTable:
+    """The table of the jobs, in their order.
+
+    Args:
+        jobs: of the sweep.
+        names: settings with a column each.
+    """
+    short = short_names(names)
+    columns = [
+        Column("rank", is_metric=True, format=str),
+        Column("job", is_metric=True, format=str),
+        *(Column(name, short[name], breaks="heading", format=shortened) for name in names),
+        *(Column(term, is_metric=True) for term in TERMS),
+        Column("unit"),
+        Column("epochs", is_metric=True),
+        Column("seconds", is_metric=True),
+        Column("status"),
+    ]
+    return RankedTable(columns, [_row(job, names) for job in jobs])
+
+
+def _row(job: Job, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "rank": job.rank or "",
+        "job": job.number,
+        **{name: job.overrides.get(name, "") for name in names},
+        **{term: "" if job.metrics.get(term) is None else job.metrics[term] for term in TERMS},
+        "unit": job.metrics.get("unit", ""),
+        "epochs": job.metrics.get("epochs", ""),
+        "seconds": job.metrics.get("seconds", ""),
+        "status": f"{job.status}: {job.failure}" if job.failure else job.status,
+    }
+
+
+def shortened(text: str) -> str:
+    """A setting as text, with four digits if a search has chosen a longer number."""
+    number = number_of(text)
+    return text if number is None or len(text) <= 8 else f"{number:.4g}"

@@ -1,1 +1,1 @@
-"""Knows nothing of VAEs: errors, files, paths, console, random states, hardware, processes, workarounds for other libraries."""
+"""Errors, files, paths, console, random states, hardware, processes and workarounds: nothing about VAEs."""

@@ -1,15 +1,14 @@
 """Several processes of one training: how they start, agree, and end together.
 
-Lightning starts a training's further processes by typing the first one's command line again, ``sys.argv``. Of a sweep
-that is the whole sweep: the second process would begin with the first job, whichever job the first process is at, and
-under a launcher it would not even be this program's line. Here they are started with the job's own settings and in its
-folder, as :func:`command` says, whatever started the job. When the job is over, so are they, and nothing is left of
-them in this process (:func:`together`): the next job of a sweep starts its own.
+Lightning starts the other processes of a training with the command line of the first one, ``sys.argv``. In a sweep this
+is the whole sweep, so the second process would begin with the first job. Under a launcher, it is the command line of
+another program. This module starts them with the settings of the job and in its folder instead, see :func:`command`.
+They end with the job, and :func:`process_group` restores this process. So the next job of a sweep starts its own.
 
-Processes that ``torchrun`` or ``srun`` starts all have the same command line, and go through a sweep side by side. They
-agree on the moment at which it began, by which folders are named (:func:`started`), and meet anew for each job.
+Processes that ``torchrun`` or ``srun`` starts all have the same command line, and run the jobs of a sweep side by side.
+They agree on the start time, because it names the folders (:func:`start_time`). They connect again for each job.
 
-torch is imported by the functions alone, since ``--help`` need not wait for it.
+The functions import torch, because ``--help`` does not need it.
 """
 
 import contextlib
@@ -35,16 +34,16 @@ if TYPE_CHECKING:
     import lightning as L
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-_PARENT = "VAELAB_PARENT"  # in a process that another one started: which
-# What Lightning leaves behind in the environment, from which the next trainer would conclude that it is not alone.
+_PARENT = "VAELAB_PARENT"  # the process that started this one
+# Lightning does not remove these variables. The next trainer would conclude that a launcher has set them.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_TORCHRUNS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
-_PATIENCE = 20  # seconds that a process has to notice that another one has ended, before it is ended too
+_TORCHRUN_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+_TIMEOUT = 20  # seconds in which a process must notice that another one has ended, before it is killed
 _LOST = re.compile(r"connection|socket|peer|gloo|nccl|timed? ?out|process group", re.IGNORECASE)
 
 
 def rank() -> int:
-    """The number of this process among those of its training, 0 for the first."""
+    """The rank of this process in its training; 0 for the first."""
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
@@ -53,24 +52,24 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and says what there is to be written and said."""
+    """Whether this is the first process: only this one writes files and prints."""
     return rank() == 0
 
 
 def has_parent() -> bool:
-    """Whether the first process of this training has started this one, and reports what becomes of it."""
+    """Whether the first process of this training has started this one. The first process then reports its errors."""
     return os.environ.get(_PARENT, str(os.getpid())) != str(os.getpid())
 
 
 def torchrun_processes() -> int | None:
-    """How many processes ``torchrun`` has started for this command; ``None`` where it has not."""
+    """The number of processes that ``torchrun`` has started for this command; ``None`` without ``torchrun``."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
 def start_time() -> datetime:
-    """When this command began, by the clock of the first of its processes."""
+    """The time at which this command started; the same in all its processes."""
     if (torchrun_processes() or 1) > 1:
-        found = _torchruns_store().compare_set("vaelab/started", "", datetime.now().isoformat())
+        found = _torchrun_store().compare_set("vaelab/started", "", datetime.now().isoformat())
         return datetime.fromisoformat(found.decode())
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_JOB_START_TIME" in os.environ:
         return datetime.fromtimestamp(int(os.environ["SLURM_JOB_START_TIME"])).replace(
@@ -79,37 +78,40 @@ def start_time() -> datetime:
     return datetime.now()
 
 
-def _torchruns_store() -> "TCPStore":
-    """Where the processes that torchrun has started can leave each other notes."""
+def _torchrun_store() -> "TCPStore":
+    """The key-value store that the processes of torchrun share."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
-def _meet(folder: str) -> dict[str, str]:
-    """Where the processes that torchrun has started meet for one job, as variables of the environment.
+def _rendezvous(folder: str) -> dict[str, str]:
+    """The environment variables with which the processes of torchrun connect for one job.
 
-    In torchrun's own store there still are the addresses by which they found each other for the job before.
+    A job needs a port of its own, because the store of torchrun still has the addresses of the job before.
+
+    Args:
+        folder: of the job.
 
     Raises:
-        UserError: the first process is not at this job.
+        UserError: the first process has not started this job.
     """
     from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-    store = _torchruns_store()
+    store = _torchrun_store()
     if is_first():
         store.set(f"vaelab/{folder}", str(find_free_network_port()))
     try:
-        return {"MASTER_PORT": store.get(f"vaelab/{folder}").decode(), _TORCHRUNS_STORE: "False"}
+        return {"MASTER_PORT": store.get(f"vaelab/{folder}").decode(), _TORCHRUN_STORE: "False"}
     except RuntimeError as error:
         raise UserError(
-            f"process {rank()} has waited in vain for the first one in {folder}: all of them must have the same run "
-            "folder, on a disk that they share; type hydra.run.dir=..."
+            f"process {rank()} has waited too long for the first process in {folder}: all processes must have the same "
+            "run folder on a shared disk; type hydra.run.dir=..."
         ) from error
 
 
 def rank_overrides() -> list[str]:
-    """What Hydra has to be told in every process but the first: to leave the folder to that, and the screen."""
+    """Settings of Hydra for this process. All but the first write a log file only, and nothing on the terminal."""
     if is_first():
         return []
     quiet = ["hydra.output_subdir=null", "hydra.job_logging.root.handlers=[file]", "hydra/hydra_logging=none"]
@@ -117,24 +119,24 @@ def rank_overrides() -> list[str]:
 
 
 def command(config: Any, checkpoint: str | None) -> list[str]:
-    """What starts another process of the job that is running: its settings, its folder, no sweep.
+    """The command that starts another process of the running job: with its settings and its folder, without the sweep.
 
     Args:
-        config: Hydra's of the job.
-        checkpoint: from which it goes on.
+        config: of Hydra, for the job.
+        checkpoint: from which the training is resumed; ``None`` for a new one.
     """
-    typed = list(config.overrides.task)
+    overrides = list(config.overrides.task)
     if checkpoint is not None:
-        typed = [text for text in typed if text.lstrip("+").partition("=")[0] != "ckpt_path"]
-        typed.append(f"ckpt_path={quoted(checkpoint)}")
+        overrides = [text for text in overrides if text.lstrip("+").partition("=")[0] != "ckpt_path"]
+        overrides.append(f"ckpt_path={quoted(checkpoint)}")
     folders = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     options = [f"--config-name={config.job.config_name}", *(f"--config-dir={path}" for path in folders[:1])]
     script = str(ROOT / "src" / "train.py")
-    return [sys.executable, script, *options, *typed, f"hydra.run.dir={quoted(config.runtime.output_dir)}"]
+    return [sys.executable, script, *options, *overrides, f"hydra.run.dir={quoted(config.runtime.output_dir)}"]
 
 
 def stay_with_parent() -> None:
-    """Ends this process soon after the one that started it, however that ended."""
+    """Ends this process soon after its parent has ended, for whatever reason."""
     if not has_parent():
         return
     parent = int(os.environ[_PARENT])
@@ -142,7 +144,7 @@ def stay_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        time.sleep(5)  # it is the parent's part to say something, and this one's to end by itself, if it can
+        time.sleep(5)  # time to end by itself
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="stay-with-parent").start()
@@ -150,36 +152,36 @@ def stay_with_parent() -> None:
 
 @contextlib.contextmanager
 def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterator[None]:
-    """Several processes train inside; afterwards this one is alone again.
+    """Several processes train inside; afterwards there is only this one.
 
     Args:
         trainer: of this process.
-        checkpoint: from which the training goes on.
+        checkpoint: from which the training is resumed; ``None`` for a new one.
 
     Raises:
-        UserError: another process has ended before the training had.
+        UserError: another process has ended too early.
     """
     if trainer.world_size == 1:
         yield
         return
-    before = {name: os.environ.get(name) for name in (*_VARIABLES, _TORCHRUNS_STORE, _PARENT)}
-    family = _ChildProcesses(trainer.world_size)
-    if os.environ.get(_TORCHRUNS_STORE) == "True":
-        os.environ.update(_meet(trainer.default_root_dir))
+    before = {name: os.environ.get(name) for name in (*_VARIABLES, _TORCHRUN_STORE, _PARENT)}
+    children = _ChildProcesses(trainer.world_size)
+    if os.environ.get(_TORCHRUN_STORE) == "True":
+        os.environ.update(_rendezvous(trainer.default_root_dir))
     line = None
     if HydraConfig.initialized():
         line = command(HydraConfig.get(), checkpoint)
         os.environ.setdefault(_PARENT, str(os.getpid()))
     try:
-        with replaced_launcher(family.watch, line, os.getcwd()):
+        with replaced_launcher(children.watch, line, os.getcwd()):
             yield
     except RuntimeError as error:
-        reason = family.loss() if _LOST.search(str(error)) else None
+        reason = children.failure() if _LOST.search(str(error)) else None
         if reason is None:
             raise
         raise UserError(reason) from error
     finally:
-        family.end()
+        children.end()
         for variable, value in before.items():
             os.environ.pop(variable, None)
             if value is not None:
@@ -187,7 +189,11 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
 
 
 class _ChildProcesses:
-    """The processes that this one has started."""
+    """The processes that this one has started.
+
+    Args:
+        processes: of the training, with this one.
+    """
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
@@ -195,44 +201,44 @@ class _ChildProcesses:
         self._over = threading.Event()
 
     def watch(self, child_processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-        """Ends this process if it waits in vain for one that has ended: some backends do not notice."""
+        """Ends this process if a child has failed and nothing else ends it: some backends wait forever."""
         self.children = child_processes
 
         def watch() -> None:
             while not self._over.wait(0.5):
-                if self._ended() and not self._over.wait(_PATIENCE):
-                    print(f"error: {self._ended()}", file=sys.stderr, flush=True)
+                if self._failed_child() and not self._over.wait(_TIMEOUT):
+                    print(f"error: {self._failed_child()}", file=sys.stderr, flush=True)
                     self._kill()
                     os._exit(1)
 
         threading.Thread(target=watch, daemon=True, name="watch-children").start()
 
-    def _ended(self) -> str:
-        """Which process has ended, and how, other than by having done its part."""
+    def _failed_child(self) -> str:
+        """The child that has failed, with its exit code, and what to type; empty if none has."""
         for number, child in enumerate(self.children, 1):
             if code := child.poll():
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
                 log = "" if code < 0 else f" (train_rank{number}.log may say why)"
-                return f"process {number} of {self.processes} {how}{log}: {_WHAT_NOW}"
+                return f"process {number} of {self.processes} {how}{log}: {_ADVICE}"
         return ""
 
-    def loss(self) -> str | None:
-        """Why the connection to another process was lost."""
+    def failure(self) -> str | None:
+        """The reason why the connection to another process was lost, or ``None``."""
         deadline = time.monotonic() + 5
         while self.children and time.monotonic() < deadline:
-            if ended := self._ended():
-                return ended
+            if failed := self._failed_child():
+                return failed
             time.sleep(0.1)
-        return None if self.children else f"another process of the training has ended: {_WHAT_NOW}"
+        return None if self.children else f"another process of the training has ended: {_ADVICE}"
 
     def end(self) -> None:
-        """Leaves the group of processes, which those that wait for this one notice, and sees them end."""
+        """Leaves the process group, so that processes that wait for this one notice, and waits for their end."""
         import torch
 
         self._over.set()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         for child in self.children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(deadline - time.monotonic(), 0))
@@ -245,4 +251,4 @@ class _ChildProcesses:
                 child.wait()
 
 
-_WHAT_NOW = "ckpt_path=<this run's folder> and the same settings go on from its last checkpoint"
+_ADVICE = "resume with ckpt_path=<this run's folder> and the same settings"

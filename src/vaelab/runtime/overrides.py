@@ -1,4 +1,4 @@
-"""Settings as they are typed on a command line."""
+"""Settings in the syntax of the command line."""
 
 import re
 import shlex
@@ -9,12 +9,12 @@ _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+%@-]*", re.ASCII)  # what Hydra's gramma
 
 
 def typed(key: str, value: Any) -> str:
-    """A setting as it is typed into a shell, whatever is in its value."""
+    """A setting as it is typed into a shell, quoted if its value needs it."""
     return shlex.quote(f"{key}={literal(value)}")
 
 
 def literal(value: Any) -> str:
-    """A value as Hydra reads it on the command line."""
+    """A value in the syntax of Hydra's command line."""
     if isinstance(value, str | Path):
         text = str(value)
         is_plain = _PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "inf", "nan")
@@ -25,7 +25,7 @@ def literal(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text that Hydra takes as it is."""
-    # Of backslashes it takes those in pairs that stand before a quote, and others as they are.
+    """Text in quotes, which Hydra does not interpret."""
+    # Hydra reads two backslashes before a quote as one, and other backslashes as they are.
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"

@@ -1,10 +1,10 @@
-"""Where the project is, and its configuration tree."""
+"""Paths of the project and of its configuration files."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "configs"
-FAILURE = "failed.txt"  # in the folder of a sweep's job that failed: why
+FAILURE = "failed.txt"  # in the folder of a failed job of a sweep: the reason
 
 
 def options_of(group: str) -> list[str]:

@@ -46,7 +46,6 @@ _MODULES = (
     ("vaelab.schedulers", "vaelab.training.schedulers"),
     ("vaelab.sharing", "vaelab.runtime.data_parallel"),
     ("vaelab.vae", "vaelab.models.vae"),
-    ("hydra_plugins.vaelab_search", "vaelab.commands.search"),
 )
 # Old name, new name, of classes and functions that have another name besides.
 _CLASSES = {

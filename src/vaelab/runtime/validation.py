@@ -1,14 +1,14 @@
-"""What a setting may be: types, and the one error line about a value of another type.
+"""Types of settings, and the error line about a value of another type.
 
-A part of a model says in its annotations what each argument must be, and :func:`checked` sees to it::
+The parts of a model annotate their arguments with types, and :func:`checked` checks the arguments::
 
     class Warmup:
         @checked
         def __init__(self, steps: NonNegativeInt = 0, kernel: Literal["gaussian", "cosine"] = "gaussian") -> None: ...
 
-The commands check their settings by tables from setting to type, with :func:`check`. An annotation is understood if it
-is built from ``bool``, ``int``, ``float``, ``str``, ``None``, ``Literal``, the types of this file, unions of them and
-sequences of them. Others, such as those of tensors, are not checked.
+The commands check their settings with :func:`check`, by tables from setting to type. An annotation is checked if it is
+built from ``bool``, ``int``, ``float``, ``str``, ``None``, ``Literal``, the types of this file, and unions and
+sequences of them. Others, such as tensors, are not checked.
 """
 
 import functools
@@ -30,33 +30,33 @@ R = TypeVar("R")
 
 
 class SettingError(UserError, ValueError):
-    """A setting has a value that it cannot have.
+    """A setting has an impossible value.
 
     Args:
         setting: its name, as far as it is known here.
-        value: what it is.
-        must_be: what it must be, in words.
-        example: a value that it can have.
+        value: the impossible value.
+        must_be: a description of the possible values, which follows "it must be".
+        example: a possible value.
     """
 
     def __init__(self, setting: str, value: Any, must_be: str, example: Any) -> None:
-        super().__init__(setting, value, must_be, example)  # by which it is pickled
+        super().__init__(setting, value, must_be, example)  # pickle needs them
         self.setting, self.value, self.must_be, self.example = setting, value, must_be, example
 
     def __str__(self) -> str:
         suggestion = typed(self.setting, _plain(self.example))
         return f"{self.setting}={literal(_plain(self.value))}: it must be {self.must_be}; type e.g. {suggestion}"
 
-    def __repr__(self) -> str:  # as Hydra shows it
+    def __repr__(self) -> str:  # Hydra prints it
         return f"SettingError({str(self)!r})"
 
     def within(self, part: str) -> "SettingError":
-        """The same error, of a setting of this part: ``components`` within ``prior`` is ``prior.components``."""
+        """The same error with the full name of the setting: ``components`` within ``prior`` is ``prior.components``."""
         return SettingError(f"{part}.{self.setting}", self.value, self.must_be, self.example)
 
 
 def _plain(value: Any) -> Any:
-    """Sequences of every class as lists."""
+    """The value with lists in place of all sequences."""
     return [_plain(element) for element in value] if _is_sequence(value) else value
 
 
@@ -66,10 +66,10 @@ def _is_sequence(value: Any) -> bool:
 
 @contextmanager
 def within(part: str) -> Iterator[None]:
-    """Has errors about the settings of a part say of which part they are.
+    """Adds the name of a part to errors about its settings.
 
     Raises:
-        SettingError: with the part's name before the setting's.
+        SettingError: with the name of the part before that of the setting.
     """
     try:
         yield
@@ -77,14 +77,14 @@ def within(part: str) -> Iterator[None]:
         raise error.within(part) from error
 
 
-@dataclass(frozen=True, eq=False)  # equal kinds are no use: each is made once
+@dataclass(frozen=True, eq=False)  # hashed by identity: each kind is made once
 class Kind:
     """A type of values.
 
     Attributes:
-        alternatives: what such a value is, in words that follow "it must be"; several are joined by "or".
-        accepts: whether a value is one.
-        example: one of them.
+        alternatives: descriptions of the values, which follow "it must be"; several are joined by "or".
+        accepts: whether a value is of this type.
+        example: a value of this type.
     """
 
     alternatives: tuple[str, ...]
@@ -98,7 +98,7 @@ class Kind:
 
 
 def integer(least: int | None = None, most: int | None = None, example: int = 20) -> Kind:
-    """Whole numbers from ``least`` to ``most``, both included; neither booleans nor 1.0."""
+    """Integers from ``least`` to ``most``, both included; no booleans, and no floats such as 1.0."""
 
     def accepts(value: Any) -> bool:
         is_integer = isinstance(value, Integral) and not isinstance(value, bool)
@@ -126,7 +126,7 @@ def number(
     def accepts(value: Any) -> bool:
         if not isinstance(value, Real) or isinstance(value, bool):
             return False
-        number: Any = value  # of any class, NumPy's too
+        number: Any = value  # of Python or NumPy
         return bool(-math.inf < number < math.inf and least <= number <= most and above < number < below)
 
     limits = [
@@ -148,7 +148,7 @@ def choice(options: Sequence[Any]) -> Kind:
 
 
 def sequence(element: Kind, length: int | None = None, least: int = 0, example: list[Any] | None = None) -> Kind:
-    """Lists, tuples and other sequences of one kind of values: of this length, or of at least so many."""
+    """Lists, tuples and other sequences of values of one kind, with this length or at least this many values."""
 
     def accepts(value: Any) -> bool:
         fits = _is_sequence(value) and length in (None, len(value)) and len(value) >= least
@@ -161,7 +161,7 @@ def sequence(element: Kind, length: int | None = None, least: int = 0, example: 
 
 
 def union(kinds: Sequence[Kind]) -> Kind:
-    """What is of one of several kinds."""
+    """Values of any of several kinds."""
     alternatives = tuple(words for kind in kinds for words in kind.alternatives)
     return Kind(alternatives, lambda value: any(kind.accepts(value) for kind in kinds), kinds[0].example)
 
@@ -180,14 +180,14 @@ Fraction = Annotated[float, number(above=0, below=1)]  # both excluded
 FractionOrZero = Annotated[float, number(0, below=1)]
 FractionOrOne = Annotated[float, number(most=1, above=0)]
 ImageShape = Annotated[Sequence[int], sequence(integer(1), 3, example=[1, 28, 28])]  # (C, H, W)
-MatrixProducts = Literal["highest", "high", "medium"]  # torch's words
+MatrixProducts = Literal["highest", "high", "medium"]  # names of torch
 
 _PLAIN_KINDS = {bool: FLAG, int: integer(), float: number(), str: TEXT, None: NULL, NoneType: NULL}
 
 
 @functools.cache
 def kind_of(annotation: Any) -> Kind | None:
-    """The kind of values that an annotation means; ``None`` if it means none that is checked."""
+    """The kind of values that an annotation means; ``None`` if it is not checked."""
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -204,20 +204,20 @@ def kind_of(annotation: Any) -> Kind | None:
 
 
 def such_as(annotation: Any, example: Any) -> Any:
-    """A type of which this value is the best example to propose."""
+    """The same type with another example for error messages."""
     kind = kind_of(annotation)
     assert kind is not None
     return Annotated[annotation, replace(kind, example=example)]
 
 
 def check(setting: str, value: Any, annotation: Any, example: Any = None) -> None:
-    """Refuses a value that is not of the annotated type.
+    """Raises an error if a value is not of the annotated type.
 
     Args:
         setting: its name.
-        value: what it is.
-        annotation: a type, see the file's description.
-        example: what to propose, if the type's own example is not the best.
+        value: to be checked.
+        annotation: a type, see the description of this module.
+        example: for the error message, in place of the example of the type.
 
     Raises:
         SettingError: with what to type instead.
@@ -229,7 +229,7 @@ def check(setting: str, value: Any, annotation: Any, example: Any = None) -> Non
 
 
 def check_fields(instance: Any) -> None:
-    """Refuses a dataclass's instance if a field's value is not of its type, for ``__post_init__``.
+    """Raises an error if a field of a dataclass is not of its annotated type; call it in ``__post_init__``.
 
     Raises:
         SettingError: see :func:`check`.
@@ -240,9 +240,9 @@ def check_fields(instance: Any) -> None:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuses arguments that are not of the annotated types, for functions and for ``__init__``.
+    """A decorator of functions and of ``__init__``: checks that arguments are of their annotated types.
 
-    The proposal is the argument's default, if it has one. The function's signature stays as it is.
+    The error message proposes the default of the argument, if it has one. The signature stays as it is.
 
     Raises:
         SettingError: see :func:`check`.
@@ -254,7 +254,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         try:
             given: Mapping[str, Any] = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return function(*args, **kwargs)  # whose own error says what is missing, or too much
+            return function(*args, **kwargs)  # raises the error about missing or unknown arguments
         annotations = _annotations(function)
         for name, value in given.items():
             parameter = signature.parameters[name]

@@ -1,1 +1,1 @@
-"""Workarounds for other libraries: one file each, with its reason, and a test that fails when the reason is gone."""
+"""Workarounds for other libraries: one file each, with the reason, and a test that fails when the reason is gone."""

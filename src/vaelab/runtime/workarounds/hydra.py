@@ -1,4 +1,4 @@
-"""Hydra's command line and the results of its jobs, of which some parts are not public."""
+"""Access to parts of Hydra that are not public: its command line and the results of its jobs."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,7 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 def arguments_parser() -> ArgumentParser:
     """The parser of Hydra's command line.
 
-    A wrong line is to be refused in one line before Hydra starts, and ``--help`` is printed without Hydra's catalogue.
+    This project checks the command line before Hydra starts, and prints ``--help`` without the list of all groups.
     Hydra has no public function for its parser.
     """
     return get_args_parser()

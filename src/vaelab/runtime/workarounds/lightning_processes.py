@@ -1,8 +1,8 @@
-"""How Lightning starts the further processes of a training.
+"""The way in which Lightning starts the other processes of a training.
 
-Lightning types the command line of the first process again, ``sys.argv``. In a sweep that is the whole sweep. It also
-does not notice with every backend that a process has ended. Both are functions of a module of Lightning, without a
-setting; they are replaced while the processes of one training run.
+Lightning repeats the command line of the first process, ``sys.argv``. In a sweep this is the whole sweep. With some
+backends it does not notice that a process has ended. Both are functions of a module of Lightning, without a setting.
+They are replaced while the processes of one training run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +12,11 @@ from typing import Any
 
 @contextmanager
 def replaced_launcher(observe: Callable[..., None], command: Sequence[str] | None, directory: str) -> Iterator[None]:
-    """Replaces these functions inside.
+    """Replaces these functions inside the context.
 
     Args:
-        observe: is given the processes that were started, as ``child_processes``.
-        command: that starts another process; ``None`` for Lightning's own.
+        observe: called with the started processes, as ``child_processes``.
+        command: starts another process; ``None`` for the command of Lightning.
         directory: in which it starts.
     """
     from lightning.pytorch.strategies.launchers import subprocess_script

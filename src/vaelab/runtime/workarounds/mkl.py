@@ -1,9 +1,9 @@
-"""Keeps torch's first results on a CPU from being wrong by chance.
+"""Prevents random errors in the first results of torch on a CPU.
 
-MKL's vector functions pick their kernel in the first call of each. Where that call is shared out over threads, one of
-them may run a kernel of low accuracy meanwhile: the first ``exp`` of a process is then wrong by up to 2e-4 in a part of
-its elements, in one process out of ten or so (github.com/pytorch/pytorch/issues/188792; MKL before 2025). One seed
-gives two results then. A call with a single element is not shared out, and settles the choice.
+Each vector function of MKL chooses its kernel in its first call. If several threads make this call together, one of
+them may run a kernel of low accuracy. Then the first ``exp`` of a process has errors of up to 2e-4 in some elements, in
+about one process of ten (github.com/pytorch/pytorch/issues/188792; MKL before 2025), and one seed gives two results.
+A call with a single element runs in one thread, and chooses the kernel.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """Makes ``import torchvision`` work where its compiled operators do not match the installed torch.
 
-The torchvision wheels on PyPI are CUDA builds. Beside a CPU build of torch their library does not load, and the first
-import fails with *operator torchvision::nms does not exist*; lightning imports torchvision (through torchmetrics) and
-fails with it. Only the schemas of two operators are missing, neither of which this project uses: once they are
-declared, data sets, transforms and models work. ``torchvision.io``'s image codecs do not: read images with Pillow.
+The torchvision wheels on PyPI are CUDA builds. With a CPU build of torch their library does not load, and the first
+import fails with *operator torchvision::nms does not exist*. Lightning imports torchvision (through torchmetrics) and
+fails as well. Only the schemas of two operators are missing, and this project uses neither. Once they are declared,
+data sets, transforms and models work. The image codecs of ``torchvision.io`` do not work: read images with Pillow.
 """
 
 import importlib.abc
@@ -21,7 +21,7 @@ _library: Any = None  # torch.library.Library undoes its definitions when it is 
 
 
 class _RepairingLoader(importlib.abc.Loader):
-    """Runs torchvision's own loader, and once more with the schemas declared if that fails for want of them."""
+    """Runs the loader of torchvision; if the schemas are missing, declares them and runs it again."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self.loader = loader
@@ -47,7 +47,7 @@ class _RepairingLoader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Puts the repairing loader around torchvision, and leaves every other module alone."""
+    """Finds torchvision with the repairing loader, and no other module."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -61,6 +61,6 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Arranges for the next ``import torchvision`` to be repaired if, and only if, it needs to be."""
+    """Lets the next ``import torchvision`` be repaired, if it needs to be."""
     if "torchvision" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -1,4 +1,4 @@
-"""Parts of torch's tracing that are not public: decompositions of operations, and a module without some of its parts."""
+"""Parts of torch's tracing that are not public: decompositions of operations, and modules without some submodules."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
-    """How torch composes these operations of simpler ones, for ``ExportedProgram.run_decompositions``."""
+    """Decompositions of these operations into simpler ones, for ``ExportedProgram.run_decompositions``."""
     return dict(torch._decomp.get_decompositions(operations))
 
 
@@ -21,9 +21,9 @@ def operation_name(target: Any) -> str:
 
 
 def without(module: M, *names: str) -> M:
-    """The same module, with the same weights, but without some of its parts.
+    """A copy of a module with the same weights, without some of its submodules.
 
-    An exporter writes whatever a module has. ``nn.Module`` cannot be copied without its parts by a public function.
+    An exporter writes all submodules. ``nn.Module`` has no public function for such a copy.
     """
     rest = copy.copy(module)
     rest._modules = {name: part for name, part in module._modules.items() if name not in names}

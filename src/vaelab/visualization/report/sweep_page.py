@@ -1,6 +1,5 @@
 """The page of a sweep, or of the evaluations of several runs: a ranked table that leads to the page of each."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
-from vaelab.runs import sweep_folder
+from vaelab.runs import evaluation_table, sweep_folder
 from vaelab.runs.metrics import NOT_NATS, NOT_NATS_NOTE
+from vaelab.runs.ranked_table import RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.sweep_folder import TERMS, Job
 from vaelab.runtime.errors import NotApplicable
@@ -118,35 +118,9 @@ def _repeat(folder: Path) -> list[Block]:
 
 
 def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: bool) -> list[Block]:
-    """The jobs as they are ranked, each with the way to its own report."""
-    columns = ["rank", "job", *names, *TERMS, "unit", "epochs", "seconds", "status"]
-    rows = []
-    for number, job in enumerate(jobs, 1):
-        href = f"{job.number}/{NAME}" if (folder / str(job.number) / NAME).is_file() else None
-        swept = [job.overrides.get(name, "") for name in names]
-        metrics = [job.metrics.get(term) for term in (*TERMS, "epochs", "seconds")]
-        *terms, epochs, seconds = (_number(value) for value in metrics)
-        rows.append(
-            [
-                Cell(str(job.rank or ""), number),
-                Cell(str(job.number), job.number, href),
-                *(Cell(text, _value(text)) for text in swept),
-                *terms,
-                Cell(str(job.metrics.get("unit", ""))),
-                epochs,
-                seconds,
-                Cell(f"{job.status}: {job.failure}" if job.failure else job.status),
-            ]
-        )
-    numeric = (
-        "rank",
-        "job",
-        *TERMS,
-        "epochs",
-        "seconds",
-        *(n for n in names if all(_value(j.overrides.get(n, "")) is not None for j in jobs)),
-    )
-    lines = [table(columns, rows, "ranked", sortable=True, numeric=numeric)]
+    """The ranked jobs, each with a link to its own report."""
+    reports = [folder / str(job.number) / NAME for job in jobs]
+    lines = [_ranked(sweep_folder.table_of(jobs, names), "job", folder, reports)]
     lines.append(
         note(f"{sweep_folder.caption(comparable)} A heading sorts by its column; a job's number leads to its report.")
     )
@@ -155,46 +129,45 @@ def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: 
     return lines
 
 
-def _number(value: Any) -> Cell:
-    if not isinstance(value, int | float):
-        return Cell("")
-    return Cell(f"{value:,.2f}" if isinstance(value, float) else f"{value:,}", value)
+def _ranked(ranked: RankedTable, linked: str, folder: Path, reports: Sequence[Path]) -> Block:
+    """A ranked table that can be sorted.
 
-
-def _value(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    Args:
+        ranked: the table.
+        linked: the column whose cells link to reports.
+        folder: of the page.
+        reports: of each row, as far as the files exist.
+    """
+    columns = ranked.columns
+    rows = []
+    for number, (row, report) in enumerate(zip(ranked.rows, reports, strict=True), 1):
+        cells = []
+        for column in columns:
+            value = row.get(column.name)
+            text = value if isinstance(value, str) else column.text(row)  # settings are not shortened here
+            cells.append(Cell(text, number if column.name == "rank" else number_of(value)))
+            if column.name == linked and report.is_file():
+                cells[-1].href = quote(report.relative_to(folder).as_posix())
+        rows.append(cells)
+    numeric = [column.name for column in columns if ranked.is_numeric(column)]
+    return table([column.name for column in columns], rows, "ranked", sortable=True, numeric=numeric)
 
 
 def _evaluations(folder: Path) -> Page:
-    with (folder / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = list(rows[0]) if rows else []
+    ranked = evaluation_table.read(folder / "results.csv")
+    reports = [folder / row["run"] / NAME for row in ranked.rows]
     images = ImageSections(folder)
-
-    def ranked() -> list[Block]:
-        cells = []
-        for row in rows:
-            report = folder / row.get("run", "") / NAME
-            href = quote(report.relative_to(folder).as_posix()) if report.is_file() else None
-            values = [Cell(_shown(row[name]), _value(row[name])) for name in names if name != "run"]
-            cells.append([Cell(row.get("run", ""), None, href), *values])
-        numeric = [name for name in names if any(_value(row[name]) is not None for row in rows)]
-        line = "Those of one kind together, the best first. A heading sorts by its column, a run's name leads on."
-        return [
-            table(["run", *(n for n in names if n != "run")], cells, "ranked", sortable=True, numeric=numeric),
-            note(line),
-        ]
+    line = (
+        "Grouped by images and loss, the best first. A heading sorts by its column; a run's name leads to its report."
+    )
 
     return Page(
-        f"Evaluation of {len(rows)} runs",
-        "every figure with its protocol is in the report of its run",
+        f"Evaluation of {len(ranked.rows)} runs",
+        "the report of each run has all its metrics, with their protocol",
         [],
         [
             section("summary", "Summary", lambda: _repeat_evaluations(folder)),
-            section("metrics", "Metrics", ranked),
+            section("metrics", "Metrics", lambda: [_ranked(ranked, "run", folder, reports), note(line)]),
             section("rest", "More pictures", lambda: images.blocks("charts"), lambda: images.blocks("rest")),
         ],
     )
@@ -207,8 +180,3 @@ def _repeat_evaluations(folder: Path) -> list[Block]:
         if typed is not None:
             return [Block("command", {"title": "To evaluate them again", "command": command_of("evaluate", typed)})]
     raise NotApplicable("How to repeat it is not known: there is no evaluation.json that says so.")
-
-
-def _shown(text: str) -> str:
-    value = _value(text)
-    return text if value is None or "." not in text else f"{value:,.{4 if abs(value) < 1 else 2}f}"
