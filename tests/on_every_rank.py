@@ -1,4 +1,4 @@
-"""Trains one thing after the other in each of the processes that torchrun has started: see test_ranks.py.
+"""Trains one thing after the other in each of the processes that torchrun has started: see runtime/test_distributed.py.
 
 torchrun --nproc_per_node=3 -m tests.on_every_rank <folder> <cache>
 """

@@ -36,7 +36,7 @@ SMALL = {
     "report": "false",
     "accelerator": "cpu",
 }
-DRIVEN_BY_THE_COMMAND_LINE = ("--help", "--cfg")  # test_cli.py
+DRIVEN_BY_THE_COMMAND_LINE = ("--help", "--cfg")  # commands/test_cli.py
 
 
 def _commands() -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pictures.subjects import noted, subject
+from tests.visualization.gallery.subjects import noted, subject
 from vaelab.data.source import Images
 from vaelab.models.distributions.latents import Latent
 from vaelab.runs import trained_model as subjects

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.conftest import composed, tiny_vae
-from tests.pictures.subjects import subject
+from tests.visualization.gallery.subjects import subject
 from vaelab.commands.train import train
 from vaelab.models.likelihoods import SquaredError
 from vaelab.objectives import ELBO
