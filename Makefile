@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the tests: one more than there are cores, because some tests wait.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # What the tests' own processes execute of the package; COVERAGE= measures nothing.
 COVERAGE ?= --cov=vaelab --cov-report=term:skip-covered
 .DEFAULT_GOAL := help
@@ -46,7 +48,7 @@ train: $(BIN)/.installed
 	@$(BIN)/python src/train.py $(ARGS)
 
 test: $(BIN)/.installed-dev
-	@$(BIN)/python -m pytest -n auto --dist worksteal --durations=20 $(COVERAGE) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 $(COVERAGE) $(ARGS)
 
 check: $(BIN)/.installed-dev
 	@$(BIN)/ruff check

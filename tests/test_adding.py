@@ -4,12 +4,11 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.conftest import ROOT
 from tests.pages import ADDING, blocks, typed
 
@@ -86,12 +85,10 @@ def test_what_a_page_adds_is_tested_and_trained(page: Path, project: Path) -> No
     measures = [override.removeprefix("what=") for override in measured if override.startswith("what=")]
     lists = f"TRAIN = {[*settings.values()]!r}\nMEASURES = {measures!r}\n"
     (project / "tests" / "test_the_page.py").write_text(lists + TRAINS)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "tests/test_the_page.py"],
+    ended = warm.run(
+        ["-m", "pytest", "-q", "--assert=plain", "-p", "no:cacheprovider", *tests, "tests/test_the_page.py"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-2000:]
 

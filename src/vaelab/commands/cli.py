@@ -45,9 +45,10 @@ from vaelab.commands.error_messages import (
     nearest,
     no_such_option,
 )
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError, first_line
-from vaelab.runtime.paths import CONFIGS, FAILURE, ROOT, options_of
+from vaelab.runtime.paths import CONFIGS, ROOT, options_of
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
 WIDTH = 99  # of --help
@@ -104,7 +105,7 @@ class SweepWatcher(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepWatcher.path = Path(config.hydra.sweep.dir).absolute()
-        SweepWatcher.earlier = {path: path.stat().st_mtime_ns for path in SweepWatcher.path.glob(f"*/{FAILURE}")}
+        SweepWatcher.earlier = {path: path.stat().st_mtime_ns for path in _failure_files(SweepWatcher.path)}
         launchers.prepare(config.hydra)
 
     @classmethod
@@ -112,10 +113,15 @@ class SweepWatcher(Callback):
         """The number of failed jobs, their settings and reasons, from their files; ``None`` if no job failed."""
         if cls.path is None:
             return None
-        failed = [path for path in cls.path.glob(f"*/{FAILURE}") if path.stat().st_mtime_ns != cls.earlier.get(path)]
+        failed = [path for path in _failure_files(cls.path) if path.stat().st_mtime_ns != cls.earlier.get(path)]
         failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
         jobs = len(list(cls.path.glob("*/.hydra")))
         return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
+
+
+def _failure_files(sweep: Path) -> list[Path]:
+    """The files in which failed jobs of a sweep have left their reasons."""
+    return [file for job in sweep.glob("*/") if (file := RunFolder(job).failure_file).is_file()]
 
 
 def _failure(path: Path) -> str:
@@ -160,7 +166,7 @@ class _Jobs:
         line = line or f"{type(error).__name__}: {first_line(error)}"
         if distributed.is_first():
             with contextlib.suppress(OSError):  # perhaps the disk has failed
-                (Path(config.runtime.output_dir) / FAILURE).write_text(f"{line}\n")
+                RunFolder(Path(config.runtime.output_dir)).failure_file.write_text(f"{line}\n")
             print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 

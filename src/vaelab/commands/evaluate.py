@@ -143,7 +143,7 @@ def _evaluate(cfg: DictConfig, wanted: list[str], path: Path, folder: Path) -> d
     saved = checkpoint.rebuild(path)
     model, trainer, tested = _test(cfg, saved, path)
     folder.mkdir(parents=True, exist_ok=True)
-    results = _Results(folder / "evaluation.json", _protocol(cfg, path, saved.config, model), tested)
+    results = _Results(RunFolder(folder).evaluation_file, _protocol(cfg, path, saved.config, model), tested)
     measures = _measures(cfg, model, folder)
     try:
         for number, name in enumerate(wanted, 1):
@@ -192,13 +192,12 @@ def _report(model: TrainedModel, trainer: L.Trainer, folder: Path) -> None:
     from vaelab.visualization import report
     from vaelab.visualization.report import latent_space
 
-    with best_effort("about.json"):
-        provenance.write(
-            RunFolder(folder).about_file, f"1 {hardware.device_name(model.device)}", trainer.precision, model.splits
-        )
-    with best_effort("latents.npz"), evaluation_seed(model.device):
-        latent_space.write(model, folder / "latents.npz")
-    with best_effort(report.NAME):
+    files = RunFolder(folder)
+    with best_effort(files.about_file.name):
+        provenance.write(files.about_file, f"1 {hardware.device_name(model.device)}", trainer.precision, model.splits)
+    with best_effort(files.latents_file.name), evaluation_seed(model.device):
+        latent_space.write(model, files.latents_file)
+    with best_effort(files.report_file.name):
         console.print_line(f"report: {console.short_path(report.write(folder))}")
 
 

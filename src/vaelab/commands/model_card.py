@@ -8,6 +8,7 @@ from typing import Any
 
 from vaelab.runs.checkpoint import DATA_PATHS
 from vaelab.runs.metrics import NOT_NATS_NOTE, term_unit
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime import console
 from vaelab.runtime.files import write_text
@@ -120,7 +121,7 @@ def _tested(model: TrainedModel, path: Path) -> dict[str, Any]:
 
 def _images(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
     """Copies the images of the run if its metrics are those of this checkpoint; otherwise draws samples."""
-    target = folder / "pictures"
+    target = RunFolder(folder).images
     target.mkdir(exist_ok=True)
     saved = model.run.images if model.run is not None and metrics else None
     lines = []

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.console import short_path
 from vaelab.visualization.report import sweep_page, write
 
@@ -13,13 +14,12 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m vaelab.visualization.report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="of a run, an evaluation or a sweep", metavar="folder")
     for folder in parser.parse_args().folders:
-        holds = folder.is_dir() and any((folder / name).is_file() for name in ("config.yaml", "evaluation.json"))
-        if not holds and not (folder.is_dir() and sweep_page.is_several(folder)):
+        if not RunFolder(folder).is_run and not (folder.is_dir() and sweep_page.is_several(folder)):
             sys.exit(
                 f"error: {folder} holds no run, no evaluation and no sweep: type a folder such as logs/train/latest"
             )
         for each in [*sweep_page.parts(folder), folder]:
-            if (each / "checkpoints").is_dir() and not (each / "latents.npz").is_file():
+            if RunFolder(each).has_checkpoints and not RunFolder(each).latents_file.is_file():
                 _write_latents(each)
             print(short_path(write(each)))
 
@@ -32,13 +32,14 @@ def _write_latents(folder: Path) -> None:
     from vaelab.runtime.random import eval_mode
     from vaelab.visualization.report import latent_space
 
-    with best_effort("latents.npz"):
+    file = RunFolder(folder).latents_file
+    with best_effort(file.name):
         path = checkpoint.find(folder)
         saved = checkpoint.rebuild(path)
         datamodule = checkpoint.rebuild_data(saved.config, path)
         datamodule.setup()
         with eval_mode(saved.vae):
-            latent_space.write(TrainedModel.of(saved, datamodule), folder / "latents.npz")
+            latent_space.write(TrainedModel.of(saved, datamodule), file)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _BINS = 48
 
 def latent_section(folder: ReportFolder) -> Section:
     """The section of latent space: codes of test images, KL divergence of each dimension, images."""
-    path = folder.path / "latents.npz"
+    path = folder.latents_file
     arrays: dict[str, Any] = {}
 
     def scatter() -> list[Block]:
@@ -119,9 +119,9 @@ def scores(path: Path) -> list[Block]:
 
 def errors(folder: ReportFolder) -> list[Block]:
     """The distribution of reconstruction errors."""
-    if not (folder.path / "latents.npz").is_file():
+    if not folder.latents_file.is_file():
         return []  # the section of latent space has a note
-    arrays = latent_space.read(folder.path / "latents.npz")
+    arrays = latent_space.read(folder.latents_file)
     values = arrays["errors"].astype(float)
     folder.image_sections.replace("errors")
     caption = f"Mean {values.mean():.3g}, median {np.median(values):.3g}; on {arrays['of']}."

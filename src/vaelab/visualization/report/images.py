@@ -74,7 +74,9 @@ class ImageSections:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = [path for place in (folder, folder / "pictures") for path in sorted(place.glob("*")) if path.is_file()]
+        found = [
+            path for place in (folder, RunFolder(folder).images) for path in sorted(place.glob("*")) if path.is_file()
+        ]
         self._paths = {path.name: path for path in found if path.suffix in (".png", ".gif")}
         self._left_out: set[str] = set()
 

@@ -63,7 +63,7 @@ def page(path: Path) -> Page:
             section(
                 "curves",
                 "Curves",
-                lambda: _curves(folder) if of_training or (path / "metrics.csv").is_file() else [],
+                lambda: _curves(folder) if of_training or folder.metrics_csv.is_file() else [],
                 lambda: folder.image_sections.blocks("curves"),
             ),
             section(
@@ -314,20 +314,19 @@ def _measurements(folder: ReportFolder) -> list[Block]:
 
 
 def _curves(folder: ReportFolder) -> list[Block]:
-    blocks = curves.of_run(folder.path / "metrics.csv", folder.metrics)
+    blocks = curves.of_run(folder.metrics_csv, folder.metrics)
     folder.image_sections.replace("curves")
     return blocks
 
 
 def _configuration(folder: ReportFolder) -> list[Block]:
     blocks = []
-    for name in ("config.yaml", "evaluation.json"):
-        path = folder.path / name
+    for path in (folder.config_file, folder.evaluation_file):
         if path.is_file():
-            text = path.read_text(errors="replace")
-            if name == "evaluation.json" and folder.evaluation:
+            name, text = path.name, path.read_text(errors="replace")
+            if path == folder.evaluation_file and folder.evaluation:
                 text = OmegaConf.to_yaml(OmegaConf.create({"protocol": folder.evaluation.get("protocol", {})}))
-                name = "protocol of evaluation.json"
+                name = f"protocol of {path.name}"
             blocks.append(Block("file", {"name": name, "text": text}))
     if not blocks:
         raise NotApplicable("There is no config.yaml.")

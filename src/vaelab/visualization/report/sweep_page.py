@@ -33,8 +33,7 @@ _KEPT = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")
 
 def is_several(folder: Path) -> bool:
     """Whether a folder is a sweep's, or that of several evaluations, and no run's."""
-    alone = any((folder / name).is_file() for name in ("config.yaml", "evaluation.json", "metrics.json"))
-    return not alone and (_is_sweep(folder) or (folder / "results.csv").is_file())
+    return not RunFolder(folder).is_run and (_is_sweep(folder) or (folder / "results.csv").is_file())
 
 
 def parts(folder: Path) -> list[Path]:
@@ -43,7 +42,7 @@ def parts(folder: Path) -> list[Path]:
         return []
     if _is_sweep(folder):
         return sorted((folder / str(job.number) for job in sweep_folder.read(folder)), key=lambda path: int(path.name))
-    return sorted(path.parent for path in folder.rglob("evaluation.json"))
+    return sorted(path.parent for path in folder.rglob(RunFolder(folder).evaluation_file.name))
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -83,7 +82,10 @@ def _sweep(folder: Path) -> Page:
                 "curves",
                 "Curves",
                 lambda: curves.of_several(
-                    {_label(job, names): folder / str(job.number) / "metrics.csv" for job in done[:_MOST_CURVES]},
+                    {
+                        _label(job, names): RunFolder(folder / str(job.number)).metrics_csv
+                        for job in done[:_MOST_CURVES]
+                    },
                     [term.replace("test", "val") for term in TERMS if term != "val/elbo"],
                     unit,
                 ),
@@ -94,7 +96,7 @@ def _sweep(folder: Path) -> Page:
                 "Samples",
                 lambda: side_by_side(
                     [
-                        (folder / str(job.number) / "pictures" / "samples.png", _label(job, names))
+                        (RunFolder(folder / str(job.number)).images / "samples.png", _label(job, names))
                         for job in done[:_MOST_PICTURES]
                     ]
                 ),
