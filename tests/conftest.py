@@ -28,21 +28,6 @@ pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# These run code that other tests run too, many times over. To measure what they cover would cost half of their time again.
-NOT_MEASURED = (
-    *("tests/test_configs.py", "tests/test_choices.py", "tests/test_experiments.py", "tests/test_properties.py"),
-    *("tests/test_readme.py", "tests/commands/test_cli.py", "tests/commands/test_export.py"),
-    *("tests/training/test_compilation.py", "tests/visualization/explorer/test_graph.py"),
-)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("pytest_cov"):
-        for item in items:
-            if item.nodeid.startswith(NOT_MEASURED):
-                item.add_marker("no_cover")
-
-
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
