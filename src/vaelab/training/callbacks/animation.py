@@ -60,13 +60,13 @@ class Animation(L.Callback):
 
     Frames are stored as ``frames/<name>/<number>.png``, so that a resumed training adds to them. Frame 0 shows the
     model before the training. Each later moment for a frame has the next number. If there are more than ``max_frames``,
-    every second frame is deleted, and from then on only every second frame is drawn.
+    every second frame is deleted, and from then on only every second frame is made.
 
     Args:
         folder: of the files.
         name: of the animation.
-        scene: draws a frame of the model; it gets the same random numbers for every frame.
-        every_n_batches: in the first epoch, also draw a frame after every so many batches; 0 for none.
+        scene: makes a frame of the model; it gets the same random numbers for every frame.
+        every_n_batches: in the first epoch, also make a frame after every so many batches; 0 for none.
         max_frames: the largest number of frames, without the first and the last.
         frame_ms: duration of a frame in milliseconds.
         hold_ms: duration of the last frame in milliseconds.

@@ -39,7 +39,7 @@ class Gallery(L.Callback):
         logger = next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
         run = None if logger is None else RunFolder(logger.path.parent)
         model = TrainedModel.of(pl_module, datamodule, self.images, run)
-        for name, draw in self.pictures.items():
-            if callable(draw):
+        for name, plot in self.pictures.items():
+            if callable(plot):
                 with best_effort(name), eval_mode(pl_module):
-                    log_image(trainer, self.folder, name, draw(model).image, "test")
+                    log_image(trainer, self.folder, name, plot(model).image, "test")

@@ -25,7 +25,7 @@ _EVERY = 0.4  # seconds between two updates of the bar
 class ProgressBar(L.Callback):
     """Shows epochs, steps, the latest validation ELBO, the time passed and the time left.
 
-    The bar is drawn between two steps. A thread of its own, as Rich has by default, would slow the steps down.
+    The bar is updated between two steps. A thread of its own, as Rich has by default, would slow the steps down.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ class Samples(L.Callback):
 
     Args:
         folder: of the files.
-        every_n_epochs: draw after every so many epochs; 0 for only after the test.
+        every_n_epochs: plot after every so many epochs; 0 for only after the test.
         count: the number of reconstructed images, and of samples. A square number such as 25 or 64 makes a square.
         scale: pixels on the screen per pixel of an image.
     """
@@ -41,8 +41,8 @@ class Samples(L.Callback):
         assert isinstance(module, VAEModule)
         model = TrainedModel.of(module, trainer.datamodule)  # type: ignore[attr-defined]
         with best_effort("reconstructions"), eval_mode(module):
-            drawn = reconstructions(model, self.count, split, self.scale)
-            log_image(trainer, self.folder, "reconstructions", drawn.image, split)
+            plot = reconstructions(model, self.count, split, self.scale)
+            log_image(trainer, self.folder, "reconstructions", plot.image, split)
         with best_effort("samples"), eval_mode(module):
-            drawn = samples(model, self.count, scale=self.scale)
-            log_image(trainer, self.folder, "samples", drawn.image, split)
+            plot = samples(model, self.count, scale=self.scale)
+            log_image(trainer, self.folder, "samples", plot.image, split)
