@@ -154,7 +154,7 @@ def test_another_command(command: str, place: Path, tmp_path: Path, monkeypatch:
 
         assert words[1] in cli.commands
     else:
-        assert words[:3] == ["python", "-m", "vaelab.visualization.report"]
+        assert words[:3] == ["python", "-m", "vaelab.commands.report"]
         shutil.copytree(place / "run", tmp_path / "run")
         monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
         make_report()

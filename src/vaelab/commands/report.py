@@ -1,4 +1,4 @@
-"""Writes reports again, from the files of a folder: ``python -m vaelab.visualization.report <folder> ...``."""
+"""Writes reports again, from the files of a folder: ``python -m vaelab.commands.report <folder> ...``."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from vaelab.visualization.report import sweep_page, write
 
 def main() -> None:
     """Writes ``report.html`` into each given folder, and for a sweep into the folders of its jobs."""
-    parser = argparse.ArgumentParser("python -m vaelab.visualization.report", description=__doc__)
+    parser = argparse.ArgumentParser("python -m vaelab.commands.report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="of a run, an evaluation or a sweep", metavar="folder")
     for folder in parser.parse_args().folders:
         if not RunFolder(folder).is_run and not (folder.is_dir() and sweep_page.is_several(folder)):

@@ -1,6 +1,6 @@
 """The report of a run, an evaluation or a sweep: one page, ``report.html``, without network, server or other files.
 
-It is made from the files of the folder. ``python -m vaelab.visualization.report <folder>`` makes it again.
+It is made from the files of the folder. ``python -m vaelab.commands.report <folder>`` makes it again.
 A missing or damaged file is left out, with a note on the page.
 """
 
