@@ -38,10 +38,8 @@ except ModuleNotFoundError as missing:
 
 from vaelab.commands import launchers
 from vaelab.commands.error_messages import (
-    cause_of,
     explain,
     explain_override,
-    last_part,
     nearest,
     no_such_option,
 )
@@ -56,6 +54,7 @@ WIDTH = 99  # of --help
 # What to type for a setting that the configs leave open (`???`).
 MANDATORY = {"run": "run=latest or run=<a run folder or checkpoint>"}
 
+_MISSING = object()
 Task = Callable[[DictConfig], Any]
 
 
@@ -248,6 +247,8 @@ class _Command:
         launchers.check(cfg.hydra, sweep)
         values = _plain(cfg)
         declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
+        self._check_deletions(cfg, declared)
+        self._check_copies(args.overrides)
         for key, value in values.items():
             if key not in declared and key not in cfg.hydra.runtime.choices:
                 typed = next((text for text in self.overrides if _key(text).split(".")[0] == key), key)
@@ -257,6 +258,33 @@ class _Command:
         for key, value in _settings(values):
             if value == "???":
                 raise UserError(f"{key} is missing; type {MANDATORY.get(key, f'{key}=...')}")
+
+    def _check_deletions(self, cfg: DictConfig, declared: dict[str, Any]) -> None:
+        """Refuses to delete what the command reads: its own settings and its groups."""
+        for typed in self.overrides:
+            key = _key(typed).partition("@")[0]
+            if not typed.startswith("~"):
+                continue
+            if (CONFIGS / key).is_dir():
+                raise UserError(f"{typed}: a choice cannot be deleted; {key} is one of {', '.join(options_of(key))}")
+            if OmegaConf.select(OmegaConf.create(declared), key, default=_MISSING) is not _MISSING:
+                raise UserError(f"{typed}: {self.config_name}.py reads this setting; leave {typed} out")
+
+    def _check_copies(self, overrides: Sequence[str]) -> None:
+        """Refuses to set what follows another setting, in the parts of a model or a data set: both must agree."""
+        typed = {_key(text): text for text in overrides if re.match(r"\+*(?:module|data\.source)\.", text)}
+        if not typed:
+            return
+        cfg = self._compose([text for text in overrides if text not in typed.values() and not _is_sweep(text)])
+        for key, text in typed.items():
+            raw: Any = _plain(cfg)
+            for name in key.split("."):
+                raw = raw.get(name) if isinstance(raw, dict) else None
+            originals = [name for name in re.findall(r"\$\{([\w.]+)\}", str(raw)) if name.partition(".")[0] in cfg]
+            if isinstance(raw, str) and originals:
+                value = text.partition("=")[2]
+                instead = f"type {originals[0]}={value}" if len(originals) == 1 else "set these instead"
+                raise UserError(f"{text}: {key} follows {' and '.join(originals)}; {instead}")
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=self.config_name):
@@ -270,18 +298,14 @@ class _Command:
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
-        refused = re.search(r"unexpected keyword argument '(\w+)'", str(cause_of(error)))
-        for typed in self.overrides:  # `+trainer.max_epoch=3`: Hydra adds it, but the trainer has no such argument
-            if refused and typed.startswith("+") and last_part(_key(typed)) == refused[1]:
-                return f"nothing reads {_key(typed)}; {self._hint(typed)}"
         line = explain(error)
-        if line is None and not self.jobs.started and isinstance(error, ValueError | OSError):
-            for typed in self.overrides:  # model=3 and model=null: Hydra names only the type
-                group, _, name = typed.partition("=")
-                if (CONFIGS / group).is_dir() and name not in options_of(group):
-                    return no_such_option(group, name, options_of(group))
-            return first_line(error)  # no job has started, so the command line is wrong
-        return line
+        if line is not None or self.jobs.started:
+            return line
+        for typed in self.overrides:  # model=3, model=null and model=[[1]]: Hydra names only the type, or fails
+            group, _, name = typed.partition("=")
+            if (CONFIGS / group).is_dir() and name not in options_of(group) and not _is_sweep(typed):
+                return no_such_option(group, name, options_of(group))
+        return first_line(error) if isinstance(error, ValueError | OSError) else None
 
     def _hint(self, typed: str) -> str:
         """What to type instead of a setting that does not exist."""
@@ -298,6 +322,10 @@ class _Command:
         parent = key.rpartition(".")[0]
         siblings = [setting for setting in settings if parent and setting.startswith(f"{parent}.")]
         return f"--cfg job{f' -p {parent}' if siblings else ''} prints all there are"
+
+
+def _is_sweep(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
 def _key(override: str) -> str:

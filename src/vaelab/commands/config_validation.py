@@ -1,7 +1,8 @@
 """Validates the settings of each command.
 
-An invalid value raises an error that says what to type instead. The parts of a model check their own settings. torch is
-imported only where a check needs it, because errors should not wait for it.
+An invalid value raises an error that says what to type instead. First come the settings that the command reads itself,
+by the tables below, and the settings that cannot meet. They need no torch, so their errors need not wait for it. Last
+come the settings of the parts, by what the parts declare.
 """
 
 import os
@@ -9,20 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
+from vaelab.commands.setting_types import check_parts, check_settings_of, check_types
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.validation import (
     AtLeastTwo,
+    FractionOrOne,
+    Group,
     MatrixProducts,
+    Name,
     NonNegativeInt,
     NonNegativeNumber,
     PositiveInt,
     PositiveNumber,
     Seed,
-    SettingError,
-    check,
     integer,
     such_as,
 )
@@ -56,23 +59,46 @@ def _chosen(key: str, value: Any, options: Sequence[str], noun: str) -> list[str
     return listed(value)
 
 
+_OptionalGroup: Any = such_as(Group | None, None)
 _TRAINING: dict[str, Any] = {
     "latent_dim": PositiveInt,
     "conditional": bool,
-    "report": bool,
+    "seed": Seed,
+    "ckpt_path": such_as(Name | None, "latest"),
+    "monitor": such_as(str, "val/elbo"),
+    "monitor_mode": Literal["max", "min"],
     "keep_freed_memory": bool,
     "flush_denormals": bool,
     "channels_last": bool | Literal["auto"],
     "matmul_precision": MatrixProducts,
     "compile": bool | Literal["reduce-overhead", "max-autotune"],  # torch.compile's modes
-    "seed": Seed,
+    "report": bool,
+    "run_dir": Name,
+    "data": Group,
+    "module": Group,
+    "optimizer": Group,
+    "scheduler": _OptionalGroup,
+    "callbacks": Mapping[str, _OptionalGroup],
+    "logger": Mapping[str, _OptionalGroup],
+    "trainer": Group,
     "trainer.max_epochs": PositiveInt | Literal[-1] | None,
     "trainer.max_steps": PositiveInt | Literal[-1] | None,
     "trainer.accumulate_grad_batches": PositiveInt,
     "trainer.log_every_n_steps": PositiveInt,
     "trainer.gradient_clip_val": NonNegativeNumber | None,
+    "trainer.num_nodes": PositiveInt,
+    "trainer.check_val_every_n_epoch": such_as(PositiveInt | None, 1),
+    "trainer.num_sanity_val_steps": such_as(Annotated[int, integer(-1)], 0),
+    "trainer.limit_train_batches": such_as(PositiveInt | FractionOrOne | None, 100),
+    "trainer.limit_val_batches": such_as(NonNegativeInt | FractionOrOne | None, 100),
+    "trainer.limit_test_batches": such_as(NonNegativeInt | FractionOrOne | None, 100),
+    "trainer.profiler": Literal["simple", "advanced", "pytorch"] | None,
 }
 _EVALUATION: dict[str, Any] = {
+    "run": such_as(Name, "latest"),
+    "against_run": Name | None,
+    "run_dir": Name,
+    "data_dir": Name | None,
     "seed": Seed,
     "report": bool,
     "matmul_precision": MatrixProducts,
@@ -83,33 +109,43 @@ _EVALUATION: dict[str, Any] = {
     "reconstructions.limit": AtLeastTwo | None,
     "samples.count": Annotated[int, integer(10)],
     "samples.shown": PositiveInt,
+    "samples.cache_dir": Name | None,
     "scores.samples": PositiveInt,
     "scores.limit": AtLeastTwo | None,
     "scores.extremes": PositiveInt,
+    "trainer": Group,
 }
 _GENERATION: dict[str, Any] = {
+    "run": such_as(Name, "latest"),
+    "run_dir": Name,
+    "data_dir": Name | None,
     "seed": Seed,
-    "temperature": NonNegativeNumber,
+    "limit": AtLeastTwo,
+    "frame_ms": Annotated[int, integer(10)],
     "format": Literal["png", "npz", "both"],  # png: with GIF for animations; npz: arrays
     "images": such_as(int | Sequence[int] | None, [3, 17]),
+    "files": such_as(Name | Sequence[Name] | None, ["a.png", "b.jpg"]),
+    "labels": such_as(int | str | Sequence[int | str] | None, [3, 5]),
     "invert": bool,
-}
-_IMAGES: dict[str, Any] = {  # settings of one kind of image, or of all kinds
+    # These are the settings of several kinds of images, which check them, too.
     "count": PositiveInt,
-    "scale": PositiveInt,
-    "per_class": PositiveInt,
-    "dimensions": PositiveInt,
-    "limit": AtLeastTwo,
+    "temperature": NonNegativeNumber,
     "steps": AtLeastTwo,
     "frames": AtLeastTwo,
-    "frame_ms": Annotated[int, integer(10)],
-    "reach": NonNegativeNumber,
+    "scale": PositiveInt,
+    "beside": Name | None,
+    "pictures": Mapping[str, Group],
 }
 _EXPORT: dict[str, Any] = {
+    "run": such_as(Name, "latest"),
+    "run_dir": Name,
     "tolerance": such_as(PositiveNumber, 1e-4),
     "license": such_as(str | None, "mit"),
 }
 _EXPLORATION: dict[str, Any] = {
+    "run": such_as(Name, "latest"),
+    "run_dir": Name,
+    "data_dir": Name | None,
     "images": such_as(NonNegativeInt, 2000),
     "draws": PositiveInt,
     "port": such_as(Annotated[int, integer(0, 65535)], 8000),
@@ -117,11 +153,13 @@ _EXPLORATION: dict[str, Any] = {
     "serve": bool,
     "seed": Seed,
 }
-
-
-def _check_all(cfg: DictConfig, types: Mapping[str, Any]) -> None:
-    for key, annotation in types.items():
-        check(key, OmegaConf.select(cfg, key), annotation)
+# Arguments of the trainer that a training itself gives.
+_GIVEN = {
+    "callbacks": "callbacks",
+    "logger": "logger",
+    "plugins": "accelerator",
+    "enable_progress_bar": "callbacks.progress",
+}
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -130,16 +168,15 @@ def check_training(cfg: DictConfig) -> None:
     Raises:
         UserError: with what to type instead.
     """
-    _check_all(cfg, _TRAINING)
+    check_types(cfg, _TRAINING)
+    for name, setting in _GIVEN.items():
+        if name in cfg.trainer:
+            raise UserError(f"nothing reads trainer.{name}; {setting} sets it, and --cfg job -p {setting} prints that")
     if cfg.conditional and cfg.data.classes is None:
         raise UserError("conditional=true needs to know how many classes there are: type data.classes=... as well")
-    for key, value in cfg.optimizer.items():
-        if isinstance(value, str) and not str(key).startswith("_"):
-            raise SettingError(f"optimizer.{key}", value, "a number", 1e-3)
     if cfg.trainer.max_epochs in (-1, None) and cfg.trainer.max_steps in (-1, None) and not cfg.trainer.get("max_time"):
         raise UserError("trainer.max_epochs and trainer.max_steps are both unlimited: type e.g. trainer.max_epochs=30")
-    if cfg.data.validation == "test":
-        _check_no_choice_by_validation(cfg)
+    _check_choice_by_validation(cfg)
     processes = distributed.torchrun_processes()
     if processes is not None and processes != _devices(cfg) * cfg.trainer.num_nodes:
         raise UserError(
@@ -159,10 +196,11 @@ def check_training(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and this would run on the CPU: type "
             "accelerator=cpu_bf16, or accelerator=cpu for 32 bits"
         )
+    check_parts(cfg)
 
 
-def _check_no_choice_by_validation(cfg: DictConfig) -> None:
-    """Refuses settings that choose by validation metrics, because the validation images are the test images."""
+def _check_choice_by_validation(cfg: DictConfig) -> None:
+    """Refuses what chooses by validation metrics, where there are none or where they are of the test images."""
     callbacks = [str(node.get("_target_")) for node in cfg.callbacks.values() if node]
     choosing = {
         "callbacks=early_stopping": any(target.endswith("EarlyStopping") for target in callbacks),
@@ -170,10 +208,15 @@ def _check_no_choice_by_validation(cfg: DictConfig) -> None:
         "scheduler=plateau": str((cfg.scheduler or {}).get("_target_")).endswith("plateau"),
     }
     for setting, is_chosen in choosing.items():
-        if is_chosen:
+        if is_chosen and cfg.data.validation == "test":
             raise UserError(
                 f"{setting} chooses by validation images, and data.validation=test uses the test images for that: "
                 "type data.validation=0.1 as well, or leave it out"
+            )
+        if is_chosen and cfg.trainer.limit_val_batches == 0:
+            raise UserError(
+                f"{setting} chooses by validation images, and trainer.limit_val_batches=0 leaves none: "
+                "type trainer.limit_val_batches=1.0"
             )
 
 
@@ -193,7 +236,7 @@ def _devices(cfg: DictConfig) -> int:
         return len(wanted)
     if wanted in ("auto", -1, "-1"):
         return max(torch.cuda.device_count(), 1) if cfg.trainer.accelerator != "cpu" else 1
-    return int(wanted)
+    return len(wanted.split(",")) if isinstance(wanted, str) and not wanted.isdigit() else int(wanted)
 
 
 def check_evaluation(cfg: DictConfig) -> list[str]:
@@ -205,7 +248,7 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
-    _check_all(cfg, _EVALUATION)
+    check_types(cfg, _EVALUATION)
     splits = listed(cfg.likelihood.splits)
     if not splits or any(split not in _SPLITS for split in splits):
         raise UserError(f"likelihood.splits={cfg.likelihood.splits}: choose some of [{','.join(_SPLITS)}]")
@@ -216,6 +259,8 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
     wanted = _chosen("what", cfg.what, MEASURES, "measure")
     if (cfg.against is not None or cfg.against_run is not None) and "scores" not in wanted:
         raise UserError(f"what={cfg.what}: only scores compare with another data set: add scores to what")
+    check_settings_of(cfg, "trainer", "lightning.Trainer")
+    check_parts(cfg)
     return wanted
 
 
@@ -228,17 +273,15 @@ def check_generation(cfg: DictConfig) -> list[str]:
     Raises:
         UserError: with what to type instead.
     """
-    _check_all(cfg, _GENERATION)
-    places = [("", cfg), *((f"pictures.{name}.", cfg.pictures[name]) for name in cfg.pictures)]
-    for prefix, values in places:
-        for key in (key for key in _IMAGES if key in values):
-            check(prefix + key, values[key], _IMAGES[key])
+    check_types(cfg, _GENERATION)
     for file in listed(cfg.files):
         if not Path(str(file)).expanduser().is_file():
             raise UserError(f"files={file}: there is no such file")
     if cfg.invert and not listed(cfg.files):
         raise UserError("invert=true is for images that files=... names: type files=[...] as well")
-    return _chosen("what", cfg.what, list(map(str, cfg.pictures)), "picture")
+    wanted = _chosen("what", cfg.what, list(map(str, cfg.pictures)), "picture")
+    check_parts(cfg)
+    return wanted
 
 
 def check_export(cfg: DictConfig) -> list[str]:
@@ -251,7 +294,7 @@ def check_export(cfg: DictConfig) -> list[str]:
         UserError: with what to type instead.
     """
     wanted = _chosen("format", cfg.format, FORMATS, "format")
-    _check_all(cfg, _EXPORT)
+    check_types(cfg, _EXPORT)
     return wanted
 
 
@@ -261,6 +304,6 @@ def check_exploration(cfg: DictConfig) -> None:
     Raises:
         UserError: with what to type instead.
     """
-    _check_all(cfg, _EXPLORATION)
+    check_types(cfg, _EXPLORATION)
     if cfg.images == 1:
         raise UserError("images=1: a map needs two images; type images=2000, or images=0 for none")

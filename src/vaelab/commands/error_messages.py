@@ -11,6 +11,7 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError, Mi
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import options_of
 from vaelab.runtime.validation import SettingError
+from vaelab.runtime.workarounds.memory import is_out_of_memory
 
 # Errors of a disk, which are no bugs.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -38,6 +39,11 @@ def explain(error: BaseException) -> str | None:
         case InterpolationResolutionError() | MissingMandatoryValue() | GrammarParseError():
             key = re.search(r"full_key: (\S+)", str(error))
             return f"{key[1]}: {first_line(error)}" if key else first_line(error)
+    if is_out_of_memory(error):
+        return (
+            f"out of memory ({first_line(error)}): type smaller sizes, e.g. of data.batch_size, "
+            "data.eval_batch_size, latent_dim, or of layers and numbers of samples"
+        )
     if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
         hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
         hint = "; type accelerator=auto for what this machine has" if hardware else ""

@@ -11,7 +11,7 @@ from vaelab.data.batches import Batch, Batches, Binarization, binarize
 from vaelab.data.source import Images, Source
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import typed
-from vaelab.runtime.validation import Fraction, ImageShape, PositiveInt, checked
+from vaelab.runtime.validation import Fraction, ImageShape, PositiveInt, Seed, checked
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class ImageDataModule(L.LightningDataModule):
         limit: PositiveInt | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
-        seed: int = 0,
-        classes: int | None = None,
+        seed: Seed = 0,
+        classes: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.source, self.image_shape = source, tuple(image_shape)

@@ -12,7 +12,7 @@ import torch
 
 from vaelab.data.source import Images
 from vaelab.runtime.files import atomic_write
-from vaelab.runtime.validation import NonNegativeInt, checked
+from vaelab.runtime.validation import NonNegativeInt, Seed, checked
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Digits:
     classes = tuple("0123456789")
     factor_names = FACTORS
 
-    def __init__(self, cache_dir: str | Path | None, seed: int = 0) -> None:
+    def __init__(self, cache_dir: str | Path | None, seed: Seed = 0) -> None:
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.seed = seed
 

@@ -15,7 +15,7 @@ from vaelab.data.image_cache import File, ImageCache
 from vaelab.data.image_files import SUFFIXES
 from vaelab.data.source import Images
 from vaelab.runtime.errors import UserError, first_line
-from vaelab.runtime.validation import Fraction, ImageShape, checked
+from vaelab.runtime.validation import Fraction, ImageShape, Seed, checked
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class ImageFolder:
         image_shape: ImageShape,
         cache_dir: str | Path,
         test_fraction: Fraction = 0.1,
-        seed: int = 0,
+        seed: Seed = 0,
         on_error: Literal["fail", "skip"] = "fail",
     ) -> None:
         self.image_shape = tuple(image_shape)

@@ -11,7 +11,7 @@ from vaelab.models.vae import VAE
 from vaelab.objectives.base import Trace
 from vaelab.objectives.warmup import AnnealedObjective, Warmup
 from vaelab.runtime.data_parallel import Shard
-from vaelab.runtime.validation import NonNegativeNumber, checked
+from vaelab.runtime.validation import NonNegativeNumber, PositiveInt, checked
 
 # The kernel is a sum over these widths, in multiples of 2 * latent_dim. They are those of Tolstikhin et al. (2018).
 _SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -121,7 +121,7 @@ class BetaTCVAE(AnnealedObjective):
         alpha: NonNegativeNumber = 1.0,
         gamma: NonNegativeNumber = 1.0,
         sampling: Sampling = "stratified",
-        samples: int = 1,
+        samples: PositiveInt = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
@@ -223,7 +223,7 @@ class MMD(AnnealedObjective):
         mmd_weight: NonNegativeNumber = 100.0,
         kl_weight: NonNegativeNumber = 0.0,
         kernel: Kernel = "inverse_multiquadratic",
-        samples: int = 1,
+        samples: PositiveInt = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ from vaelab.models.vae import VAE
 from vaelab.objectives.base import Trace
 from vaelab.objectives.warmup import AnnealedObjective, Warmup
 from vaelab.runtime.data_parallel import Shard
-from vaelab.runtime.validation import NonNegativeNumber, checked
+from vaelab.runtime.validation import NonNegativeNumber, PositiveInt, checked
 
 
 class BetaVAE(AnnealedObjective):
@@ -28,7 +28,7 @@ class BetaVAE(AnnealedObjective):
     def __init__(
         self,
         beta: NonNegativeNumber = 4.0,
-        samples: int = 1,
+        samples: PositiveInt = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class FreeBits(AnnealedObjective):
         self,
         free_nats: NonNegativeNumber = 0.25,
         per: Literal["dimension", "total"] = "dimension",
-        samples: int = 1,
+        samples: PositiveInt = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class Capacity(AnnealedObjective):
         self,
         capacity: NonNegativeNumber = 25.0,
         gamma: NonNegativeNumber = 1000.0,
-        samples: int = 1,
+        samples: PositiveInt = 1,
         divergence: Literal["analytic", "sampled"] = "analytic",
         warmup: Warmup | None = None,
     ) -> None:

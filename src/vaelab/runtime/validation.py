@@ -7,8 +7,8 @@ The parts of a model annotate their arguments with types, and :func:`checked` ch
         def __init__(self, steps: NonNegativeInt = 0, kernel: Literal["gaussian", "cosine"] = "gaussian") -> None: ...
 
 The commands check their settings with :func:`check`, by tables from setting to type. An annotation is checked if it is
-built from ``bool``, ``int``, ``float``, ``str``, ``None``, ``Literal``, the types of this file, and unions and
-sequences of them. Others, such as tensors, are not checked.
+built from ``bool``, ``int``, ``float``, ``str``, ``Path``, ``None``, ``Literal``, the types of this file, and unions,
+sequences and mappings of them. Others, such as tensors, are not checked.
 """
 
 import functools
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -160,20 +161,46 @@ def sequence(element: Kind, length: int | None = None, least: int = 0, example: 
     return Kind((words,), accepts, example or [element.example] * (length or 2))
 
 
+def pair(elements: Sequence[Kind]) -> Kind:
+    """Lists with one value of each kind, in this order."""
+    alike = sequence(elements[0], len(elements))
+    words = f"a list of {', '.join(element.words for element in elements)}"
+
+    def accepts(value: Any) -> bool:
+        fits = _is_sequence(value) and len(value) == len(elements)
+        return fits and all(element.accepts(part) for element, part in zip(elements, value, strict=True))
+
+    same = len({element.words for element in elements}) == 1
+    return Kind(alike.alternatives if same else (words,), accepts, [element.example for element in elements])
+
+
+def mapping(element: Kind) -> Kind:
+    """Groups of settings, each of one kind."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(map(element.accepts, value.values()))
+
+    return Kind(("a group of settings",), accepts, {})
+
+
 def union(kinds: Sequence[Kind]) -> Kind:
     """Values of any of several kinds."""
-    alternatives = tuple(words for kind in kinds for words in kind.alternatives)
+    alternatives = tuple(dict.fromkeys(words for kind in kinds for words in kind.alternatives))
     return Kind(alternatives, lambda value: any(kind.accepts(value) for kind in kinds), kinds[0].example)
 
 
 FLAG = choice((True, False))
 TEXT = Kind(("text",), lambda value: isinstance(value, str), "text")
+PATH = Kind(("text",), lambda value: isinstance(value, str | Path), "folder")
 NULL = choice((None,))
+ANYTHING = Kind(("anything",), lambda value: True, None)
+GROUP = Kind(("a group of settings",), lambda value: isinstance(value, Mapping), {})
 
 PositiveInt = Annotated[int, integer(1)]
 NonNegativeInt = Annotated[int, integer(0)]
 AtLeastTwo = Annotated[int, integer(2)]
 Seed = Annotated[int, integer(0, 2**32 - 1, example=0)]
+Milliseconds = Annotated[int, integer(10, example=200)]  # a frame of a GIF is shown at least so long
 PositiveNumber = Annotated[float, number(above=0)]
 NonNegativeNumber = Annotated[float, number(0)]
 Fraction = Annotated[float, number(above=0, below=1)]  # both excluded
@@ -181,8 +208,18 @@ FractionOrZero = Annotated[float, number(0, below=1)]
 FractionOrOne = Annotated[float, number(most=1, above=0)]
 ImageShape = Annotated[Sequence[int], sequence(integer(1), 3, example=[1, 28, 28])]  # (C, H, W)
 MatrixProducts = Literal["highest", "high", "medium"]  # names of torch
+Name = Annotated[str, union([TEXT, integer(), number()])]  # of a file or a run: Hydra reads 2024 as a number
+Group = Annotated[Mapping[str, Any], GROUP]
 
-_PLAIN_KINDS = {bool: FLAG, int: integer(), float: number(), str: TEXT, None: NULL, NoneType: NULL}
+_PLAIN_KINDS: dict[Any, Kind] = {
+    bool: FLAG,
+    int: integer(),
+    float: number(),
+    str: TEXT,
+    Path: PATH,
+    None: NULL,
+    NoneType: NULL,
+}
 
 
 @functools.cache
@@ -195,12 +232,41 @@ def kind_of(annotation: Any) -> Kind | None:
     if origin is Literal:
         return choice(arguments)
     if origin in (Union, UnionType):
-        kinds = [kind for kind in map(kind_of, arguments) if kind is not None]
+        kinds = _known_kinds(arguments)
         return union(kinds) if len(kinds) == len(arguments) else None
     if origin in (Sequence, list) or (origin is tuple and arguments[1:] == (...,)):
         element = kind_of(arguments[0])
         return None if element is None else sequence(element)
+    if origin is tuple:
+        kinds = _known_kinds(arguments)
+        return pair(kinds) if kinds and len(kinds) == len(arguments) else None
+    if origin in (Mapping, dict):
+        element = kind_of(arguments[1])
+        return None if element is None else mapping(element)
     return _PLAIN_KINDS.get(annotation)
+
+
+def _known_kinds(annotations: Sequence[Any]) -> list[Kind]:
+    return [kind for kind in map(kind_of, annotations) if kind is not None]
+
+
+@functools.cache
+def kind_of_setting(annotation: Any) -> Kind | None:
+    """The kind of plain values that an annotation admits: those which a line or a file can state, and no objects.
+
+    Of ``float | Tensor`` it is a number. It is ``None`` if the annotation admits no plain values at all, and
+    ``ANYTHING`` if it says nothing about them.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, str | TypeVar):
+        return ANYTHING
+    if origin in (Union, UnionType):
+        kinds = [kind for kind in map(kind_of_setting, arguments) if kind is not None]
+        return union(kinds) if kinds else None
+    if origin is tuple and arguments[1:] != (...,):
+        kinds = [kind for kind in map(kind_of_setting, arguments) if kind is not None]
+        return pair(kinds) if kinds and len(kinds) == len(arguments) else None
+    return kind_of(annotation)
 
 
 def such_as(annotation: Any, example: Any) -> Any:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from vaelab.runtime.validation import FractionOrZero, NonNegativeInt, checked
+from vaelab.runtime.validation import FractionOrZero, NonNegativeInt, NonNegativeNumber, checked
 
 
 @checked
-def cosine(optimizer: Optimizer, total_steps: int, warmup: FractionOrZero = 0.0, final: float = 0.0) -> dict[str, Any]:
+def cosine(
+    optimizer: Optimizer, total_steps: int, warmup: FractionOrZero = 0.0, final: NonNegativeNumber = 0.0
+) -> dict[str, Any]:
     """Half a cosine from the learning rate down to a fraction of it, after a linear warm-up (arXiv 1608.03983).
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vaelab.models.vae import VAE
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
+from vaelab.runtime.validation import AtLeastTwo, Milliseconds, NonNegativeInt, PositiveInt
 from vaelab.training.callbacks.image_logging import log_gif
 from vaelab.training.lightning_module import VAEModule
 from vaelab.training.lightning_workarounds import batches_trained
@@ -30,12 +31,12 @@ from vaelab.visualization.plots import (
 _LARGEST = 640  # pixels along a side of the manifold
 
 
-def samples(vae: VAE, count: int = 16, scale: int = 3) -> RGBImage:
+def samples(vae: VAE, count: PositiveInt = 16, scale: PositiveInt = 3) -> RGBImage:
     """Samples of the model: images decoded from latents of the prior."""
     return image_grid(vae.sample(count), scale=scale)
 
 
-def manifold(vae: VAE, count: int = 20) -> RGBImage:
+def manifold(vae: VAE, count: PositiveInt = 20) -> RGBImage:
     """Images decoded from latent space at normal quantiles, see :func:`vaelab.visualization.plots.manifold_latents`.
 
     With more than two latent dimensions, the latents lie in a plane with a random direction, the same in every frame.
@@ -77,10 +78,10 @@ class Animation(L.Callback):
         folder: str,
         name: str,
         scene: Callable[[VAE], RGBImage],
-        every_n_batches: int = 0,
-        max_frames: int = 100,
-        frame_ms: int = 200,
-        hold_ms: int = 2000,
+        every_n_batches: NonNegativeInt = 0,
+        max_frames: AtLeastTwo = 100,
+        frame_ms: Milliseconds = 200,
+        hold_ms: Milliseconds = 2000,
     ) -> None:
         self.folder, self.name, self.scene = Path(folder), name, scene
         self.frames = self.folder / "frames" / name

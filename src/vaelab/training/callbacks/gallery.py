@@ -9,6 +9,7 @@ from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
+from vaelab.runtime.validation import AtLeastTwo
 from vaelab.training.callbacks.image_logging import log_image
 from vaelab.training.lightning_module import VAEModule
 from vaelab.training.loggers import CSVLogger
@@ -27,7 +28,10 @@ class Gallery(L.Callback):
     """
 
     def __init__(
-        self, folder: str, pictures: Mapping[str, Callable[[TrainedModel], GalleryImage] | None], images: int = 10_000
+        self,
+        folder: str,
+        pictures: Mapping[str, Callable[[TrainedModel], GalleryImage] | None],
+        images: AtLeastTwo = 10_000,
     ) -> None:
         self.folder, self.pictures, self.images = Path(folder), pictures, images
 

@@ -7,6 +7,7 @@ import lightning as L
 
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
+from vaelab.runtime.validation import AtLeastTwo
 from vaelab.training.lightning_module import VAEModule
 
 
@@ -18,7 +19,7 @@ class LatentSpace(L.Callback):
         images: the number of test images, evenly spaced; fewer are used if they are large.
     """
 
-    def __init__(self, path: str, images: int = 2000) -> None:
+    def __init__(self, path: str, images: AtLeastTwo = 2000) -> None:
         self.path, self.images = Path(path), images
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,12 +1,14 @@
 """Reconstructions below their originals, and samples of fixed latents, during the training and after the test."""
 
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.random import eval_mode
+from vaelab.runtime.validation import NonNegativeInt, PositiveInt
 from vaelab.training.callbacks.image_logging import log_image
 from vaelab.training.lightning_module import VAEModule
 from vaelab.visualization.gallery import reconstructions, samples
@@ -25,7 +27,9 @@ class Samples(L.Callback):
         scale: pixels on the screen per pixel of an image.
     """
 
-    def __init__(self, folder: str, every_n_epochs: int = 5, count: int = 32, scale: int = 3) -> None:
+    def __init__(
+        self, folder: str, every_n_epochs: NonNegativeInt = 5, count: PositiveInt = 32, scale: PositiveInt = 3
+    ) -> None:
         self.folder, self.every_n_epochs, self.count, self.scale = Path(folder), every_n_epochs, count, scale
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -35,7 +39,7 @@ class Samples(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._plot(trainer, pl_module, "test")
 
-    def _plot(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
+    def _plot(self, trainer: L.Trainer, module: L.LightningModule, split: Literal["val", "test"]) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, VAEModule)

@@ -8,6 +8,7 @@ from vaelab.runs.metrics import term_unit
 from vaelab.runs.metrics_csv import read_rows
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable, UserError
+from vaelab.runtime.validation import PositiveInt, Seed
 from vaelab.visualization import plots
 from vaelab.visualization.gallery.gallery_image import GalleryImage
 from vaelab.visualization.gallery.samples import samples
@@ -66,7 +67,7 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
     return GalleryImage(plots.loss_curves(curves, max(epochs, default=None), units), arrays)
 
 
-def comparison(model: TrainedModel, beside: str | None, count: int = 64, seed: int = 0) -> GalleryImage:
+def comparison(model: TrainedModel, beside: str | None, count: PositiveInt = 64, seed: Seed = 0) -> GalleryImage:
     """Samples of this model and of another one, and their latent codes of the same test images.
 
     Args:

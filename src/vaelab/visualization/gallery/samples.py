@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable
+from vaelab.runtime.validation import NonNegativeNumber, PositiveInt, Seed
 from vaelab.visualization import plots
 from vaelab.visualization.gallery.gallery_image import GalleryImage
 
@@ -18,7 +20,9 @@ _PAUSE = 20  # repetitions of the last frame of an animation
 _MOST_ROUNDS = 50  # of sampling, until a class without enough samples is given up
 
 
-def samples(model: TrainedModel, count: int = 64, temperature: float = 1.0, scale: int = 3) -> GalleryImage:
+def samples(
+    model: TrainedModel, count: PositiveInt = 64, temperature: NonNegativeNumber = 1.0, scale: PositiveInt = 3
+) -> GalleryImage:
     """Images decoded from samples of the prior; a conditional model uses its classes in turn.
 
     Args:
@@ -34,7 +38,12 @@ def samples(model: TrainedModel, count: int = 64, temperature: float = 1.0, scal
     return GalleryImage(plots.image_grid(decoded, columns, scale), arrays)
 
 
-def reconstructions(model: TrainedModel, count: int = 32, split: str = "test", scale: int = 3) -> GalleryImage:
+def reconstructions(
+    model: TrainedModel,
+    count: PositiveInt = 32,
+    split: Literal["train", "val", "test"] = "test",
+    scale: PositiveInt = 3,
+) -> GalleryImage:
     """Images above their reconstructions.
 
     Args:
@@ -50,7 +59,7 @@ def reconstructions(model: TrainedModel, count: int = 32, split: str = "test", s
     return GalleryImage(plots.reconstruction_grid(originals, decoded, scale=scale), arrays)
 
 
-def class_reconstructions(model: TrainedModel, per_class: int = 2, seed: int = 0) -> GalleryImage:
+def class_reconstructions(model: TrainedModel, per_class: PositiveInt = 2, seed: Seed = 0) -> GalleryImage:
     """Random test images of each class beside their reconstructions; without classes, of all images.
 
     Args:
@@ -80,7 +89,9 @@ def class_reconstructions(model: TrainedModel, per_class: int = 2, seed: int = 0
     return GalleryImage(plots.class_reconstructions(originals, decoded, rows[which], classes), arrays)
 
 
-def class_samples(model: TrainedModel, per_class: int = 10, temperature: float = 1.0) -> GalleryImage:
+def class_samples(
+    model: TrainedModel, per_class: PositiveInt = 10, temperature: NonNegativeNumber = 1.0
+) -> GalleryImage:
     """Samples by class, a row for each.
 
     A conditional model decodes the same latents for every class. Another model samples until there are enough latents
@@ -141,7 +152,7 @@ def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Te
     return present.tolist(), classify, float(accuracy)
 
 
-def timeline(model: TrainedModel, name: str = "samples", count: int = 8) -> GalleryImage:
+def timeline(model: TrainedModel, name: str = "samples", count: PositiveInt = 8) -> GalleryImage:
     """Frames of an animation of the training, from its start to its end.
 
     Args:

@@ -1,6 +1,7 @@
 """Images decoded along lines and planes of latent space."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable
+from vaelab.runtime.validation import AtLeastTwo, NonNegativeNumber, PositiveInt
 from vaelab.visualization import plots
 from vaelab.visualization.gallery.gallery_image import GalleryImage
 
@@ -28,7 +30,7 @@ def _forth_and_back(images: Tensor) -> list[plots.RGBImage]:
     return [*[frames[0]] * _PAUSE, *frames[1:-1], *[frames[-1]] * _PAUSE, *frames[-2:0:-1]]
 
 
-def manifold(model: TrainedModel, count: int = 20, any_size: bool = False) -> GalleryImage:
+def manifold(model: TrainedModel, count: PositiveInt = 20, any_size: bool = False) -> GalleryImage:
     """Images decoded from a plane of latent space, or from a line for a single dimension.
 
     Args:
@@ -53,7 +55,11 @@ def manifold(model: TrainedModel, count: int = 20, any_size: bool = False) -> Ga
 
 
 def interpolation(
-    model: TrainedModel, classes: Sequence[int | str] | None = None, count: int = 8, steps: int = 10, frames: int = 0
+    model: TrainedModel,
+    classes: Sequence[int | str] | None = None,
+    count: PositiveInt = 8,
+    steps: AtLeastTwo = 10,
+    frames: AtLeastTwo | Literal[0] = 0,
 ) -> GalleryImage:
     """Interpolations: images decoded along straight lines between the latent codes of pairs of images.
 
@@ -102,7 +108,11 @@ def interpolation(
 
 
 def traversal(
-    model: TrainedModel, dimensions: int = 10, reach: float = 2.0, steps: int = 11, frames: int = 0
+    model: TrainedModel,
+    dimensions: PositiveInt = 10,
+    reach: NonNegativeNumber = 2.0,
+    steps: AtLeastTwo = 11,
+    frames: AtLeastTwo | Literal[0] = 0,
 ) -> GalleryImage:
     """Latent traversals: in each row one latent dimension changes and the others are constant.
 
@@ -160,7 +170,7 @@ def arithmetic(
     factor: int | str | None = "thickness",
     classes: Sequence[int | str] = (4, 9),
     times: Sequence[float] = (-2, -1, 0, 1, 2),
-    count: int = 5,
+    count: PositiveInt = 5,
 ) -> GalleryImage:
     """Latent arithmetic: multiples of a difference of mean codes are added to the codes of images.
 
