@@ -1,27 +1,40 @@
-"""Runs all wrong command lines of the tests, and writes their answers.
+"""Runs all wrong command lines of the tests, and fresh random ones, and writes the answers.
 
     make mistakes
+    make mistakes ARGS="--count 1000 --seed 7"
 
-Writes ``benchmarks/results/mistakes.md``. Each answer must be one line, with an exit code that is not 0.
+Writes ``benchmarks/results/mistakes.md``. The answer to a wrong line must be one line, with an exit code that is not 0.
+Random lines must not end in a traceback, and none may train something else than was typed. What an answer proposes is
+typed as well: see ``tests/random_lines.py``.
 """
 
+import argparse
 import os
+import random
+import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 
 from runs import RESULTS, ROOT
 
 sys.path.insert(0, str(ROOT))
 
+from tests.random_lines import SMALL, Line, fault, random_lines
 from tests.wrong_lines import CONFIGURATION, VALUES
 
+import vaelab  # noqa: F401  (repairs the import of torchvision)
 
-def main() -> int:
-    """Runs them all; the exit code is 1 if an answer is not one line."""
-    rows, bad = [], 0
-    for number, (name, typed, _) in enumerate([*CONFIGURATION, *VALUES]):
+_MEMORY = 14 * 2**30  # bytes of address space for each command: random sizes may ask for any
+
+
+def _answers() -> Iterator[tuple[str, list[str], int]]:
+    """What was typed, and the lines and the exit code of the answer."""
+    for name, typed, _ in [*CONFIGURATION, *VALUES]:
         with tempfile.TemporaryDirectory() as folder:
             kind = "sweep" if typed.startswith("-m") else "run"
             where = [] if "--" in typed or "hydra." in typed else [f"hydra.{kind}.dir={folder}/run"]
@@ -32,26 +45,67 @@ def main() -> int:
                 capture_output=True,
                 text=True,
             )
-        lines = done.stderr.strip().splitlines()
-        right = done.returncode != 0 and len(lines) == 1 and lines[0].startswith("error: ")
+        lines = done.stderr.replace(str(ROOT), ".").replace(folder, "<folder>").strip().splitlines()
+        yield f"{name}.py {typed}".removeprefix("train.py "), lines, done.returncode
+
+
+def _faults(count: int, seed: int) -> Iterator[tuple[Line, str | None]]:
+    """Random command lines, and what is wrong with their answers."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with tempfile.TemporaryDirectory() as top, ThreadPoolExecutor(os.cpu_count()) as pool:
+        run = Path(top) / "trained"
+        trained = Line("train", SMALL).run(run)
+        assert trained.returncode == 0, trained.stderr
+        lines = list(random_lines(count, run, seed))
+
+        def tried(number: int) -> str | None:
+            folder = Path(top) / str(number)
+            folder.mkdir()
+            return fault(lines[number], folder)
+
+        yield from zip(lines, pool.map(tried, range(count)), strict=True)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("`", "'")
+
+
+def main() -> int:
+    """Runs them all; the exit code is 1 if an answer is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300, help="random command lines")
+    parser.add_argument("--seed", type=int, default=None, help="of the random command lines; a new one each time")
+    options = parser.parse_args()
+    seed = random.randrange(2**31) if options.seed is None else options.seed
+    faults = []
+    for number, (line, wrong) in enumerate(_faults(options.count, seed), 1):
+        if wrong:
+            faults.append(f"| `{_cell(str(line))}` | {_cell(wrong)} |")
+            print(f"{line}\n    {wrong}", flush=True)
+        if number % 50 == 0:
+            print(f"{number} of {options.count} random lines, {len(faults)} faults (seed {seed})", flush=True)
+    rows, bad = [], 0
+    for typed, lines, code in _answers():
+        right = code != 0 and len(lines) == 1 and lines[0].startswith("error: ")
         bad += not right
-        answer = " ⏎ ".join(lines).replace(str(ROOT), ".").replace(folder, "<folder>").replace("|", "\\|")
-        rows.append(f"| `{name}.py {typed}` | {answer} | {done.returncode} |".replace("`train.py `", "`train.py`"))
+        rows.append(f"| `{_cell(typed)}` | {_cell(' ⏎ '.join(lines))} | {code} |")
         if not right:
-            print(f"{number}: {name} {typed}: {done.returncode}\n{done.stderr[-1500:]}", flush=True)
+            print(f"{typed}: {code}\n{chr(10).join(lines)[-1500:]}", flush=True)
     text = [
         "# Wrong command lines",
         "",
         f"Written by `make mistakes` on {date.today()}: {len(rows)} command lines; {len(rows) - bad} of them "
-        "have an answer of one line.",
+        f"have an answer of one line. Of {options.count} random ones (seed {seed}), {options.count - len(faults)} ended "
+        "in what was typed or in one line, and what these lines proposed could be typed.",
         "",
+        *(["| random, after `python src/` | what is wrong |", "|---|---|", *faults, ""] if faults else []),
         "| typed, after `python src/` | answer | exit code |",
         "|---|---|---|",
         *rows,
     ]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "mistakes.md").write_text("\n".join(text) + "\n")
-    return 1 if bad else 0
+    return 1 if bad or faults else 0
 
 
 if __name__ == "__main__":

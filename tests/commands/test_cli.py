@@ -204,8 +204,6 @@ def script(tmp_path: Path) -> Path:
                     raise UserError("latent_dim=-1 is negative:\\n  type latent_dim=20")
                 if cfg.latent_dim == -2:
                     [][0]
-                if cfg.latent_dim == -3:
-                    instantiate(dict(_target_="fractions.Fraction", max_epoch=cfg.trainer.max_epoch))
                 if cfg.latent_dim == -4:
                     cfg.seed
                 if cfg.latent_dim == -5:
@@ -260,11 +258,9 @@ def test_hydra_full_error_gives_tracebacks_for_everything(script: Path) -> None:
     assert inherited.stderr == "error: latent_dim=-1 is negative: type latent_dim=20\n"
 
 
-def test_interpolations_and_appended_settings_nobody_takes(script: Path) -> None:
+def test_interpolations_nobody_takes(script: Path) -> None:
     run = python(script, "latent_dim=-4", "seed=${nope}")
     assert run.stderr == "error: seed: Interpolation key 'nope' not found\n"
-    run = python(script, "latent_dim=-3", "+trainer.max_epoch=3")
-    assert run.stderr == "error: nothing reads trainer.max_epoch; did you mean trainer.max_epochs=3?\n"
 
 
 def test_a_sweep_outlives_its_failures(script: Path) -> None:

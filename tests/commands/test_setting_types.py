@@ -196,13 +196,13 @@ def test_every_part_of_every_option_declares_the_types_of_its_settings(group: st
         check_parts(cfg)
         for key, value in _leaves("", OmegaConf.to_container(cfg)):
             parent, _, name = key.rpartition(".")
-            part = OmegaConf.select(cfg, parent) if parent else None
+            part: Any = OmegaConf.select(cfg, parent) if parent else None
             if not OmegaConf.is_dict(part) or "_target_" not in part or name.startswith("_") or "${" in str(value):
                 continue
             if (part._target_, name) in seen:
                 continue
             seen.add((part._target_, name))
-            before = OmegaConf.to_container(part)
+            before: Any = OmegaConf.to_container(part)
             OmegaConf.update(cfg, key, [{"nonsense": value}], merge=False)
             with pytest.raises(UserError, match=name):
                 check_parts(cfg)

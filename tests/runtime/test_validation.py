@@ -22,7 +22,7 @@ from omegaconf import ListConfig, OmegaConf
 from torch import Tensor, nn
 
 from tests.conftest import ROOT, composed
-from vaelab.commands import config_validation
+from vaelab.commands import config_validation, setting_types
 from vaelab.commands.error_messages import explain
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.validation import (
@@ -276,7 +276,7 @@ def test_the_settings_of_a_command_are_checked_once(
     command: str, function: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks: list[object] = []
-    check_types = config_validation.check_types
+    check_types = setting_types.check_types
 
     def counted(cfg: Any, types: Any) -> None:
         checks.append(cfg)

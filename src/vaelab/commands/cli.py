@@ -47,6 +47,7 @@ from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.paths import CONFIGS, ROOT, options_of
+from vaelab.runtime.validation import SettingError
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
 WIDTH = 99  # of --help
@@ -298,6 +299,8 @@ class _Command:
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
+        if isinstance(error, SettingError):
+            self._propose_default(error)
         line = explain(error)
         if line is not None or self.jobs.started:
             return line
@@ -306,6 +309,14 @@ class _Command:
             if (CONFIGS / group).is_dir() and name not in options_of(group) and not _is_sweep(typed):
                 return no_such_option(group, name, options_of(group))
         return first_line(error) if isinstance(error, ValueError | OSError) else None
+
+    def _propose_default(self, error: SettingError) -> None:
+        """Has an error about a typed value propose the value that the setting has without it, if it is not null."""
+        others = [text for text in self.overrides if _key(text) != error.setting]
+        if len(others) < len(self.overrides):
+            with contextlib.suppress(Exception):  # this is only about a better example
+                default = OmegaConf.select(self._compose(others), error.setting)
+                error.example = error.example if default is None or OmegaConf.is_dict(default) else default
 
     def _hint(self, typed: str) -> str:
         """What to type instead of a setting that does not exist."""

@@ -27,6 +27,7 @@ from vaelab.runtime.validation import (
     PositiveNumber,
     Seed,
     integer,
+    number,
     such_as,
 )
 
@@ -59,6 +60,7 @@ def _chosen(key: str, value: Any, options: Sequence[str], noun: str) -> list[str
     return listed(value)
 
 
+_Share = Annotated[float, number(0, 1)]
 _OptionalGroup: Any = such_as(Group | None, None)
 _TRAINING: dict[str, Any] = {
     "latent_dim": PositiveInt,
@@ -90,8 +92,8 @@ _TRAINING: dict[str, Any] = {
     "trainer.check_val_every_n_epoch": such_as(PositiveInt | None, 1),
     "trainer.num_sanity_val_steps": such_as(Annotated[int, integer(-1)], 0),
     "trainer.limit_train_batches": such_as(PositiveInt | FractionOrOne | None, 100),
-    "trainer.limit_val_batches": such_as(NonNegativeInt | FractionOrOne | None, 100),
-    "trainer.limit_test_batches": such_as(NonNegativeInt | FractionOrOne | None, 100),
+    "trainer.limit_val_batches": such_as(NonNegativeInt | _Share | None, 100),
+    "trainer.limit_test_batches": such_as(NonNegativeInt | _Share | None, 100),
     "trainer.profiler": Literal["simple", "advanced", "pytorch"] | None,
 }
 _EVALUATION: dict[str, Any] = {

@@ -15,6 +15,9 @@ from vaelab.training.lightning_module import VAEModule
 
 log = logging.getLogger(__name__)
 
+# Whether the largest or the smallest value of a metric is the best. The other terms are parts of a trade-off.
+_BEST = {"elbo": "max", "loss": "min", "bits_per_dim": "min"}
+
 
 @contextmanager
 def _two_images(module: VAEModule, datamodule: ImageDataModule) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,9 +65,23 @@ def check_one_batch(cfg: DictConfig, module: VAEModule, datamodule: ImageDataMod
             "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid: the likelihood applies its own"
         )
     extra = ["bits_per_dim"] if module.vae.likelihood.has_bits_per_dim else []
-    names_of_metrics = [f"val/{name}" for name in (*terms, *extra)]
-    if cfg.monitor not in names_of_metrics:
-        raise UserError(f"monitor={cfg.monitor}: there is no such metric; choose from {', '.join(names_of_metrics)}")
+    _check_monitors(cfg, [f"val/{name}" for name in (*terms, *extra)])
+
+
+def _check_monitors(cfg: DictConfig, metrics: list[str]) -> None:
+    """Refuses to watch a metric that is not there, or to choose what is worst by it."""
+    parts = {"": cfg, "scheduler.": cfg.scheduler}
+    parts |= {f"callbacks.{name}.": node for name, node in cfg.callbacks.items()}
+    for prefix, node in parts.items():
+        metric = node.get("monitor") if node else None
+        if metric is None:
+            continue
+        if metric not in metrics:
+            raise UserError(f"{prefix}monitor={metric}: there is no such metric; choose from {', '.join(metrics)}")
+        setting = f"{prefix}mode" if prefix else "monitor_mode"
+        mode, best = node.get(setting.rpartition(".")[2]), _BEST.get(metric.removeprefix("val/"))
+        if best is not None and mode is not None and mode != best:
+            raise UserError(f"{setting}={mode}: this chooses the worst by {metric}; type {setting}={best}")
 
 
 def freeze_untrained(module: VAEModule, datamodule: ImageDataModule) -> None:
