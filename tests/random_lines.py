@@ -226,8 +226,12 @@ def _wrong_advice(line: Line, answer: str, folder: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"proposed {proposed}: it did not end"
     wrong = _wrong_answer(done)
-    refusals = ("there is no", "nothing reads") if "did you mean" in answer else keys  # its value may be wrong, too
-    if wrong is None and any(f"error: {refusal}" in done.stderr for refusal in refusals):
+    refused = "|".join(map(re.escape, keys))
+    if "did you mean" in answer:  # its value may be wrong, too
+        refused = rf"(there is no setting|nothing reads) ({refused})\b"
+    elif "type e.g." in answer:  # the type is right, though there may be no such file or class
+        refused = rf"({refused})=.* must be"
+    if wrong is None and re.match(f"error: {refused}", done.stderr.strip()):
         wrong = f"refused: {done.stderr.strip()}"
     return wrong and f"{answer} -- then: {wrong}"
 

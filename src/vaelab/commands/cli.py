@@ -243,12 +243,12 @@ class _Command:
         """Raises errors that Hydra does not: missing settings, and settings that nothing reads. It makes no folder."""
         if args.config_dir or args.config_path or args.experimental_rerun:
             return  # configurations of the user are not checked
+        declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
+        self._check_deletions(declared)
         sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
         cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
         launchers.check(cfg.hydra, sweep)
         values = _plain(cfg)
-        declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
-        self._check_deletions(cfg, declared)
         self._check_copies(args.overrides)
         for key, value in values.items():
             if key not in declared and key not in cfg.hydra.runtime.choices:
@@ -260,7 +260,7 @@ class _Command:
             if value == "???":
                 raise UserError(f"{key} is missing; type {MANDATORY.get(key, f'{key}=...')}")
 
-    def _check_deletions(self, cfg: DictConfig, declared: dict[str, Any]) -> None:
+    def _check_deletions(self, declared: dict[str, Any]) -> None:
         """Refuses to delete what the command reads: its own settings and its groups."""
         for typed in self.overrides:
             key = _key(typed).partition("@")[0]
@@ -328,6 +328,8 @@ class _Command:
         groups = [group for group in cfg.hydra.runtime.choices if not group.startswith("hydra")]
         settings = [setting for setting, _ in _settings(_plain(cfg))]
         near = nearest(key, [*groups, *settings])
+        if key in near and typed.startswith("~"):  # Hydra deletes no setting that is null
+            return f"it is null; leave {typed} out"
         if near:
             return f"did you mean {' or '.join(setting + equals + value for setting in near)}?"
         parent = key.rpartition(".")[0]
