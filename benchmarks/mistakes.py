@@ -24,7 +24,7 @@ from runs import RESULTS, ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from tests.random_lines import SMALL, Line, fault, random_lines
+from tests.random_lines import SMALL, Line, fault, random_lines, wrong_advice
 from tests.wrong_lines import CONFIGURATION, VALUES
 
 import vaelab  # noqa: F401  (repairs the import of torchvision)
@@ -32,8 +32,8 @@ import vaelab  # noqa: F401  (repairs the import of torchvision)
 _MEMORY = 14 * 2**30  # bytes of address space for each command: random sizes may ask for any
 
 
-def _answers() -> Iterator[tuple[str, list[str], int]]:
-    """What was typed, and the lines and the exit code of the answer."""
+def _answers() -> Iterator[tuple[str, list[str], int, str | None]]:
+    """What was typed, the lines and the exit code of the answer, and what is wrong with its advice."""
     for name, typed, _ in [*CONFIGURATION, *VALUES]:
         with tempfile.TemporaryDirectory() as folder:
             kind = "sweep" if typed.startswith("-m") else "run"
@@ -45,8 +45,11 @@ def _answers() -> Iterator[tuple[str, list[str], int]]:
                 capture_output=True,
                 text=True,
             )
+            advice = None
+            if name == "train" and "-" not in typed[:1] and (name, typed, _) in VALUES:
+                advice = wrong_advice(Line(name, SMALL, typed.split()), done.stderr.strip(), Path(folder))
         lines = done.stderr.replace(str(ROOT), ".").replace(folder, "<folder>").strip().splitlines()
-        yield f"{name}.py {typed}".removeprefix("train.py "), lines, done.returncode
+        yield f"{name}.py {typed}".removeprefix("train.py "), lines, done.returncode, advice
 
 
 def _faults(count: int, seed: int) -> Iterator[tuple[Line, str | None]]:
@@ -85,12 +88,12 @@ def main() -> int:
         if number % 50 == 0:
             print(f"{number} of {options.count} random lines, {len(faults)} faults (seed {seed})", flush=True)
     rows, bad = [], 0
-    for typed, lines, code in _answers():
-        right = code != 0 and len(lines) == 1 and lines[0].startswith("error: ")
+    for typed, lines, code, advice in _answers():
+        right = code != 0 and len(lines) == 1 and lines[0].startswith("error: ") and advice is None
         bad += not right
         rows.append(f"| `{_cell(typed)}` | {_cell(' ⏎ '.join(lines))} | {code} |")
         if not right:
-            print(f"{typed}: {code}\n{chr(10).join(lines)[-1500:]}", flush=True)
+            print(f"{typed}: {code}\n{advice or chr(10).join(lines)[-1500:]}", flush=True)
     text = [
         "# Wrong command lines",
         "",

@@ -150,10 +150,10 @@ def fault(line: Line, folder: Path) -> str | None:
         done = line.run(folder / "run")
     except subprocess.TimeoutExpired:
         return "it did not end"
-    wrong = _wrong_answer(done) or (_nonsense(line, folder / "run") if done.returncode == 0 else None)
+    wrong = _wrong_answer(done) or (nonsense(line, folder / "run") if done.returncode == 0 else None)
     if wrong or done.returncode == 0:
         return wrong
-    return _wrong_advice(line, done.stderr.strip(), folder)
+    return wrong_advice(line, done.stderr.strip(), folder)
 
 
 def _wrong_answer(done: subprocess.CompletedProcess[str]) -> str | None:
@@ -167,7 +167,7 @@ def _wrong_answer(done: subprocess.CompletedProcess[str]) -> str | None:
     return None
 
 
-def _nonsense(line: Line, run: Path) -> str | None:
+def nonsense(line: Line, run: Path) -> str | None:
     """What a training that has ended well did otherwise than typed, or that its metrics are no numbers."""
     if line.command != "train":
         return None
@@ -213,10 +213,10 @@ def proposals(answer: str) -> list[str]:
     return proposed
 
 
-def _wrong_advice(line: Line, answer: str, folder: Path) -> str | None:
-    """That what an answer proposes is refused for the same setting."""
+def wrong_advice(line: Line, answer: str, folder: Path) -> str | None:
+    """Types what an answer proposes. Returns that it is refused for the same setting, or answered wrongly."""
     proposed = proposals(answer)
-    if not proposed or len(line.changes) > 2:
+    if not proposed:
         return None
     keys = {text.partition("=")[0] for text in proposed}
     kept = [text for text in line.changes if not _is_meant(text, answer, keys)]

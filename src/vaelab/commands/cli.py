@@ -268,7 +268,7 @@ class _Command:
                 continue
             if (CONFIGS / key).is_dir():
                 raise UserError(f"{typed}: a choice cannot be deleted; {key} is one of {', '.join(options_of(key))}")
-            if OmegaConf.select(OmegaConf.create(declared), key, default=_MISSING) is not _MISSING:
+            if _at(declared, key) is not _MISSING:
                 raise UserError(f"{typed}: {self.config_name}.py reads this setting; leave {typed} out")
 
     def _check_copies(self, overrides: Sequence[str]) -> None:
@@ -278,9 +278,7 @@ class _Command:
             return
         cfg = self._compose([text for text in overrides if text not in typed.values() and not _is_sweep(text)])
         for key, text in typed.items():
-            raw: Any = _plain(cfg)
-            for name in key.split("."):
-                raw = raw.get(name) if isinstance(raw, dict) else None
+            raw = _at(_plain(cfg), key)
             originals = [name for name in re.findall(r"\$\{([\w.]+)\}", str(raw)) if name.partition(".")[0] in cfg]
             if isinstance(raw, str) and originals:
                 value = text.partition("=")[2]
@@ -350,6 +348,13 @@ def _plain(cfg: Any) -> dict[str, Any]:
     values: Any = OmegaConf.to_container(cfg)
     values.pop("hydra", None)
     return values
+
+
+def _at(node: Any, key: str) -> Any:
+    """The value of a setting in a nested dict; ``_MISSING`` if there is none."""
+    for name in key.split("."):
+        node = node.get(name, _MISSING) if isinstance(node, dict) else _MISSING
+    return node
 
 
 def _settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
