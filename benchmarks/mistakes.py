@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from runs import RESULTS, ROOT
 
@@ -32,24 +33,45 @@ import vaelab  # noqa: F401  (repairs the import of torchvision)
 _MEMORY = 14 * 2**30  # bytes of address space for each command: random sizes may ask for any
 
 
-def _answers() -> Iterator[tuple[str, list[str], int, str | None]]:
-    """What was typed, the lines and the exit code of the answer, and what is wrong with its advice."""
-    for name, typed, _ in [*CONFIGURATION, *VALUES]:
-        with tempfile.TemporaryDirectory() as folder:
-            kind = "sweep" if typed.startswith("-m") else "run"
-            where = [] if "--" in typed or "hydra." in typed else [f"hydra.{kind}.dir={folder}/run"]
-            done = subprocess.run(
-                ["timeout", "60", sys.executable, str(ROOT / "src" / f"{name}.py"), *typed.split(), *where],
-                cwd=ROOT,
-                env={key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"},
-                capture_output=True,
-                text=True,
-            )
-            advice = None
-            if name == "train" and "-" not in typed[:1] and (name, typed, _) in VALUES:
-                advice = wrong_advice(Line(name, SMALL, typed.split()), done.stderr.strip(), Path(folder))
-        lines = done.stderr.replace(str(ROOT), ".").replace(folder, "<folder>").strip().splitlines()
-        yield f"{name}.py {typed}".removeprefix("train.py "), lines, done.returncode, advice
+class Answer(NamedTuple):
+    """The answer to a wrong command line.
+
+    Attributes:
+        typed: the command line.
+        lines: of the answer.
+        code: the exit code.
+        advice: what is wrong with its advice; ``None`` for nothing.
+    """
+
+    typed: str
+    lines: list[str]
+    code: int
+    advice: str | None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is one line, whose advice can be typed."""
+        return self.code != 0 and len(self.lines) == 1 and self.lines[0].startswith("error: ") and self.advice is None
+
+
+def _answer(case: tuple[str, str, list[str]]) -> Answer:
+    """Types a wrong command line, and what its answer proposes for a training."""
+    name, typed, _ = case
+    with tempfile.TemporaryDirectory() as folder:
+        kind = "sweep" if typed.startswith("-m") else "run"
+        where = [] if "--" in typed or "hydra." in typed else [f"hydra.{kind}.dir={folder}/run"]
+        done = subprocess.run(
+            ["timeout", "60", sys.executable, str(ROOT / "src" / f"{name}.py"), *typed.split(), *where],
+            cwd=ROOT,
+            env={key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"},
+            capture_output=True,
+            text=True,
+        )
+        advice = None
+        if name == "train" and case in VALUES:
+            advice = wrong_advice(Line(name, SMALL, typed.split()), done.stderr.strip(), Path(folder))
+    lines = done.stderr.replace(str(ROOT), ".").replace(folder, "<folder>").strip().splitlines()
+    return Answer(f"{name}.py {typed}".removeprefix("train.py "), lines, done.returncode, advice)
 
 
 def _faults(count: int, seed: int) -> Iterator[tuple[Line, str | None]]:
@@ -87,18 +109,18 @@ def main() -> int:
             print(f"{line}\n    {wrong}", flush=True)
         if number % 50 == 0:
             print(f"{number} of {options.count} random lines, {len(faults)} faults (seed {seed})", flush=True)
-    rows, bad = [], 0
-    for typed, lines, code, advice in _answers():
-        right = code != 0 and len(lines) == 1 and lines[0].startswith("error: ") and advice is None
-        bad += not right
-        rows.append(f"| `{_cell(typed)}` | {_cell(' ⏎ '.join(lines))} | {code} |")
-        if not right:
-            print(f"{typed}: {code}\n{advice or chr(10).join(lines)[-1500:]}", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = list(pool.map(_answer, [*CONFIGURATION, *VALUES]))
+    rows = [f"| `{_cell(a.typed)}` | {_cell(' ⏎ '.join(a.lines))} | {a.code} |" for a in answers]
+    wrong_answers = [answer for answer in answers if not answer.is_right]
+    for answer in wrong_answers:
+        shown = answer.advice or "\n".join(answer.lines)[-1500:]
+        print(f"{answer.typed}: {answer.code}\n{shown}", flush=True)
     text = [
         "# Wrong command lines",
         "",
-        f"Written by `make mistakes` on {date.today()}: {len(rows)} command lines; {len(rows) - bad} of them "
-        f"have an answer of one line. Of {options.count} random ones (seed {seed}), {options.count - len(faults)} did "
+        f"Written by `make mistakes` on {date.today()}: {len(rows)} command lines; {len(rows) - len(wrong_answers)} "
+        f"of them have an answer of one line. Of {options.count} random ones (seed {seed}), {options.count - len(faults)} did "
         "what was typed or ended in one line, and what these lines proposed could be typed.",
         "",
         *(["| random, after `python src/` | what is wrong |", "|---|---|", *faults, ""] if faults else []),
@@ -108,7 +130,7 @@ def main() -> int:
     ]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "mistakes.md").write_text("\n".join(text) + "\n")
-    return 1 if bad or faults else 0
+    return 1 if wrong_answers or faults else 0
 
 
 if __name__ == "__main__":
