@@ -120,8 +120,8 @@ def main() -> int:
         "# Wrong command lines",
         "",
         f"Written by `make mistakes` on {date.today()}: {len(rows)} command lines; {len(rows) - len(wrong_answers)} "
-        f"of them have an answer of one line. Of {options.count} random ones (seed {seed}), {options.count - len(faults)} did "
-        "what was typed or ended in one line, and what these lines proposed could be typed.",
+        f"of them have an answer of one line. Of {options.count} random ones (seed {seed}), "
+        f"{options.count - len(faults)} did what was typed or ended in one line whose proposal could be typed.",
         "",
         *(["| random, after `python src/` | what is wrong |", "|---|---|", *faults, ""] if faults else []),
         "| typed, after `python src/` | answer | exit code |",

@@ -227,7 +227,7 @@ def wrong_advice(line: Line, answer: str, folder: Path) -> str | None:
         return f"proposed {proposed}: it did not end"
     wrong = _wrong_answer(done)
     refused = "|".join(map(re.escape, keys))
-    if "did you mean" in answer:  # its value may be wrong, too
+    if "did you mean" in answer or " follows " in answer:  # its value may be wrong, too
         refused = rf"(there is no setting|nothing reads) ({refused})\b"
     elif "type e.g." in answer:  # the type is right, though there may be no such file or class
         refused = rf"({refused})=.* must be"

@@ -133,10 +133,12 @@ def test_right_settings_of_a_part_pass(part: dict[str, Any]) -> None:
     assert cfg == {"part": part, "several": {"a": part}}
 
 
-def test_a_setting_that_follows_another_is_named_by_that() -> None:
-    cfg = OmegaConf.create({"width": 0, "parts": {"one": _part(Wide, width="${width}", sizes=[1, 2])}})
-    with pytest.raises(SettingError, match=r"^width=0: it must be a positive integer"):
-        check_parts(cfg)
+def test_a_setting_is_named_before_those_that_follow_it() -> None:
+    one = _part(Wide, width="${two.width}", sizes=[1, 2])
+    with pytest.raises(SettingError, match=r"^two\.width=0: it must be a positive integer"):
+        check_parts(OmegaConf.create({"one": one, "two": _part(Wide, width=0, sizes=[1, 2])}))
+    with pytest.raises(SettingError, match=r"^one\.width=a: it must be a positive integer"):  # there it may be anything
+        check_parts(OmegaConf.create({"one": one, "two": _part(Uncle, width="a")}))
     cfg = OmegaConf.create({"owner": _part(Owner, network="${net}"), "net": _part(Network, sizes=[1])})
     with pytest.raises(SettingError, match=r"^net\.sizes=\[1\]"):
         check_parts(cfg)

@@ -256,6 +256,10 @@ class _Command:
                 raise UserError(f"nothing reads {_key(typed)}; {self._hint(typed)}")
             if isinstance(declared.get(key), dict) and not isinstance(value, dict):
                 raise UserError(f"{key}={value}: {key} is a group of settings; --cfg job -p {key} prints them")
+        for text in self.overrides:
+            key, _, value = text.lstrip("+").partition("=")
+            if value.replace(" ", "") == "{}" and isinstance(_at(values, key), dict) and _at(values, key):
+                raise UserError(f"{text}: this changes nothing in {key}; --cfg job -p {key} prints its settings")
         for key, value in _settings(values):
             if value == "???":
                 raise UserError(f"{key} is missing; type {MANDATORY.get(key, f'{key}=...')}")
@@ -296,6 +300,8 @@ class _Command:
         )
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
+            if (CONFIGS / unknown[1]).is_dir():  # its options are names, and this is another value
+                return no_such_option(unknown[1], typed.partition("=")[2], options_of(unknown[1]))
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
         if isinstance(error, SettingError):
             self._propose_default(error)

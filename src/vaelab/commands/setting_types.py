@@ -56,6 +56,7 @@ def check_parts(cfg: DictConfig) -> None:
     for key in cfg:
         if key != "hydra":
             settings.check_parts_in(str(key), settings.raw(str(key)))
+    settings.check_copies()
 
 
 def check_settings_of(cfg: DictConfig, key: str, target: str) -> None:
@@ -79,6 +80,7 @@ class _Settings:
     def __init__(self, cfg: DictConfig, into_parts: bool = True) -> None:
         self.cfg = cfg
         self.into_parts = into_parts
+        self._copies: list[tuple[str, Any, Any]] = []
         self._raw: Any = OmegaConf.to_container(cfg)
 
     def raw(self, key: str) -> Any:
@@ -106,11 +108,10 @@ class _Settings:
             default: an example for the error message, if it is of this type.
         """
         if isinstance(value, str | list) and "${" in str(value):
-            resolved = OmegaConf.select(self.cfg, key)  # first, because it finds interpolations in a circle
-            original = _COPY.fullmatch(str(value))
-            if original is not None:
-                return self.check_value(original[1], self.raw(original[1]), annotation, default)
-            value = OmegaConf.to_container(resolved, resolve=True) if OmegaConf.is_config(resolved) else resolved
+            if self.into_parts and _COPY.fullmatch(str(value)):
+                self._copies.append((key, annotation, default))
+                return None
+            value = self._resolved(key)
         if self.into_parts and isinstance(value, dict) and "_target_" in value:
             return self.check_part(key, value, annotation)
         children = _child_annotation(annotation)
@@ -119,6 +120,16 @@ class _Settings:
                 self.check_value(f"{key}.{name}", child, children)
             return None
         return self._check_plain(key, value, annotation, default)
+
+    def check_copies(self) -> None:
+        """Checks the settings that have the values of others. They come last: an error names the others first."""
+        while self._copies:
+            key, annotation, default = self._copies.pop(0)
+            self.check_value(key, self._resolved(key), annotation, default)
+
+    def _resolved(self, key: str) -> Any:
+        value = OmegaConf.select(self.cfg, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
     def _check_plain(self, key: str, value: Any, annotation: Any, default: Any) -> None:
         kind = kind_of_setting(annotation)
