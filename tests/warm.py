@@ -20,12 +20,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+_ONE_AT_A_TIME = threading.Lock()  # for scripts that several threads start
 PACKAGES = ("torchvision", "lightning.pytorch", "hydra.main", "wandb", "torchmetrics", "matplotlib.pyplot", "jinja2")
 
 
@@ -38,10 +40,11 @@ class Started:
         self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
         self._status, ends = os.pipe()
         request = json.dumps([self.args, str(cwd), dict(env), own_session]).encode()
-        server = _server()
-        server.sendall(len(request).to_bytes(4, "big"))
-        socket.send_fds(server, [b"f"], [self._out.fileno(), self._err.fileno(), ends])
-        server.sendall(request)
+        with _ONE_AT_A_TIME:
+            server = _server()
+            server.sendall(len(request).to_bytes(4, "big"))
+            socket.send_fds(server, [b"f"], [self._out.fileno(), self._err.fileno(), ends])
+            server.sendall(request)
         os.close(ends)
         self.pid = int(self._line())
 
