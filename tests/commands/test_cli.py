@@ -41,7 +41,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], int]:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("VAELAB_ONE_LINE_ERRORS", "")
         monkeypatch.delenv("VAELAB_ONE_LINE_ERRORS")
-        monkeypatch.setattr(cli, "load_dotenv", lambda path: None)
+        monkeypatch.setattr("vaelab.runtime.environment.load", lambda path: None)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *typed.split()])
         spec = importlib.util.spec_from_file_location(f"entry_{name}", SRC / f"{name}.py")
         assert spec is not None
@@ -286,6 +286,30 @@ def test_a_sweep_outlives_its_failures(script: Path) -> None:
     assert "negative" in (script.parent / "sweep" / "0" / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "hydra.sweep.subdir=${hydra.job.override_dirname}",
+        "hydra.sweep.subdir=a/${hydra.job.num}/b",
+        "hydra.sweep.subdir=the_same",
+        "hydra.output_subdir=null",
+        "hydra/launcher=joblib",
+        "hydra.job.chdir=true",
+        "seed='${latent_dim}'",
+    ],
+)
+def test_failures_are_counted_wherever_the_jobs_are(typed: str, script: Path) -> None:
+    if "joblib" in typed:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason='needs pip install -e ".[sweeps]"')
+    for _ in range(2):  # the second time, the sweep is resumed
+        run = python(script, "-m", "latent_dim=-1,2,-1,8", typed)
+        last = run.stderr.splitlines()[-1]
+        assert last.startswith("2 of 4 jobs failed: 0 (latent_dim=-1"), run.stderr
+        assert last.count("negative") == 2
+        assert "Traceback" not in run.stderr
+    assert "| -1 |" in (script.parent / "sweep" / "results.md").read_text()
+
+
 def test_a_run_that_works_is_quiet_and_its_warnings_reach_the_log(script: Path) -> None:
     run = python(script, "latent_dim=-7")
     assert (run.returncode, run.stderr) == (0, "")
@@ -417,7 +441,9 @@ def test_what_is_said_to_be_typed_can_be(value: Any) -> None:
 def test_variables_of_the_env_file_do_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("VAELAB_TEST_SET=file\nVAELAB_TEST_UNSET=file\n")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
-    monkeypatch.setattr(cli._Command, "run", lambda self: None)
+    monkeypatch.setattr(cli._Command, "_run", lambda self: None)
+    for name in ("HYDRA_FULL_ERROR", "VAELAB_ONE_LINE_ERRORS"):  # which every command sets
+        monkeypatch.setenv(name, "0")
     monkeypatch.setenv("VAELAB_TEST_SET", "environment")
     monkeypatch.setenv("VAELAB_TEST_UNSET", "")
     monkeypatch.delenv("VAELAB_TEST_UNSET")

@@ -23,7 +23,6 @@ from typing import Any, ClassVar, NoReturn
 
 try:
     import hydra
-    from dotenv import load_dotenv
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
@@ -31,6 +30,8 @@ try:
     from hydra.experimental.callback import Callback
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
+
+    from vaelab.runtime import environment
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
@@ -45,9 +46,13 @@ from vaelab.commands.error_messages import (
     nearest,
     no_such_option,
 )
+from vaelab.runs import job_records
+from vaelab.runs.job_records import JobRecord
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.files import write_text
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import CONFIGS, ROOT, options_of
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
@@ -70,9 +75,15 @@ def _options(*groups: str) -> str:
     return "\n".join(lines)
 
 
+def _env(name: str, default: Any = None) -> str | None:
+    """An environment variable, as ``oc.env``; but an empty one counts as one that is not set."""
+    return environment.variable(name) or (None if default is None else str(default))
+
+
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
+OmegaConf.register_new_resolver("env", _env, replace=True)
 # The cache is part of the config, so the workers of a launcher use the folder of the sweep.
 OmegaConf.register_new_resolver(
     "started", lambda pattern: distributed.start_time().strftime(pattern), use_cache=True, replace=True
@@ -89,7 +100,6 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def main() -> None:
-            load_dotenv(ROOT / ".env")
             _Command(config_name, task).run()
 
         return main
@@ -101,34 +111,27 @@ class SweepWatcher(Callback):
     """Remembers the folder of a sweep, and collects the failures of its jobs, with any launcher."""
 
     path: Path | None = None
-    earlier: ClassVar[dict[Path, int]] = {}  # files of failures in an earlier attempt at this sweep, and their times
+    before: ClassVar[set[JobRecord]] = set()  # those of earlier attempts at this sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepWatcher.path = Path(config.hydra.sweep.dir).absolute()
-        SweepWatcher.earlier = {path: path.stat().st_mtime_ns for path in _failure_files(SweepWatcher.path)}
+        SweepWatcher.before = set(job_records.read(SweepWatcher.path))
         launchers.prepare(config.hydra)
 
     @classmethod
     def failures(cls) -> str | None:
-        """The number of failed jobs, their settings and reasons, from their files; ``None`` if no job failed."""
+        """The number of failed jobs, their settings and reasons, from their records; ``None`` if no job failed."""
         if cls.path is None:
             return None
-        failed = [path for path in _failure_files(cls.path) if path.stat().st_mtime_ns != cls.earlier.get(path)]
-        failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
-        jobs = len(list(cls.path.glob("*/.hydra")))
-        return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
+        jobs = [record for record in job_records.read(cls.path) if record not in cls.before]
+        failed = sorted((record for record in jobs if record.failure), key=lambda record: record.number)
+        reasons = [f"{record.number} ({' '.join(record.overrides)}): {record.failure}" for record in failed]
+        return f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(reasons)}" if failed else None
 
 
-def _failure_files(sweep: Path) -> list[Path]:
-    """The files in which failed jobs of a sweep have left their reasons."""
-    return [file for job in sweep.glob("*/") if (file := RunFolder(job).failure_file).is_file()]
-
-
-def _failure(path: Path) -> str:
-    """The job of this file, its settings and the reason of its failure."""
-    overrides = path.parent / ".hydra" / "overrides.yaml"
-    typed = " ".join(OmegaConf.load(overrides)) if overrides.is_file() else ""
-    return f"{path.parent.name} ({typed}): {path.read_text().strip()}"
+def _sweep_of(config: Any) -> Path:
+    """The folder of a sweep, in any of its jobs, which may have another working directory."""
+    return Path(config.runtime.cwd, config.sweep.dir)
 
 
 class _Jobs:
@@ -141,18 +144,30 @@ class _Jobs:
         functools.update_wrapper(self, task)  # Hydra finds the script by the attributes of the task
         self.task = task
         self.started = False
+        self.record: JobRecord | None = None  # of the current job of a sweep
 
     def __call__(self, cfg: DictConfig) -> Any:
-        self.started = True
+        self.started, self.record = True, None
         logging.captureWarnings(True)  # in the log file too
         try:
             with launchers.job():
+                self.record = self._begin()
                 return self.task(cfg)
         except launchers.Interrupted:
             raise
         except Exception as error:
             self._report(error)
             raise
+
+    def _begin(self) -> JobRecord | None:
+        """Records that a job of a sweep starts."""
+        config = HydraConfig.get() if HydraConfig.initialized() else None
+        if config is None or config.mode != RunMode.MULTIRUN or not distributed.is_first():
+            return None
+        folder = Path(config.runtime.output_dir)
+        record = job_records.begin(_sweep_of(config), folder, config.job.num, plain(config.overrides.task))
+        RunFolder(folder).failure_file.unlink(missing_ok=True)
+        return record
 
     def _report(self, error: Exception) -> None:
         line = explain(error)
@@ -162,11 +177,13 @@ class _Jobs:
             return  # _Command prints the error
         if line is None or _full_error():
             traceback.print_exception(error)
-        job = f"{config.job.num} ({' '.join(config.overrides.task)})"
+        job = f"{config.job.num} ({' '.join(plain(config.overrides.task))})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
         if distributed.is_first():
             with contextlib.suppress(OSError):  # perhaps the disk has failed
-                RunFolder(Path(config.runtime.output_dir)).failure_file.write_text(f"{line}\n")
+                if record := self.record or self._begin():
+                    job_records.fail(_sweep_of(config), record, line)
+                write_text(f"{line}\n", RunFolder(Path(config.runtime.output_dir)).failure_file)
             print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 
@@ -179,6 +196,11 @@ class _Command:
         self.overrides: list[str] = []
 
     def run(self) -> None:
+        _print_any_text()
+        try:
+            environment.load(ROOT / ".env")
+        except UserError as error:
+            _exit(f"error: {error}")
         if _full_error():
             self._run()
             return
@@ -356,6 +378,13 @@ def _log_to_file(message: str) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def _print_any_text() -> None:
+    """Lets the standard streams print what their encoding lacks, such as parts of file names, as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _full_error() -> bool:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import ROOT, options_of
 
 end_signal = 0  # the signal that asked this process, or the sweep of this worker, to end
@@ -36,7 +37,7 @@ class Interrupted(Exception):  # noqa: N818  (no error)
 def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -> float:
     """The number of jobs of a sweep, from its overrides and its sweeper's; infinite if only the sweeper knows it."""
     count = 1
-    typed = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
+    typed = [*(f"{key}={value}" for key, value in (plain(params) or {}).items()), *plain(overrides)]
     try:
         for override in OverridesParser.create().parse_overrides(typed):
             if override.is_sweep_override():

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.commands.launchers import Interrupted
 from vaelab.runs.sweep_folder import STUDY
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.workarounds.hydra import result_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class OptunaSearch(Sweeper):
         """The overrides that all jobs share, and the search space: setting to distribution."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        typed = [*(f"{key}={value}" for key, value in plain(self.params).items()), *arguments]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
         fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
         space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}

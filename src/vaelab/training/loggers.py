@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runs.metrics_csv import read_rows
+from vaelab.runtime.environment import variable
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import write_csv
 from vaelab.training import lightning_workarounds
@@ -143,12 +144,12 @@ def has_key() -> bool:
     import wandb
 
     with contextlib.redirect_stderr(io.StringIO()):  # newer versions print advice that older ones cannot follow
-        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+        return bool(variable("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _mode(offline: bool | None) -> str:
-    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent needs the server
-    mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
+    by_default = "online" if variable("WANDB_SWEEP_ID") else "offline"  # an agent needs the server
+    mode = (variable("WANDB_MODE") or by_default) if offline is None else "offline" if offline else "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")
