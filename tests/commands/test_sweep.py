@@ -114,6 +114,12 @@ def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.Captur
         ("conditional", "nats", False),
         ("data.source.folder", "nats", False),
         ("data.source.data_dir", "nats", True),  # the same files elsewhere
+        *((f"data.{name}", "nats", False) for name in ("limit", "validation", "source.seed", "image_shape", "of_mine")),
+        *((f"data.{name}", "nats", True) for name in ("batch_size", "eval_batch_size", "seed", "shuffle")),
+        *((f"trainer.limit_{split}_batches", "nats", False) for split in ("val", "test")),
+        ("trainer.limit_train_batches", "nats", True),
+        ("trainer.overfit_batches", "nats", False),
+        ("trainer.max_epochs", "nats", True),
     ],
 )
 def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, together: bool, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def build_report(entity: str, project: str, columns: Sequence[str], group: str |
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     about = (
-        "Terms are summed over pixels and latent dimensions, and averaged over images. Runs with different data or "
+        "Terms are summed over pixels and latent dimensions, and averaged over images. Runs with different images or "
         "losses cannot be compared. The best epoch is chosen on validation images."
     )
     return wr.Report(

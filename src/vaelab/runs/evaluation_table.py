@@ -25,9 +25,10 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
         values = {key: metric["value"] for key, metric in metrics.items()}
         estimates = [key for key in values if key.startswith(f"likelihood/test/{LOG_LIKELIHOOD}")]
         loss = protocol["choices"].get("loss", "")
+        limit = protocol["comparable"].get("data.limit")
         row = {
             "run": name,
-            "data": f"{protocol['data']}, {protocol['binarize']}",
+            "data": f"{protocol['data']}, {protocol['binarize']}{'' if limit is None else f', limit {limit}'}",
             "loss": f"{loss}, given the class" if protocol["conditional"] else loss,
             "test/elbo": values.get("test/elbo"),
         }

@@ -76,16 +76,7 @@ def _sweep(folder: Path) -> Page:
             section("summary", "Summary", lambda: _repeat(folder)),
             section("metrics", "Metrics", lambda: _table(folder, jobs, names, comparable)),
             section("charts", "Charts", lambda: images.blocks("charts")),
-            section(
-                "curves",
-                "Curves",
-                lambda: curves.of_several(
-                    {_label(job, names): RunFolder(job.folder).metrics_csv for job in done[:_MOST_CURVES]},
-                    [term.replace("test", "val") for term in TERMS if term != "val/elbo"],
-                    unit,
-                ),
-                lambda: [note(f"Of the first {_MOST_CURVES} in the table.")] if len(done) > _MOST_CURVES else [],
-            ),
+            section("curves", "Curves", lambda: _curves(done, names, unit, comparable)),
             section(
                 "samples",
                 "Samples",
@@ -99,6 +90,16 @@ def _sweep(folder: Path) -> Page:
             section("rest", "More pictures", lambda: images.blocks("rest")),
         ],
     )
+
+
+def _curves(done: Sequence[Job], names: Sequence[str], unit: str, comparable: bool) -> list[Block]:
+    if not comparable:
+        raise NotApplicable(
+            "Jobs with different images or losses share no chart. The report of each job has its curves."
+        )
+    files = {_label(job, names): RunFolder(job.folder).metrics_csv for job in done[:_MOST_CURVES]}
+    shown = curves.of_several(files, [term.replace("test", "val") for term in TERMS if term != "val/elbo"], unit)
+    return [*shown, *([note(f"Of the first {_MOST_CURVES} in the table.")] if len(done) > _MOST_CURVES else [])]
 
 
 def _label(job: Job, names: Sequence[str]) -> str:
