@@ -7,6 +7,7 @@ sweep (``-m``) a failed job prints its line and the other jobs still run; the la
 This module does not import torch, so that ``--help`` and errors in options do not wait for it.
 """
 
+import codecs
 import contextlib
 import functools
 import io
@@ -23,6 +24,7 @@ from typing import Any, ClassVar, NoReturn
 
 try:
     import hydra
+    import yaml
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
@@ -152,6 +154,8 @@ class _Jobs:
         try:
             with launchers.job():
                 self.record = self._begin()
+                if not str(cfg.get("run_dir", "unused") or "").strip():  # it would mean the working directory
+                    raise UserError("run_dir is empty: type run_dir=<a folder>, or leave it out")
                 return self.task(cfg)
         except launchers.Interrupted:
             raise
@@ -194,6 +198,7 @@ class _Command:
         self.config_name = config_name
         self.jobs = _Jobs(task)
         self.overrides: list[str] = []
+        self.folders = [CONFIGS]  # of YAML files
 
     def run(self) -> None:
         _print_any_text()
@@ -233,7 +238,7 @@ class _Command:
                 raise SystemExit(0) from None  # the first process reports failed jobs
             if failures:
                 _exit(failures)
-            line = self._explain(error) or launchers.explain(error)
+            line = _explain_file(error, self.folders) or self._explain(error) or launchers.explain(error)
             if line is None:
                 raise
             if distributed.has_parent():  # the parent reports the error
@@ -247,9 +252,11 @@ class _Command:
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
+        self.folders += [Path(path) for path in (args.config_dir, args.config_path) if path]
         if args.help:  # without Hydra, because its list of all groups takes most of the time
             print(self._compose(self.overrides).hydra.help.template)
             return
+        _check_marks(self.folders)
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             self._check(args)
         try:
@@ -370,6 +377,29 @@ def _parse_args() -> Namespace:
         if override.startswith("="):  # Hydra takes it for an option of a group without a name
             raise UserError(explain_override(override))
     return args
+
+
+def _check_marks(folders: Sequence[Path]) -> None:
+    """Refuses YAML files with a byte order mark, because Hydra then overlooks the first line, ``# @package ...``."""
+    for path in (path for folder in folders for path in folder.rglob("*.yaml")):
+        with contextlib.suppress(OSError), path.open("rb") as file:  # Hydra reports those that it needs
+            if file.read(3) == codecs.BOM_UTF8:
+                raise UserError(f"{path} begins with a byte order mark: save it as UTF-8 without one (BOM)")
+
+
+def _explain_file(error: Exception, folders: Sequence[Path]) -> str | None:
+    """The line about a YAML file that is no text or no YAML; ``None`` for any other error."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        hint = "indent with blanks, not with tabs" if "'\\t'" in str(error.problem) else "correct the YAML there"
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}: {hint}"
+    if isinstance(error, UnicodeDecodeError):
+        for path in (path for folder in folders for path in folder.rglob("*.yaml")):
+            try:
+                path.read_bytes().decode()
+            except UnicodeDecodeError as found:
+                line = found.object[: found.start].count(b"\n") + 1
+                return f"{path}, line {line} is no UTF-8 text: save the file as UTF-8 in an editor"
+    return None
 
 
 def _log_to_file(message: str) -> None:

@@ -214,8 +214,8 @@ def dashboard(cfg: DictConfig) -> None:
     console.print_line(f"built: {', '.join(f'{name}.json' for name in built)} in {console.short_path(run_dir)}")
     if not saved:
         console.print_line(
-            "not saved, because there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync`, and "
-            "type this again"
+            "not saved, because there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync "
+            "<run folder>/wandb/offline-run-*`, and type this again"
         )
         return
     for name, thing in built.items():

@@ -28,6 +28,14 @@ def remove_empty() -> None:
         del os.environ[name]
 
 
+def remove(prefixes: tuple[str, ...], kept: str = "") -> list[str]:
+    """Removes the variables whose names start with any of these prefixes, except one, and returns their names."""
+    names = sorted(name for name in os.environ if name.startswith(prefixes) and name != kept)
+    for name in names:
+        del os.environ[name]
+    return names
+
+
 def load(path: Path) -> None:
     """Sets the variables of a file, except those that are set already.
 

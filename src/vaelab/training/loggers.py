@@ -167,7 +167,7 @@ def wandb_logger(
     """A Weights & Biases run for this job, offline by default.
 
     A training that is resumed in its folder continues its W&B run. Offline, it writes new files with the same
-    identifier, and ``wandb sync --append`` joins them.
+    identifier, and ``wandb sync`` joins them if it gets all of them.
 
     Args:
         save_dir: the run folder; W&B's files go to its subfolder ``wandb``.
