@@ -5,7 +5,8 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,7 +90,8 @@ class PatientWandbLogger(WandbLogger):
         """The W&B run; after a failure, an object that does nothing."""
         if not self.failed:
             try:
-                return super().experiment
+                with _encodable_arguments():
+                    return super().experiment
             except Exception as error:
                 self._disable(error)
         return lightning_workarounds.dummy_experiment()
@@ -131,6 +133,17 @@ class PatientWandbLogger(WandbLogger):
         self.failed = True
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         log.warning("W&B failed and gets no more data; the training continues: %s", reason[0])
+
+
+@contextlib.contextmanager
+def _encodable_arguments() -> Iterator[None]:
+    """The command line, which W&B stores when a run starts, without characters that UTF-8 lacks."""
+    before = sys.argv
+    sys.argv = _encodable(before)
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _earlier_run(save_dir: str) -> str | None:
@@ -195,13 +208,16 @@ def wandb_logger(
         id=_earlier_run(save_dir),
         resume="allow" if mode == "online" else None,  # an offline run cannot ask the server for the earlier run
         project=project,
-        name=name or Path(save_dir).name,
+        name=_encodable(name or Path(save_dir).name),
         mode=mode,
-        group=group,
-        tags=list(tags or []),
+        group=_encodable(group),
+        tags=_encodable(list(tags or [])),
         settings=wandb.Settings(console="off", silent=True),
     )
     lightning_workarounds.without_option(logger, "anonymous")
+    if _encodable(save_dir) != save_dir:
+        logger.failed = True
+        log.warning("W&B gets no data, because it cannot write into %s, whose name is not UTF-8", save_dir)
     return logger
 
 
@@ -214,7 +230,16 @@ def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[
         nested: the whole resolved configuration, for W&B.
     """
     for logger in loggers:
-        logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
+        logger.log_hyperparams(_encodable({**flat, "config": nested}) if isinstance(logger, WandbLogger) else flat)
+
+
+def _encodable(value: Any) -> Any:
+    """A copy with escapes in place of characters that UTF-8 lacks: W&B refuses names of files with them."""
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(child) for child in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def log_final(loggers: list[Logger], metrics: Mapping[str, Any]) -> None:
