@@ -113,6 +113,42 @@ def test_an_unknown_option_in_a_file(default: str, line: str, tmp_path: Path) ->
     assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ("# caf\u00e9\n".encode("latin-1"), "mine.yaml, line 1 is no UTF-8 text: save the file as UTF-8"),
+        (b"# @package _global_\nlatent_dim:\n\t- 3\n", "mine.yaml, line 3: found character '\\t'"),
+        (b"# @package _global_\nlatent_dim: [3\n", "mine.yaml, line 3: expected ',' or ']'"),
+        (b"\xef\xbb\xbf# @package _global_\nlatent_dim: 3\n", "mine.yaml begins with a byte order mark"),
+    ],
+)
+def test_a_file_that_is_no_yaml(contents: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(contents)
+    for sweep in ([], ["-m"]):
+        run = python(
+            SRC / "train.py", "--config-dir", tmp_path, *sweep, "experiment=mine", f"hydra.sweep.dir={tmp_path}"
+        )
+        assert run.returncode == 1
+        assert run.stderr.startswith("error: ")
+        assert said in run.stderr
+        assert run.stderr.count("\n") == 1
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_bytes("A=caf\u00e9\n".encode("latin-1"))
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.entry_point("train")(_task)()
+    assert end.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/.env, line 1 is no UTF-8 text: save the file as UTF-8 in an editor\n"
+    )
+
+
 # --- help ----------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +344,18 @@ def test_failures_are_counted_wherever_the_jobs_are(typed: str, script: Path) ->
         assert last.count("negative") == 2
         assert "Traceback" not in run.stderr
     assert "| -1 |" in (script.parent / "sweep" / "results.md").read_text()
+
+
+def test_a_name_that_is_no_text_is_a_reason(script: Path) -> None:
+    """Python has characters for the bytes of a file name that are not UTF-8; no file and no terminal has them."""
+    text = script.read_text().replace('"latent_dim=-1 is negative', '"caf\\udce9.png is negative')
+    script.write_text(text)
+    run = python(script, "-m", "latent_dim=-1,2")
+    assert "caf\\udce9.png is negative" in run.stderr.splitlines()[-1]
+    for file in ("0/failed.txt", "0/train.log", "results.md", "results.csv", "report.html"):
+        assert "caf\\udce9.png is negative" in (script.parent / "sweep" / file).read_text(encoding="utf-8")
+    assert "Traceback" not in run.stderr
+    assert "Logging error" not in run.stderr
 
 
 def test_a_run_that_works_is_quiet_and_its_warnings_reach_the_log(script: Path) -> None:

@@ -54,7 +54,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> RankedTable:
 
 def read(path: Path) -> RankedTable:
     """The table that was written as CSV."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
     return table_of(rows)
 

@@ -13,7 +13,7 @@ from vaelab.runtime.errors import UserError
 # The variables that this project, wandb, Lightning, torchrun and Slurm read. An empty one makes some of them fail.
 # Others, such as CUDA_VISIBLE_DEVICES, have a meaning when they are empty.
 _READ: tuple[str, ...] = ("DATA_DIR", "WANDB_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "NODE_RANK")
-_READ += ("SLURM_", "SUBMITIT_", "TORCHELASTIC_", "HYDRA_", "VAELAB_")
+_READ += ("SLURM_", "SUBMITIT_", "TORCHELASTIC_", "HYDRA_", "VAELAB_", "OMP_")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -53,7 +53,9 @@ def load(path: Path) -> None:
     text = _text(path)
     for line in parse_stream(io.StringIO(text)):
         if line.error or (line.key is not None and line.value is None):
-            raise UserError(f"{path}, line {line.original.line}: type NAME=value there, or # before a comment")
+            text = line.original.string  # with the empty lines before it
+            number = line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            raise UserError(f"{path}, line {number}: type NAME=value there, or # before a comment")
     for name, value in dotenv_values(stream=io.StringIO(text)).items():
         if value:
             os.environ.setdefault(name, value)

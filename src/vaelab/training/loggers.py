@@ -53,7 +53,7 @@ class CSVLogger(Logger):
         row = {"step": step, **metrics}
         if not set(row) <= set(self._columns):  # also at the first row: an existing file may end in half a row
             self._rewrite(read_rows(self.path), row)
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
             _to_disk(file)
 
