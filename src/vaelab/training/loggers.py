@@ -116,9 +116,14 @@ class PatientWandbLogger(WandbLogger):
         self._try(lambda: self.experiment.summary.update(dict(metrics)))
 
     def finish(self, exit_code: int) -> None:
-        """Ends the run."""
-        if self._experiment is not None:
-            self._try(self._experiment.finish, exit_code=exit_code)
+        """Ends the run, also after a failure: the next job of this process would continue it otherwise."""
+        if self._experiment is None:
+            return
+        try:
+            self._experiment.finish(exit_code=exit_code)
+        except Exception as error:
+            if not self.failed:
+                self._disable(error)
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         _ = self.experiment  # starts the run at the first call
@@ -217,7 +222,7 @@ def wandb_logger(
     lightning_workarounds.without_option(logger, "anonymous")
     if _encodable(save_dir) != save_dir:
         logger.failed = True
-        log.warning("W&B gets no data, because it cannot write into %s, whose name is not UTF-8", save_dir)
+        log.warning("W&B gets no data, because it cannot write into %s, whose name is not UTF-8", _encodable(save_dir))
     return logger
 
 
