@@ -86,6 +86,7 @@ CONFIGURATION = [
 
 # Values that are impossible, things that are not there, and choices that cannot meet.
 VALUES = [
+    ("train", "run_dir=", ["run_dir is empty", "run_dir=<a folder>"]),
     # numbers
     ("train", "latent_dim=0", ["latent_dim=0", "positive integer", "latent_dim=20"]),
     ("train", "latent_dim=2.5", ["latent_dim=2.5", "positive integer"]),
