@@ -55,6 +55,13 @@ CONFIGURATION = [
     ("train", "hydra.job.num=a", ["hydra.job.num=a", "could not be converted to Integer"]),
     ("generate", "run=latest cuont=3", ["no setting cuont", "did you mean count=3?"]),
     ("explore", "run=latest imags=3", ["no setting imags", "did you mean images=3?"]),
+    # folders
+    ("train", "hydra.run.dir=", ["hydra.run.dir is no name", "type hydra.run.dir=mine"]),
+    ("train", "hydra.run.dir=${env:NO_SUCH_VARIABLE,''}", ["hydra.run.dir is no name"]),
+    ("train", "hydra.output_subdir=", ["type hydra.output_subdir=null"]),
+    ("train", "-m hydra.sweep.subdir= seed=1,2", ["type hydra.sweep.subdir='${hydra.job.num}'"]),
+    ("train", "-m hydra.sweep.subdir=. seed=1,2", ["hydra.sweep.subdir is no name"]),
+    ("evaluate", "run=latest hydra.run.dir=", ["hydra.run.dir is no name"]),
     # what is left open
     ("evaluate", "", ["run is missing", "run=latest", "a run folder or checkpoint"]),
     ("generate", "count=3", ["run is missing", "run=latest"]),
@@ -92,6 +99,7 @@ CONFIGURATION = [
 
 # Values that are impossible, things that are not there, and choices that cannot meet.
 VALUES = [
+    ("train", "run_dir=", ["run_dir is empty", "run_dir=<a folder>"]),
     # numbers
     ("train", "latent_dim=0", ["latent_dim=0", "positive integer", "latent_dim=20"]),
     ("train", "latent_dim=2.5", ["latent_dim=2.5", "positive integer"]),

@@ -41,7 +41,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], int]:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("VAELAB_ONE_LINE_ERRORS", "")
         monkeypatch.delenv("VAELAB_ONE_LINE_ERRORS")
-        monkeypatch.setattr(cli, "load_dotenv", lambda path: None)
+        monkeypatch.setattr("vaelab.runtime.environment.load", lambda path: None)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *typed.split()])
         spec = importlib.util.spec_from_file_location(f"entry_{name}", SRC / f"{name}.py")
         assert spec is not None
@@ -111,6 +111,42 @@ def test_an_unknown_option_in_a_file(default: str, line: str, tmp_path: Path) ->
     assert run.returncode == 1
     assert run.stderr.startswith(line)
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ("# caf\u00e9\n".encode("latin-1"), "mine.yaml, line 1 is no UTF-8 text: save the file as UTF-8"),
+        (b"# @package _global_\nlatent_dim:\n\t- 3\n", "mine.yaml, line 3: found character '\\t'"),
+        (b"# @package _global_\nlatent_dim: [3\n", "mine.yaml, line 3: expected ',' or ']'"),
+        (b"\xef\xbb\xbf# @package _global_\nlatent_dim: 3\n", "mine.yaml begins with a byte order mark"),
+    ],
+)
+def test_a_file_that_is_no_yaml(contents: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(contents)
+    for sweep in ([], ["-m"]):
+        run = python(
+            SRC / "train.py", "--config-dir", tmp_path, *sweep, "experiment=mine", f"hydra.sweep.dir={tmp_path}"
+        )
+        assert run.returncode == 1
+        assert run.stderr.startswith("error: ")
+        assert said in run.stderr
+        assert run.stderr.count("\n") == 1
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_bytes("A=caf\u00e9\n".encode("latin-1"))
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.entry_point("train")(_task)()
+    assert end.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/.env, line 1 is no UTF-8 text: save the file as UTF-8 in an editor\n"
+    )
 
 
 # --- help ----------------------------------------------------------------------------------------------------------
@@ -282,6 +318,42 @@ def test_a_sweep_outlives_its_failures(script: Path) -> None:
     assert "negative" in (script.parent / "sweep" / "0" / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "hydra.sweep.subdir=${hydra.job.override_dirname}",
+        "hydra.sweep.subdir=a/${hydra.job.num}/b",
+        "hydra.sweep.subdir=the_same",
+        "hydra.output_subdir=null",
+        "hydra/launcher=joblib",
+        "hydra.job.chdir=true",
+        "seed='${latent_dim}'",
+    ],
+)
+def test_failures_are_counted_wherever_the_jobs_are(typed: str, script: Path) -> None:
+    if "joblib" in typed:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason='needs pip install -e ".[sweeps]"')
+    for _ in range(2):  # the second time, the sweep is resumed
+        run = python(script, "-m", "latent_dim=-1,2,-1,8", typed)
+        last = run.stderr.splitlines()[-1]
+        assert last.startswith("2 of 4 jobs failed: 0 (latent_dim=-1"), run.stderr
+        assert last.count("negative") == 2
+        assert "Traceback" not in run.stderr
+    assert "| -1 |" in (script.parent / "sweep" / "results.md").read_text()
+
+
+def test_a_name_that_is_no_text_is_a_reason(script: Path) -> None:
+    """Python has characters for the bytes of a file name that are not UTF-8; no file and no terminal has them."""
+    text = script.read_text().replace('"latent_dim=-1 is negative', '"caf\\udce9.png is negative')
+    script.write_text(text)
+    run = python(script, "-m", "latent_dim=-1,2")
+    assert "caf\\udce9.png is negative" in run.stderr.splitlines()[-1]
+    for file in ("0/failed.txt", "0/train.log", "results.md", "results.csv", "report.html"):
+        assert "caf\\udce9.png is negative" in (script.parent / "sweep" / file).read_text(encoding="utf-8")
+    assert "Traceback" not in run.stderr
+    assert "Logging error" not in run.stderr
+
+
 def test_a_run_that_works_is_quiet_and_its_warnings_reach_the_log(script: Path) -> None:
     run = python(script, "latent_dim=-7")
     assert (run.returncode, run.stderr) == (0, "")
@@ -413,7 +485,9 @@ def test_what_is_said_to_be_typed_can_be(value: Any) -> None:
 def test_variables_of_the_env_file_do_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("VAELAB_TEST_SET=file\nVAELAB_TEST_UNSET=file\n")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
-    monkeypatch.setattr(cli._Command, "run", lambda self: None)
+    monkeypatch.setattr(cli._Command, "_run", lambda self: None)
+    for name in ("HYDRA_FULL_ERROR", "VAELAB_ONE_LINE_ERRORS"):  # which every command sets
+        monkeypatch.setenv(name, "0")
     monkeypatch.setenv("VAELAB_TEST_SET", "environment")
     monkeypatch.setenv("VAELAB_TEST_UNSET", "")
     monkeypatch.delenv("VAELAB_TEST_UNSET")

@@ -60,6 +60,47 @@ def test_what_a_launcher_needs_is_said(
         launchers.check(OmegaConf.create({"runtime": {"choices": chosen}}), sweep)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "env", "said"),
+    [
+        ("basic", {"WANDB_SWEEP_ID": "abc"}, "leave -m out of its command"),
+        ("joblib", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, "type this command without torchrun or srun"),
+        ("joblib", {"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, "type this command without torchrun or srun"),
+    ],
+)
+def test_who_starts_this_sweep_may_not_start_several(
+    launcher: str, env: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    chosen = {"hydra/launcher": launcher, "hydra/sweeper": "basic"}
+    hydra = OmegaConf.create({"runtime": {"choices": chosen}})
+    with pytest.raises(UserError, match=re.escape(said)):
+        launchers.check(hydra, sweep=True)
+    launchers.check(OmegaConf.create({"runtime": {"choices": {**chosen, "hydra/launcher": "basic"}}}), sweep=False)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "ray", "submitit_local"])
+def test_jobs_inherit_what_is_of_all_runs_only(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    of_one_run = {"WANDB_RUN_ID": "xyz", "WANDB_NAME": "mine", "WANDB_RESUME": "must"}
+    of_one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "29500", "MASTER_ADDR": "here"}
+    of_one_job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SUBMITIT_EXECUTOR": "local"}
+    shared = {"WANDB_RUN_GROUP": "mine", "WANDB_PROJECT": "p", "SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "us"}
+    os.environ.update({**of_one_run, **of_one_process, **of_one_job, **shared})
+    hydra = {
+        "runtime": {"choices": {"hydra/launcher": launcher}},
+        "overrides": {"task": []},
+        "sweeper": {"params": None},
+    }
+    launchers.prepare(OmegaConf.create(hydra))
+    left = set(os.environ)
+    assert set(shared) <= left
+    assert not set(of_one_run) & left
+    assert (set(of_one_process) <= left) == (launcher == "basic")
+    assert (set(of_one_job) <= left) == (launcher != "submitit_local")
+
+
 def test_the_second_process_of_a_search_s_job_is_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setenv("VAELAB_PARENT", "1")

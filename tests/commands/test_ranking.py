@@ -12,15 +12,20 @@ from vaelab.runs import comparability, ranked_table, run_folder
 from vaelab.runs.evaluation_table import rows_of
 
 
-def _evaluation(data: str, elbo: float, log_likelihood: float, folder: str | None = None) -> dict[str, Any]:
+def _evaluation(
+    data: str, elbo: float, log_likelihood: float, folder: str | None = None, **more: Any
+) -> dict[str, Any]:
     protocol = {"data": data, "binarize": "dynamic", "choices": {"loss": "bce"}, "conditional": False, "unit": "nats"}
-    config = {**protocol, "data": {"binarize": "dynamic", "source": {"name": data, "folder": folder}}}
+    config = {**protocol, "data": {"binarize": "dynamic", "source": {"name": data, "folder": folder}, **more}}
     figures = {
         "test/elbo": {"value": elbo},
         "likelihood/test/log_likelihood, k=1000": {"value": log_likelihood, "standard_error": 12.34},
     }
     return {
-        "protocol": {**protocol, "comparable": comparability.shared_settings(config, is_normalized=True)},
+        "protocol": {
+            **protocol,
+            "comparable": comparability.shared_settings(config, is_normalized=True, tests_all=True),
+        },
         "metrics": figures,
     }
 
@@ -66,3 +71,18 @@ def test_the_models_of_one_set_of_images_stand_together() -> None:
         ["best of one", "second of one", "of another"],
         ["of another", "best of one", "second of one"],
     )
+
+
+def test_evaluations_of_other_test_images_are_groups() -> None:
+    """The validation images chose the epoch, and are not those of an evaluation."""
+    rows = rows_of(
+        {
+            "many": _evaluation("MNIST", -100.0, -90.0, validation=500),
+            "as many": _evaluation("MNIST", -101.0, -91.0, validation="test"),
+            "few": _evaluation("MNIST", -80.0, -70.0, limit=50),
+            "as few": _evaluation("MNIST", -81.0, -71.0, limit=50),
+        }
+    )
+    groups = [[row["run"] for row in rows][i : i + 2] for i in (0, 2)]
+    assert sorted(groups) == [["few", "as few"], ["many", "as many"]]
+    assert [row["data"].endswith("limit 50") for row in rows] == ["few" in row["run"] for row in rows]

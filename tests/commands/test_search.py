@@ -53,6 +53,9 @@ def test_a_search_prunes_fails_and_goes_on(tmp_path: Path, tiny_data: list[str])
             assert trial.value == float(row["val/elbo"])
     done_first = [row["optimizer.lr"] for row in sorted(rows, key=lambda row: int(row["job"]))]
 
+    other = _search(sweep, *typed, "data.limit=200")
+    assert f"{sweep} holds a search with data.limit=300" in other.stderr
+
     # One that was begun and not ended is what the same command does first, and then no others than were asked for.
     study = _study(optuna, sweep)
     begun = study.ask(study.trials[0].distributions)
@@ -79,6 +82,10 @@ def _table(folder: Path) -> list[dict[str, str]]:
     [
         ("latent_dim=3", "there is nothing to search"),
         ("loss=bce,mse", "loss cannot be searched"),
+        ("data.limit=50,100", "data.limit cannot be searched"),
+        ("data.validation=interval(0.1,0.2)", "data.validation cannot be searched"),
+        ("conditional=true,false", "conditional cannot be searched"),
+        ("experiment=keras_fashion,mathworks_mnist", "experiment cannot be searched"),
         ("optimizer.lr=tag(log,interval(0,1))", "tag(log,interval(0,1)): "),
         ("latent_dim=range(3,3)", "there is nothing to choose from"),
     ],

@@ -114,10 +114,17 @@ def test_different_losses_are_not_compared(tmp_path: Path, capsys: pytest.Captur
         ("conditional", "nats", False),
         ("data.source.folder", "nats", False),
         ("data.source.data_dir", "nats", True),  # the same files elsewhere
+        *((f"data.{name}", "nats", False) for name in ("limit", "validation", "source.seed", "image_shape", "of_mine")),
+        *((f"data.{name}", "nats", True) for name in ("batch_size", "eval_batch_size", "seed", "shuffle")),
+        *((f"trainer.limit_{split}_batches", "nats", False) for split in ("val", "test")),
+        ("trainer.limit_train_batches", "nats", True),
+        ("trainer.overfit_batches", "nats", False),
+        ("trainer.max_epochs", "nats", True),
     ],
 )
 def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, together: bool, tmp_path: Path) -> None:
-    for number in range(3):
+    (tmp_path / "curves.png").touch()  # of an earlier attempt
+    for number in range(1, 4):
         _job(tmp_path, number, [f"{setting}={number}"], -10.0 * number, unit=unit)
         config = OmegaConf.load(tmp_path / str(number) / "config.yaml")
         OmegaConf.update(config, setting, number)
@@ -125,6 +132,7 @@ def test_only_what_can_be_compared_is_ranked_together(setting: str, unit: str, t
     write_results(tmp_path)
     assert sorted(job.rank for job in read(tmp_path)) == ([1, 2, 3] if together else [1, 1, 1])
     assert (tmp_path / "curves.png").exists() == together
+    assert ("share no chart" in (tmp_path / "report.html").read_text()) != together
 
 
 def test_a_small_search_is_not_taken_for_a_grid(tmp_path: Path) -> None:

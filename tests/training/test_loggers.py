@@ -1,16 +1,19 @@
 """metrics.csv keeps every row once, also when a training goes on."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
+import wandb.cli.cli
 
 from tests.conftest import composed
 from vaelab.commands.train import train
 from vaelab.runtime.errors import UserError
-from vaelab.training.loggers import CSVLogger, wandb_logger
+from vaelab.runtime.paths import ROOT
+from vaelab.training.loggers import CSVLogger, finish, log_configuration, wandb_logger
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -67,6 +70,53 @@ def test_unknown_wandb_modes_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
         wandb_logger(str(tmp_path), "project")
 
 
+@pytest.mark.parametrize("mode", ["", None])
+def test_an_empty_wandb_mode_is_none(mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    assert wandb_logger(str(tmp_path), "project")._wandb_init["mode"] == "offline"
+
+
+def test_name_and_group_of_a_run_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("", None), ("mine", "mine")):
+        monkeypatch.setenv("WANDB_NAME", value)
+        monkeypatch.setenv("WANDB_RUN_GROUP", value)
+        options = composed("train", "run_dir=/nowhere", "logger=wandb").logger.wandb
+        assert (options.name, options.group) == (expected, expected)
+
+
+def test_wandb_gets_names_that_are_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "data.source.folder=/caf\udce9"])
+    logger = wandb_logger(str(tmp_path), "project", offline=True, name="caf\udce9")
+    log_configuration([logger], {"data": "image_folder"}, {"data": {"source": {"folder": "/caf\udce9", "n": [1]}}})
+    assert logger.experiment.config["config"] == {"data": {"source": {"folder": "/caf\\udce9", "n": [1]}}}
+    assert logger.experiment.name == "caf\\udce9"
+    finish([logger], "success")
+    nowhere = wandb_logger(str(tmp_path / "caf\udce9"), "project", offline=True)
+    nowhere.log_metrics({"a": 1.0})
+    finish([nowhere], "success")
+    assert [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()] == [
+        f"W&B gets no data, because it cannot write into {tmp_path}/caf\\udce9, whose name is not UTF-8"
+    ]
+    assert not list(tmp_path.glob("caf*"))
+
+
+def test_wandb_has_the_commands_that_are_to_be_typed() -> None:
+    """Written in backquotes, or as a line of a block of commands."""
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.yaml")]
+    text = "\n".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text()) for path in [*files, ROOT / "README.md"])
+    typed = re.findall(r"(?:`|^)wandb ([a-z]+)([^`\n]*)", text, re.MULTILINE)
+    assert {"sync", "login", "leet"} <= {name for name, _ in typed}
+    for name, rest in typed:
+        command = wandb.cli.cli.cli.commands[name]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<!\S)--?\w[\w-]*", rest)) <= options, (name, rest)
+
+
 @pytest.mark.parametrize("torn", ["7", "7,", "\0\0\0\0", "7,0.5"])
 def test_a_torn_last_row_is_left_out(tmp_path: Path, torn: str) -> None:
     (tmp_path / "metrics.csv").write_text(f"step,a\n5,1.0\n{torn}")
@@ -102,3 +152,4 @@ def test_a_training_goes_on_when_wandb_fails(
     assert len([row for row in _rows(tmp_path / "metrics.csv") if row["val/elbo"]]) == 2
     said = [record.getMessage() for record in caplog.records if "W&B failed" in record.getMessage()]
     assert said == ["W&B failed and gets no more data; the training continues: the network is gone"]
+    assert wandb.run is None  # the next training of this process would continue it

@@ -7,6 +7,7 @@ sweep (``-m``) a failed job prints its line and the other jobs still run; the la
 This module does not import torch, so that ``--help`` and errors in options do not wait for it.
 """
 
+import codecs
 import contextlib
 import functools
 import io
@@ -23,7 +24,7 @@ from typing import Any, ClassVar, NoReturn
 
 try:
     import hydra
-    from dotenv import load_dotenv
+    import yaml
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
@@ -31,6 +32,8 @@ try:
     from hydra.experimental.callback import Callback
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
+
+    from vaelab.runtime import environment
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"error: {missing.name} is not installed here; type . .venv/bin/activate after make train, or pip install -e ."
@@ -43,9 +46,13 @@ from vaelab.commands.error_messages import (
     nearest,
     no_such_option,
 )
+from vaelab.runs import job_records
+from vaelab.runs.job_records import JobRecord
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import distributed
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.files import write_text
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import CONFIGS, ROOT, options_of
 from vaelab.runtime.validation import SettingError
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
@@ -70,9 +77,15 @@ def _options(*groups: str) -> str:
     return "\n".join(lines)
 
 
+def _env(name: str, default: Any = None) -> str | None:
+    """An environment variable, as ``oc.env``; but an empty one counts as one that is not set."""
+    return environment.variable(name) or (None if default is None else str(default))
+
+
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
+OmegaConf.register_new_resolver("env", _env, replace=True)
 # The cache is part of the config, so the workers of a launcher use the folder of the sweep.
 OmegaConf.register_new_resolver(
     "started", lambda pattern: distributed.start_time().strftime(pattern), use_cache=True, replace=True
@@ -89,7 +102,6 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def main() -> None:
-            load_dotenv(ROOT / ".env")
             _Command(config_name, task).run()
 
         return main
@@ -101,34 +113,27 @@ class SweepWatcher(Callback):
     """Remembers the folder of a sweep, and collects the failures of its jobs, with any launcher."""
 
     path: Path | None = None
-    earlier: ClassVar[dict[Path, int]] = {}  # files of failures in an earlier attempt at this sweep, and their times
+    before: ClassVar[set[JobRecord]] = set()  # those of earlier attempts at this sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         SweepWatcher.path = Path(config.hydra.sweep.dir).absolute()
-        SweepWatcher.earlier = {path: path.stat().st_mtime_ns for path in _failure_files(SweepWatcher.path)}
+        SweepWatcher.before = set(job_records.read(SweepWatcher.path))
         launchers.prepare(config.hydra)
 
     @classmethod
     def failures(cls) -> str | None:
-        """The number of failed jobs, their settings and reasons, from their files; ``None`` if no job failed."""
+        """The number of failed jobs, their settings and reasons, from their records; ``None`` if no job failed."""
         if cls.path is None:
             return None
-        failed = [path for path in _failure_files(cls.path) if path.stat().st_mtime_ns != cls.earlier.get(path)]
-        failed.sort(key=lambda path: (len(path.parent.name), path.parent.name))
-        jobs = len(list(cls.path.glob("*/.hydra")))
-        return f"{len(failed)} of {jobs} jobs failed: {'; '.join(map(_failure, failed))}" if failed else None
+        jobs = [record for record in job_records.read(cls.path) if record not in cls.before]
+        failed = sorted((record for record in jobs if record.failure), key=lambda record: record.number)
+        reasons = [f"{record.number} ({' '.join(record.overrides)}): {record.failure}" for record in failed]
+        return f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(reasons)}" if failed else None
 
 
-def _failure_files(sweep: Path) -> list[Path]:
-    """The files in which failed jobs of a sweep have left their reasons."""
-    return [file for job in sweep.glob("*/") if (file := RunFolder(job).failure_file).is_file()]
-
-
-def _failure(path: Path) -> str:
-    """The job of this file, its settings and the reason of its failure."""
-    overrides = path.parent / ".hydra" / "overrides.yaml"
-    typed = " ".join(OmegaConf.load(overrides)) if overrides.is_file() else ""
-    return f"{path.parent.name} ({typed}): {path.read_text().strip()}"
+def _sweep_of(config: Any) -> Path:
+    """The folder of a sweep, in any of its jobs, which may have another working directory."""
+    return Path(config.runtime.cwd, config.sweep.dir)
 
 
 class _Jobs:
@@ -141,18 +146,32 @@ class _Jobs:
         functools.update_wrapper(self, task)  # Hydra finds the script by the attributes of the task
         self.task = task
         self.started = False
+        self.record: JobRecord | None = None  # of the current job of a sweep
 
     def __call__(self, cfg: DictConfig) -> Any:
-        self.started = True
+        self.started, self.record = True, None
         logging.captureWarnings(True)  # in the log file too
         try:
             with launchers.job():
+                self.record = self._begin()
+                if not str(cfg.get("run_dir", "unused") or "").strip():  # it would mean the working directory
+                    raise UserError("run_dir is empty: type run_dir=<a folder>, or leave it out")
                 return self.task(cfg)
         except launchers.Interrupted:
             raise
         except Exception as error:
             self._report(error)
             raise
+
+    def _begin(self) -> JobRecord | None:
+        """Records that a job of a sweep starts."""
+        config = HydraConfig.get() if HydraConfig.initialized() else None
+        if config is None or config.mode != RunMode.MULTIRUN or not distributed.is_first():
+            return None
+        folder = Path(config.runtime.output_dir)
+        record = job_records.begin(_sweep_of(config), folder, config.job.num, plain(config.overrides.task))
+        RunFolder(folder).failure_file.unlink(missing_ok=True)
+        return record
 
     def _report(self, error: Exception) -> None:
         line = explain(error)
@@ -162,11 +181,13 @@ class _Jobs:
             return  # _Command prints the error
         if line is None or _full_error():
             traceback.print_exception(error)
-        job = f"{config.job.num} ({' '.join(config.overrides.task)})"
+        job = f"{config.job.num} ({' '.join(plain(config.overrides.task))})"
         line = line or f"{type(error).__name__}: {first_line(error)}"
         if distributed.is_first():
             with contextlib.suppress(OSError):  # perhaps the disk has failed
-                RunFolder(Path(config.runtime.output_dir)).failure_file.write_text(f"{line}\n")
+                if record := self.record or self._begin():
+                    job_records.fail(_sweep_of(config), record, line)
+                write_text(f"{line}\n", RunFolder(Path(config.runtime.output_dir)).failure_file)
             print(f"job {job} failed: {line}", file=sys.stderr, flush=True)
 
 
@@ -177,8 +198,14 @@ class _Command:
         self.config_name = config_name
         self.jobs = _Jobs(task)
         self.overrides: list[str] = []
+        self.folders = [CONFIGS]  # of YAML files
 
     def run(self) -> None:
+        _print_any_text()
+        try:
+            environment.load(ROOT / ".env")
+        except UserError as error:
+            _exit(f"error: {error}")
         if _full_error():
             self._run()
             return
@@ -211,7 +238,7 @@ class _Command:
                 raise SystemExit(0) from None  # the first process reports failed jobs
             if failures:
                 _exit(failures)
-            line = self._explain(error) or launchers.explain(error)
+            line = _explain_file(error, self.folders) or self._explain(error) or launchers.explain(error)
             if line is None:
                 raise
             if distributed.has_parent():  # the parent reports the error
@@ -225,9 +252,11 @@ class _Command:
         args = _parse_args()
         self.overrides = args.overrides
         self.config_name = args.config_name or self.config_name
+        self.folders += [Path(path) for path in (args.config_dir, args.config_path) if path]
         if args.help:  # without Hydra, because its list of all groups takes most of the time
             print(self._compose(self.overrides).hydra.help.template)
             return
+        _check_marks(self.folders)
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             self._check(args)
         try:
@@ -402,12 +431,42 @@ def _parse_args() -> Namespace:
     return args
 
 
+def _check_marks(folders: Sequence[Path]) -> None:
+    """Refuses YAML files with a byte order mark, because Hydra then overlooks the first line, ``# @package ...``."""
+    for path in (path for folder in folders for path in folder.rglob("*.yaml")):
+        with contextlib.suppress(OSError), path.open("rb") as file:  # Hydra reports those that it needs
+            if file.read(3) == codecs.BOM_UTF8:
+                raise UserError(f"{path} begins with a byte order mark: save it as UTF-8 without one (BOM)")
+
+
+def _explain_file(error: Exception, folders: Sequence[Path]) -> str | None:
+    """The line about a YAML file that is no text or no YAML; ``None`` for any other error."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        hint = "indent with blanks, not with tabs" if "'\\t'" in str(error.problem) else "correct the YAML there"
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}: {hint}"
+    if isinstance(error, UnicodeDecodeError):
+        for path in (path for folder in folders for path in folder.rglob("*.yaml")):
+            try:
+                path.read_bytes().decode()
+            except UnicodeDecodeError as found:
+                line = found.object[: found.start].count(b"\n") + 1
+                return f"{path}, line {line} is no UTF-8 text: save the file as UTF-8 in an editor"
+    return None
+
+
 def _log_to_file(message: str) -> None:
     """Writes an error into the log file only, because stderr shows it on the terminal."""
     record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def _print_any_text() -> None:
+    """Lets the standard streams print what their encoding lacks, such as parts of file names, as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _full_error() -> bool:

@@ -143,7 +143,7 @@ def build_report(entity: str, project: str, columns: Sequence[str], group: str |
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     about = (
-        "Terms are summed over pixels and latent dimensions, and averaged over images. Runs with different data or "
+        "Terms are summed over pixels and latent dimensions, and averaged over images. Runs with different images or "
         "losses cannot be compared. The best epoch is chosen on validation images."
     )
     return wr.Report(
@@ -177,6 +177,12 @@ def columns_of(sweep: Path) -> list[str]:
     return [name if "." not in name else f"config.{name}" for name in names]
 
 
+def group_of(sweep: Path) -> str:
+    """The group of a sweep's runs on W&B: the folder of the sweep, unless the user has named another."""
+    named = (job.wandb.get("group") for job in sweep_folder.read(sweep))
+    return next(filter(None, named), sweep.resolve().name)
+
+
 def _own_entity() -> str:
     import wandb
 
@@ -203,7 +209,7 @@ def dashboard(cfg: DictConfig) -> None:
     columns = list(cfg.columns) if sweep is None else columns_of(sweep)
     saved = has_key()
     entity = cfg.entity or (_own_entity() if saved else "entity")
-    group = None if sweep is None else sweep.resolve().name
+    group = None if sweep is None else group_of(sweep)
     built = {
         "workspace": build_workspace(entity, cfg.project, columns, group),
         "report": build_report(entity, cfg.project, columns, group),
@@ -214,8 +220,8 @@ def dashboard(cfg: DictConfig) -> None:
     console.print_line(f"built: {', '.join(f'{name}.json' for name in built)} in {console.short_path(run_dir)}")
     if not saved:
         console.print_line(
-            "not saved, because there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync`, and "
-            "type this again"
+            "not saved, because there is no key: put WANDB_API_KEY=... into .env, upload runs with `wandb sync "
+            "<run folder>/wandb/offline-run-*`, and type this again"
         )
         return
     for name, thing in built.items():

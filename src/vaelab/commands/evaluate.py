@@ -244,7 +244,7 @@ def _protocol(cfg: DictConfig, path: Path, config: dict[str, Any], model: Traine
         "validation": datamodule.validation,
         "seed": cfg.seed,
         "unit": model.unit,
-        "comparable": comparability.shared_settings(config, model.is_normalized),
+        "comparable": comparability.shared_settings(config, model.is_normalized, tests_all=True),
     }
 
 

@@ -20,10 +20,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from vaelab.runtime import distributed
+from vaelab.runtime import console, distributed, environment
 from vaelab.runtime.errors import UserError
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import ROOT, options_of
+
+# Variables that say which run or which process this is. The jobs of a sweep would inherit them, and be the same one.
+_OF_A_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RUN_NAME", "WANDB_RESUME", "WANDB_FORK_FROM")
+_OF_A_PROCESS = ("RANK", "LOCAL_", "NODE_RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
+_OF_A_CLUSTER_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")  # if this command runs in one
 
 end_signal = 0  # the signal that asked this process, or the sweep of this worker, to end
 _running = False  # whether this worker runs a job
@@ -36,7 +43,7 @@ class Interrupted(Exception):  # noqa: N818  (no error)
 def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -> float:
     """The number of jobs of a sweep, from its overrides and its sweeper's; infinite if only the sweeper knows it."""
     count = 1
-    typed = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
+    typed = [*(f"{key}={value}" for key, value in (plain(params) or {}).items()), *plain(overrides)]
     try:
         for override in OverridesParser.create().parse_overrides(typed):
             if override.is_sweep_override():
@@ -78,6 +85,14 @@ def check(hydra: DictConfig, sweep: bool) -> None:
     Raises:
         UserError: with what to type instead.
     """
+    if sweep and environment.variable("WANDB_SWEEP_ID"):
+        raise UserError("wandb agent starts one training for each run of its sweep: leave -m out of its command")
+    if sweep and hydra.runtime.choices["hydra/launcher"] != "basic" and _is_one_of_several():
+        raise UserError(
+            f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} starts the processes of its jobs: type this "
+            "command without torchrun or srun"
+        )
+    _check_folders(hydra, sweep)
     for group in ("launcher", "sweeper"):
         option = hydra.runtime.choices[f"hydra/{group}"]
         if option == "basic":
@@ -96,9 +111,32 @@ def check(hydra: DictConfig, sweep: bool) -> None:
         )
 
 
+def _check_folders(hydra: DictConfig, sweep: bool) -> None:
+    """Refuses empty names of folders, which would mean the working directory or the folder of the whole sweep."""
+    examples = {"sweep.dir": "mine", "sweep.subdir": "'${hydra.job.num}'"} if sweep else {"run.dir": "mine"}
+    for key, example in {**examples, "output_subdir": "null"}.items():
+        try:
+            value = OmegaConf.select(hydra, key)
+        except OmegaConfBaseException:  # known only in a job
+            continue
+        if isinstance(value, str) and value.strip() in ("", "." if key == "sweep.subdir" else ""):
+            raise UserError(f"hydra.{key} is no name of a folder: type hydra.{key}={example}, or leave it out")
+
+
+def _is_one_of_several() -> bool:
+    """Whether torchrun or srun has started several processes with this command."""
+    return (distributed.torchrun_processes() or 1) > 1 or distributed.rank() > 0
+
+
 def prepare(hydra: DictConfig) -> None:
     """Sets signal handlers and environment variables before a sweep starts."""
     launcher = hydra.runtime.choices["hydra/launcher"]
+    if removed := environment.remove(_OF_A_RUN):
+        console.print_line(f"{' and '.join(removed)}: left out, because each job of a sweep is a run of its own")
+    if launcher != "basic":
+        environment.remove(_OF_A_PROCESS)
+    if launcher.startswith("submitit"):
+        environment.remove(_OF_A_CLUSTER_JOB, kept="SLURM_CONF")
     if launcher == "joblib":
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _end_workers)
@@ -154,8 +192,6 @@ def job() -> Iterator[None]:
     if end_signal:
         raise Interrupted
     from rich import reconfigure
-
-    from vaelab.runtime import console
 
     reconfigure(force_terminal=False)  # progress bars of several processes would overwrite each other
     console.prefix = f"job {config.job.num}: "

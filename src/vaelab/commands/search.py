@@ -19,11 +19,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.commands.launchers import Interrupted
+from vaelab.runs.comparability import shared_settings
 from vaelab.runs.sweep_folder import STUDY
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.overrides import literal, plain
 from vaelab.runtime.workarounds.hydra import result_of
 
 if TYPE_CHECKING:
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_INCOMPARABLE = ("data", "loss", "data.binarize", "data.validation")  # their values have incomparable ELBOs
+_SHARED = "shared_settings"  # an attribute of the study
+_LIKELIHOOD = "module.vae.likelihood."
 
 
 class OptunaSearch(Sweeper):
@@ -78,6 +82,7 @@ class OptunaSearch(Sweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         assert self.config is not None
         fixed, space = self._parse(arguments)
+        shared = self._check_comparable(fixed, space)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -89,6 +94,7 @@ class OptunaSearch(Sweeper):
             direction=self.direction,  # type: ignore[arg-type]  # a literal there
             load_if_exists=True,
         )
+        _check_study(study, shared, folder)
         if study.get_trials(deepcopy=False):
             self.sampler.reseed_rng()  # with the same seed it would repeat the first trials
         returned: list[JobReturn] = []
@@ -106,16 +112,55 @@ class OptunaSearch(Sweeper):
         """The overrides that all jobs share, and the search space: setting to distribution."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        typed = [*(f"{key}={value}" for key, value in plain(self.params).items()), *arguments]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
         fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
         space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
         if not space:
             raise UserError("there is nothing to search: type e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
-        for key in space:
-            if key in _INCOMPARABLE:
-                raise UserError(f"{key} cannot be searched: the metrics of its values are not comparable; leave it out")
         return fixed, space
+
+    def _check_comparable(self, fixed: list[str], space: dict[str, "BaseDistribution"]) -> dict[str, Any]:
+        """Refuses to search a setting whose values have ELBOs that cannot be compared.
+
+        Returns:
+            The settings that all trials of the study must share.
+        """
+        values = {key: _values(distribution) for key, distribution in space.items()}
+        first = {key: texts[0] for key, texts in values.items()}
+        expected = self._shared(self._composed(fixed, first))
+
+        def differs(changed: dict[str, Any]) -> bool:
+            cfg = self._composed(fixed, {**first, **changed})
+            is_likelihood = any(key.startswith(_LIKELIHOOD) for key in changed)
+            return self._shared(cfg) != expected or (is_likelihood and not _is_normalized(cfg))
+
+        # Some values of all settings at once, because it takes a tenth of a second to compose a configuration.
+        for number in range(1, max(map(len, values.values()))):
+            some = {key: texts[number] for key, texts in values.items() if number < len(texts)}
+            for key in some if differs(some) else ():
+                if differs({key: some[key]}):
+                    raise UserError(
+                        f"{key} cannot be searched: the metrics of its values are not comparable; leave it out"
+                    )
+        return expected
+
+    def _composed(self, fixed: list[str], values: dict[str, Any]) -> DictConfig:
+        """The configuration of a trial with these values."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        overrides = [*fixed, *(f"{key}={value}" for key, value in values.items())]
+        return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+
+    def _shared(self, cfg: DictConfig) -> dict[str, Any]:
+        """The settings that a trial must share with those with which it is compared."""
+        config = {
+            "choices": plain(cfg.hydra.runtime.choices),
+            "conditional": cfg.get("conditional"),
+            "data": OmegaConf.to_container(cfg.data, resolve=True),
+            "trainer": plain(cfg.trainer),
+        }
+        return shared_settings(config, is_normalized=True)
 
     def _next_batch(self, study: "Study", space: dict[str, "BaseDistribution"]) -> list["FrozenTrial"]:
         """The next trials, with consecutive numbers. Trials that were started and not finished come first."""
@@ -126,6 +171,32 @@ class OptunaSearch(Sweeper):
                 study.ask(space)
             started = study.get_trials(deepcopy=False)[len(trials) :]
         return [trial for i, trial in enumerate(started[: self.n_jobs]) if trial.number == started[0].number + i]
+
+
+def _check_study(study: "Study", shared: dict[str, Any], folder: Path) -> None:
+    """Refuses to resume a search with settings that make its next trials incomparable with those it has."""
+    now = {key: literal(value) for key, value in shared.items()}
+    then = study.user_attrs.get(_SHARED)
+    if then is None:
+        study.set_user_attr(_SHARED, now)
+    elif other := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+        typed = " ".join(f"{key.removeprefix('choices.')}={then[key]}" for key in other if key in then)
+        was = f"with {typed}" if typed else f"without {' '.join(key for key in other if key != 'data.eval_batch_size')}"
+        raise UserError(
+            f"{folder} holds a search {was}, and its metrics are not comparable with these: type the same, or another "
+            "hydra.sweep.dir"
+        )
+
+
+def _values(distribution: "BaseDistribution") -> list[Any]:
+    """All categories, or the two ends of a range."""
+    ends = [getattr(distribution, name, None) for name in ("low", "high")]
+    return list(getattr(distribution, "choices", ends))
+
+
+def _is_normalized(cfg: DictConfig) -> bool:
+    """Whether the loss is a likelihood of its images, so that the settings of the loss may differ."""
+    return bool(instantiate(cfg.module.vae.likelihood).is_normalized(cfg.data.binarize != "none"))
 
 
 def _distribution(override: Override) -> "BaseDistribution":

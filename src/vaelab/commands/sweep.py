@@ -10,7 +10,7 @@ from vaelab.runs.sweep_folder import caption, read, swept, table_of
 from vaelab.runtime import console
 from vaelab.runtime.files import write_text
 
-_OMITTED = ("rank", "test/reconstruction", "unit", "status")  # from the terminal
+_OMITTED = ("rank", "test/reconstruction", "unit", "status", "folder")  # from the terminal
 _OPTIONAL = ("seconds", "test/kl", "epochs", "test/elbo")  # left out first where the terminal is narrow
 
 
@@ -37,9 +37,8 @@ def write_results(folder: Path) -> None:
     if jobs[0].metrics and jobs[0].wandb:
         from vaelab.training.loggers import log_sweep
 
-        best = folder / str(jobs[0].number)
         try:
-            log_sweep(folder, jobs[0].wandb, table.rows, best, [folder / name for name in charts])
+            log_sweep(folder, jobs[0].wandb, table.rows, jobs[0].folder, [folder / name for name in charts])
         except Exception as error:  # a failed upload must not end a sweep that is complete
             console.print_line(f"the sweep was not logged to W&B: {str(error).strip().partition(chr(10))[0]}")
 

@@ -11,6 +11,7 @@ from vaelab.runs.sweep_folder import TERMS, Job, short_names, shortened
 if TYPE_CHECKING:
     from vaelab.visualization.plots import RGBImage
 
+_NAMES = ("slices", "curves", "heat_map", "rate_distortion")
 MOST_LINES = 8  # in a chart of curves
 # Settings that trade the rate (KL) for the distortion (reconstruction).
 _RATES = ("latent_dim", "beta", "capacity", "free_nats", "kl_weight", "mmd_weight")
@@ -27,6 +28,8 @@ def write_charts(jobs: Sequence[Job], names: Sequence[str], folder: Path) -> lis
     Returns:
         The names of the files; none if fewer than two jobs are complete, or their metrics cannot be compared.
     """
+    for name in _NAMES:  # of an earlier attempt, which perhaps could compare its jobs
+        (folder / f"{name}.png").unlink(missing_ok=True)
     complete = [job for job in jobs if all(isinstance(job.metrics.get(term), float) for term in TERMS)]
     if len({job.kind for job in complete}) != 1 or len(complete) < 2:
         return []

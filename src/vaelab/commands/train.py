@@ -195,7 +195,7 @@ def _requeue(signum: int, run_dir: Path) -> None:
         return
     failure = requeue(signum)
     if failure is not None:
-        where = typed("hydra.sweep.dir", run_dir.parent) if _is_sweep() else typed("ckpt_path", run_dir)
+        where = typed("hydra.sweep.dir", HydraConfig.get().sweep.dir) if _is_sweep() else typed("ckpt_path", run_dir)
         raise UserError(f"the job could not be queued again ({failure}): start it with {where}")
     console.print_line(f"queued again: a job with {typed('hydra.run.dir', console.short_path(run_dir))} resumes there")
 

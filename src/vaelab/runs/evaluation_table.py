@@ -25,9 +25,10 @@ def rows_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
         values = {key: metric["value"] for key, metric in metrics.items()}
         estimates = [key for key in values if key.startswith(f"likelihood/test/{LOG_LIKELIHOOD}")]
         loss = protocol["choices"].get("loss", "")
+        limit = protocol["comparable"].get("data.limit")
         row = {
             "run": name,
-            "data": f"{protocol['data']}, {protocol['binarize']}",
+            "data": f"{protocol['data']}, {protocol['binarize']}{'' if limit is None else f', limit {limit}'}",
             "loss": f"{loss}, given the class" if protocol["conditional"] else loss,
             "test/elbo": values.get("test/elbo"),
         }
@@ -53,7 +54,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> RankedTable:
 
 def read(path: Path) -> RankedTable:
     """The table that was written as CSV."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
     return table_of(rows)
 

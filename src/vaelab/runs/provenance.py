@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from vaelab.data.source import Images
 from vaelab.runtime import files
 from vaelab.runtime.hardware import processor
+from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import ROOT
 from vaelab.runtime.version import __version__
 
@@ -22,7 +23,7 @@ _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy")
 
 def task_overrides() -> list[str]:
     """The settings that were typed for the current job."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return list(plain(HydraConfig.get().overrides.task)) if HydraConfig.initialized() else []
 
 
 def choices() -> dict[str, str]:

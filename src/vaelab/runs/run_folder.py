@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vaelab.runs import job_records
 from vaelab.runtime.renamed import up_to_date
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class RunFolder:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def runs_in(folder: str | Path) -> dict[str, Path]:
@@ -136,8 +138,9 @@ def runs_in(folder: str | Path) -> dict[str, Path]:
     root = Path(folder).expanduser()
     if str(folder) == "latest" or not root.is_dir() or (root / "checkpoints").is_dir():
         return {}
-    found = (path.parent for depth in range(1, _DEPTH + 1) for path in root.glob("*/" * depth + "checkpoints"))
-    runs = {str(path.relative_to(root)): path for path in found if RunFolder(path).has_checkpoints}
+    found = [path.parent for depth in range(1, _DEPTH + 1) for path in root.glob("*/" * depth + "checkpoints")]
+    found += [root / record.folder for record in job_records.read(root)]  # the jobs of a sweep may lie anywhere
+    runs = {Path(os.path.relpath(path, root)).as_posix(): path for path in found if RunFolder(path).has_checkpoints}
     base = root.resolve()
     there = {base / name for name in runs}  # a link to one of these runs (as latest is) is not another run
     runs = {name: path for name, path in runs.items() if path.resolve() == base / name or path.resolve() not in there}

@@ -10,9 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vaelab.runs import comparability
+from vaelab.runs import comparability, job_records
+from vaelab.runs.job_records import JobRecord
 from vaelab.runs.ranked_table import Column, RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
+from vaelab.runtime.overrides import plain
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
 STUDY = "search"  # the name of the Optuna study of a search
@@ -23,7 +25,9 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        number: the name of its folder.
+        folder: of the job.
+        name: its folder, relative to the folder of the sweep.
+        number: of the job.
         overrides: all settings that were typed for it.
         metrics: its final metrics; empty if the job is not complete.
         failure: why it failed; empty if it did not.
@@ -33,6 +37,8 @@ class Job:
         wandb: the settings of its W&B logger, if it has one.
     """
 
+    folder: Path
+    name: str
     number: int
     overrides: dict[str, str]
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -56,11 +62,7 @@ class Job:
 
 def read(folder: Path) -> list[Job]:
     """The jobs of a sweep: complete jobs first, grouped by kind, the best validation ELBO first in each group."""
-    jobs = []
-    for path in folder.iterdir():
-        hydras = path / ".hydra" / "overrides.yaml"
-        if path.name.isdecimal() and hydras.is_file():
-            jobs.append(_job(RunFolder(path), OmegaConf.load(hydras)))
+    jobs = [_job(folder, record) for record in _records(folder)]
     done = sorted((job for job in jobs if job.metrics), key=lambda job: (job.kind, -job.elbo, job.number))
     for _, same in itertools.groupby(done, key=lambda job: job.kind):
         for rank, job in enumerate(same, 1):
@@ -68,12 +70,34 @@ def read(folder: Path) -> list[Job]:
     return done + sorted((job for job in jobs if not job.metrics), key=lambda job: job.number)
 
 
-def _job(run: RunFolder, typed: Any) -> Job:
-    job = Job(int(run.path.name), {}, run.metrics)
-    if not job.metrics and run.failure_file.is_file():
-        job.failure = run.failure_file.read_text().strip()
-    if config := run.config:
-        typed = config.get("overrides", typed)  # those of Hydra are from the last attempt, even if it failed early
+def is_sweep(folder: Path) -> bool:
+    """Whether jobs of a sweep have run in this folder."""
+    return folder.is_dir() and bool(_records(folder))
+
+
+def _records(sweep: Path) -> list[JobRecord]:
+    """The records of the jobs, and of those that have none: their sweep ran before there were records."""
+    records = job_records.current(job_records.read(sweep))
+    recorded = {record.folder for record in records}
+    for path in sweep.iterdir():
+        file = path / ".hydra" / "overrides.yaml"
+        if path.name.isdecimal() and path.name not in recorded and file.is_file():
+            failure = RunFolder(path).failure_file
+            reason = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
+            records.append(JobRecord(int(path.name), path.name, tuple(plain(OmegaConf.load(file))), 0, reason))
+    return records
+
+
+def _job(sweep: Path, record: JobRecord) -> Job:
+    run = RunFolder(sweep / record.folder)
+    config, typed = run.config, list(record.overrides)
+    # A job may fail because its folder holds the results of another one, or of an earlier attempt at itself.
+    is_own = not record.failure or record.started == 0 or config.get("overrides") == typed
+    job = Job(run.path, record.folder, record.number, {}, run.metrics if is_own else {})
+    if not job.metrics:
+        job.failure = record.failure
+    if is_own and config:
+        typed = config.get("overrides", typed)  # the record is of the last attempt, even if it was interrupted early
         job.kind = json.dumps(comparability.shared_settings(config, job.metrics.get("unit") == "nats"))
         job.report = bool(config.get("report", True))
         job.wandb = (config.get("logger") or {}).get("wandb") or {}
@@ -116,6 +140,7 @@ def table_of(jobs: Sequence[Job], names: Sequence[str]) -> RankedTable:
         names: settings with a column each.
     """
     short = short_names(names)
+    is_numbered = all(job.name == str(job.number) for job in jobs)
     columns = [
         Column("rank", is_metric=True, format=str),
         Column("job", is_metric=True, format=str),
@@ -125,8 +150,10 @@ def table_of(jobs: Sequence[Job], names: Sequence[str]) -> RankedTable:
         Column("epochs", is_metric=True),
         Column("seconds", is_metric=True),
         Column("status"),
+        *([] if is_numbered else [Column("folder", breaks="cells")]),
     ]
-    return RankedTable(columns, [_row(job, names) for job in jobs])
+    rows = [{**_row(job, names), **({} if is_numbered else {"folder": job.name})} for job in jobs]
+    return RankedTable(columns, rows)
 
 
 def _row(job: Job, names: Sequence[str]) -> dict[str, Any]:

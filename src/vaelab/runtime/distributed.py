@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from vaelab.runtime.environment import variable
 from vaelab.runtime.errors import UserError
-from vaelab.runtime.overrides import quoted
+from vaelab.runtime.overrides import plain, quoted
 from vaelab.runtime.paths import ROOT
 from vaelab.runtime.workarounds.lightning_processes import replaced_launcher
 
@@ -44,11 +45,11 @@ _LOST = re.compile(r"connection|socket|peer|gloo|nccl|timed? ?out|process group"
 
 def rank() -> int:
     """The rank of this process in its training; 0 for the first."""
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"])
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return int(os.environ.get("SLURM_PROCID", 0))
-    return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
+    if (found := variable("RANK")) is not None:
+        return int(found)
+    if int(variable("SLURM_NTASKS") or 1) > 1 and variable("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(variable("SLURM_PROCID") or 0)
+    return int(variable("LOCAL_RANK") or 0) + int(variable("NODE_RANK") or 0)
 
 
 def is_first() -> bool:
@@ -58,12 +59,12 @@ def is_first() -> bool:
 
 def has_parent() -> bool:
     """Whether the first process of this training has started this one. The first process then reports its errors."""
-    return os.environ.get(_PARENT, str(os.getpid())) != str(os.getpid())
+    return variable(_PARENT) not in (None, str(os.getpid()))
 
 
 def torchrun_processes() -> int | None:
     """The number of processes that ``torchrun`` has started for this command; ``None`` without ``torchrun``."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    return int(os.environ["WORLD_SIZE"]) if variable("TORCHELASTIC_RUN_ID") else None
 
 
 def start_time() -> datetime:
@@ -71,9 +72,9 @@ def start_time() -> datetime:
     if (torchrun_processes() or 1) > 1:
         found = _torchrun_store().compare_set("vaelab/started", "", datetime.now().isoformat())
         return datetime.fromisoformat(found.decode())
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_JOB_START_TIME" in os.environ:
+    if int(variable("SLURM_NTASKS") or 1) > 1 and variable("SLURM_JOB_START_TIME"):
         return datetime.fromtimestamp(int(os.environ["SLURM_JOB_START_TIME"])).replace(
-            microsecond=int(os.environ.get("SLURM_STEP_ID", 0)) % 10**6
+            microsecond=int(variable("SLURM_STEP_ID") or 0) % 10**6
         )
     return datetime.now()
 
@@ -125,7 +126,7 @@ def command(config: Any, checkpoint: str | None) -> list[str]:
         config: of Hydra, for the job.
         checkpoint: from which the training is resumed; ``None`` for a new one.
     """
-    overrides = list(config.overrides.task)
+    overrides = list(plain(config.overrides.task))
     if checkpoint is not None:
         overrides = [text for text in overrides if text.lstrip("+").partition("=")[0] != "ckpt_path"]
         overrides.append(f"ckpt_path={quoted(checkpoint)}")

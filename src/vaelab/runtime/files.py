@@ -37,10 +37,13 @@ def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Writes a text file."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
+def write_text(text: str, path: Path, is_durable: bool = False) -> None:
+    """Writes a text file in UTF-8.
+
+    What UTF-8 lacks becomes an escape sequence: Python has such characters in file names whose bytes are no UTF-8.
+    """
+    with atomic_write(path, is_durable) as file:
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path, is_durable: bool = False) -> None:
@@ -49,8 +52,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    with atomic_write(path, is_durable) as file:
-        file.write(text.getvalue().encode())
+    write_text(text.getvalue(), path, is_durable)
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

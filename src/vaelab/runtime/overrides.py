@@ -5,12 +5,22 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+%@-]*", re.ASCII)  # what Hydra's grammar reads as text without quotes
 
 
 def typed(key: str, value: Any) -> str:
     """A setting as it is typed into a shell, quoted if its value needs it."""
     return shlex.quote(f"{key}={literal(value)}")
+
+
+def plain(node: Any) -> Any:
+    """A list or a dict of Hydra in plain containers, whose texts stay as they were typed.
+
+    A loop over such a list would resolve the interpolations in it.
+    """
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
 def literal(value: Any) -> str:

@@ -5,7 +5,8 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runs.metrics_csv import read_rows
+from vaelab.runtime.environment import variable
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import write_csv
 from vaelab.training import lightning_workarounds
@@ -51,7 +53,7 @@ class CSVLogger(Logger):
         row = {"step": step, **metrics}
         if not set(row) <= set(self._columns):  # also at the first row: an existing file may end in half a row
             self._rewrite(read_rows(self.path), row)
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
             _to_disk(file)
 
@@ -88,7 +90,8 @@ class PatientWandbLogger(WandbLogger):
         """The W&B run; after a failure, an object that does nothing."""
         if not self.failed:
             try:
-                return super().experiment
+                with _encodable_arguments():
+                    return super().experiment
             except Exception as error:
                 self._disable(error)
         return lightning_workarounds.dummy_experiment()
@@ -113,9 +116,14 @@ class PatientWandbLogger(WandbLogger):
         self._try(lambda: self.experiment.summary.update(dict(metrics)))
 
     def finish(self, exit_code: int) -> None:
-        """Ends the run."""
-        if self._experiment is not None:
-            self._try(self._experiment.finish, exit_code=exit_code)
+        """Ends the run, also after a failure: the next job of this process would continue it otherwise."""
+        if self._experiment is None:
+            return
+        try:
+            self._experiment.finish(exit_code=exit_code)
+        except Exception as error:
+            if not self.failed:
+                self._disable(error)
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         _ = self.experiment  # starts the run at the first call
@@ -132,6 +140,17 @@ class PatientWandbLogger(WandbLogger):
         log.warning("W&B failed and gets no more data; the training continues: %s", reason[0])
 
 
+@contextlib.contextmanager
+def _encodable_arguments() -> Iterator[None]:
+    """The command line, which W&B stores when a run starts, without characters that UTF-8 lacks."""
+    before = sys.argv
+    sys.argv = _encodable(before)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
 def _earlier_run(save_dir: str) -> str | None:
     """The identifier of the W&B run of an earlier training in this folder; ``None`` if there is none."""
     names = sorted(folder.name.partition("run-")[2] for folder in Path(save_dir, "wandb").glob("*run-*-*"))
@@ -143,12 +162,12 @@ def has_key() -> bool:
     import wandb
 
     with contextlib.redirect_stderr(io.StringIO()):  # newer versions print advice that older ones cannot follow
-        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+        return bool(variable("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _mode(offline: bool | None) -> str:
-    by_default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"  # an agent needs the server
-    mode = os.environ.get("WANDB_MODE", by_default) if offline is None else "offline" if offline else "online"
+    by_default = "online" if variable("WANDB_SWEEP_ID") else "offline"  # an agent needs the server
+    mode = (variable("WANDB_MODE") or by_default) if offline is None else "offline" if offline else "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"WANDB_MODE={mode}: no such mode; set it to offline, online or disabled")
@@ -166,7 +185,7 @@ def wandb_logger(
     """A Weights & Biases run for this job, offline by default.
 
     A training that is resumed in its folder continues its W&B run. Offline, it writes new files with the same
-    identifier, and ``wandb sync --append`` joins them.
+    identifier, and ``wandb sync`` joins them if it gets all of them.
 
     Args:
         save_dir: the run folder; W&B's files go to its subfolder ``wandb``.
@@ -194,13 +213,16 @@ def wandb_logger(
         id=_earlier_run(save_dir),
         resume="allow" if mode == "online" else None,  # an offline run cannot ask the server for the earlier run
         project=project,
-        name=name or Path(save_dir).name,
+        name=_encodable(name or Path(save_dir).name),
         mode=mode,
-        group=group,
-        tags=list(tags or []),
+        group=_encodable(group),
+        tags=_encodable(list(tags or [])),
         settings=wandb.Settings(console="off", silent=True),
     )
     lightning_workarounds.without_option(logger, "anonymous")
+    if _encodable(save_dir) != save_dir:
+        logger.failed = True
+        log.warning("W&B gets no data, because it cannot write into %s, whose name is not UTF-8", _encodable(save_dir))
     return logger
 
 
@@ -213,7 +235,16 @@ def log_configuration(loggers: list[Logger], flat: dict[str, Any], nested: dict[
         nested: the whole resolved configuration, for W&B.
     """
     for logger in loggers:
-        logger.log_hyperparams({**flat, "config": nested} if isinstance(logger, WandbLogger) else flat)
+        logger.log_hyperparams(_encodable({**flat, "config": nested}) if isinstance(logger, WandbLogger) else flat)
+
+
+def _encodable(value: Any) -> Any:
+    """A copy with escapes in place of characters that UTF-8 lacks: W&B refuses names of files with them."""
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(child) for child in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def log_final(loggers: list[Logger], metrics: Mapping[str, Any]) -> None:

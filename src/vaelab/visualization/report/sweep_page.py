@@ -1,5 +1,6 @@
 """The page of a sweep, or of the evaluations of several runs: a ranked table that leads to the page of each."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vaelab.runs.ranked_table import RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.sweep_folder import TERMS, Job
 from vaelab.runtime.errors import NotApplicable
+from vaelab.runtime.overrides import plain
 from vaelab.visualization.report import curves
 from vaelab.visualization.report.images import ImageSections, side_by_side
 from vaelab.visualization.report.page import (
@@ -33,25 +35,21 @@ _KEPT = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")
 
 def is_several(folder: Path) -> bool:
     """Whether a folder is a sweep's, or that of several evaluations, and no run's."""
-    return not RunFolder(folder).is_run and (_is_sweep(folder) or (folder / "results.csv").is_file())
+    return not RunFolder(folder).is_run and (sweep_folder.is_sweep(folder) or (folder / "results.csv").is_file())
 
 
 def parts(folder: Path) -> list[Path]:
     """The folders of the runs or evaluations in one of several; none of any other."""
     if not is_several(folder):
         return []
-    if _is_sweep(folder):
-        return sorted((folder / str(job.number) for job in sweep_folder.read(folder)), key=lambda path: int(path.name))
+    if sweep_folder.is_sweep(folder):
+        return list(dict.fromkeys(job.folder for job in sorted(sweep_folder.read(folder), key=lambda job: job.number)))
     return sorted(path.parent for path in folder.rglob(RunFolder(folder).evaluation_file.name))
-
-
-def _is_sweep(folder: Path) -> bool:
-    return any(path.name.isdecimal() and (path / ".hydra").is_dir() for path in folder.iterdir())
 
 
 def page(folder: Path) -> Page:
     """What is known of a sweep or of several evaluations."""
-    return _sweep(folder) if _is_sweep(folder) else _evaluations(folder)
+    return _sweep(folder) if sweep_folder.is_sweep(folder) else _evaluations(folder)
 
 
 def _sweep(folder: Path) -> Page:
@@ -78,25 +76,13 @@ def _sweep(folder: Path) -> Page:
             section("summary", "Summary", lambda: _repeat(folder)),
             section("metrics", "Metrics", lambda: _table(folder, jobs, names, comparable)),
             section("charts", "Charts", lambda: images.blocks("charts")),
-            section(
-                "curves",
-                "Curves",
-                lambda: curves.of_several(
-                    {
-                        _label(job, names): RunFolder(folder / str(job.number)).metrics_csv
-                        for job in done[:_MOST_CURVES]
-                    },
-                    [term.replace("test", "val") for term in TERMS if term != "val/elbo"],
-                    unit,
-                ),
-                lambda: [note(f"Of the first {_MOST_CURVES} in the table.")] if len(done) > _MOST_CURVES else [],
-            ),
+            section("curves", "Curves", lambda: _curves(done, names, unit, comparable)),
             section(
                 "samples",
                 "Samples",
                 lambda: side_by_side(
                     [
-                        (RunFolder(folder / str(job.number)).images / "samples.png", _label(job, names))
+                        (RunFolder(job.folder).images / "samples.png", _label(job, names))
                         for job in done[:_MOST_PICTURES]
                     ]
                 ),
@@ -104,6 +90,16 @@ def _sweep(folder: Path) -> Page:
             section("rest", "More pictures", lambda: images.blocks("rest")),
         ],
     )
+
+
+def _curves(done: Sequence[Job], names: Sequence[str], unit: str, comparable: bool) -> list[Block]:
+    if not comparable:
+        raise NotApplicable(
+            "Jobs with different images or losses share no chart. The report of each job has its curves."
+        )
+    files = {_label(job, names): RunFolder(job.folder).metrics_csv for job in done[:_MOST_CURVES]}
+    shown = curves.of_several(files, [term.replace("test", "val") for term in TERMS if term != "val/elbo"], unit)
+    return [*shown, *([note(f"Of the first {_MOST_CURVES} in the table.")] if len(done) > _MOST_CURVES else [])]
 
 
 def _label(job: Job, names: Sequence[str]) -> str:
@@ -114,14 +110,16 @@ def _repeat(folder: Path) -> list[Block]:
     path = folder / "multirun.yaml"
     if not path.is_file():
         raise NotApplicable("How to repeat it is not known: there is no multirun.yaml.")
-    typed: Any = OmegaConf.load(path).hydra.overrides
-    hydras = [word for word in typed.hydra if word.partition("=")[0] not in _KEPT]
-    return [Block("command", {"title": "To do it again", "command": command_of("train", [*typed.task, *hydras], "-m")})]
+    loaded: Any = OmegaConf.load(path)
+    typed = plain(loaded.hydra.overrides)
+    hydras = [word for word in typed["hydra"] if word.partition("=")[0] not in _KEPT]
+    command = command_of("train", [*typed["task"], *hydras], "-m")
+    return [Block("command", {"title": "To do it again", "command": command})]
 
 
 def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: bool) -> list[Block]:
     """The ranked jobs, each with a link to its own report."""
-    reports = [folder / str(job.number) / NAME for job in jobs]
+    reports = [job.folder / NAME for job in jobs]
     lines = [_ranked(sweep_folder.table_of(jobs, names), "job", folder, reports)]
     lines.append(
         note(f"{sweep_folder.caption(comparable)} A heading sorts by its column; a job's number leads to its report.")
@@ -149,7 +147,8 @@ def _ranked(ranked: RankedTable, linked: str, folder: Path, reports: Sequence[Pa
             text = value if isinstance(value, str) else column.text(row)  # settings are not shortened here
             cells.append(Cell(text, number if column.name == "rank" else number_of(value)))
             if column.name == linked and report.is_file():
-                cells[-1].href = quote(report.relative_to(folder).as_posix())
+                path = Path(os.path.relpath(report, folder)).as_posix()
+                cells[-1].href = quote(os.fsencode(path))
         rows.append(cells)
     numeric = [column.name for column in columns if ranked.is_numeric(column)]
     return table([column.name for column in columns], rows, "ranked", sortable=True, numeric=numeric)

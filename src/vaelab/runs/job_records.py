@@ -1,0 +1,96 @@
+"""What a sweep knows of its jobs: a file for each job, which the job writes when it starts and when it fails.
+
+The names of the jobs' folders say nothing about them, because ``hydra.sweep.subdir`` may be anything. The files lie in
+the folder of the sweep, so they work with every launcher, and when the sweep is resumed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vaelab.runtime.files import write_json
+
+log = logging.getLogger(__name__)
+
+_FOLDER = ".jobs"  # in the folder of a sweep
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job of a sweep.
+
+    Attributes:
+        number: of the job in its sweep, from 0.
+        folder: of the job, relative to the folder of the sweep.
+        overrides: all settings that were typed for it.
+        started: nanoseconds since 1970.
+        failure: why it failed; empty if it did not.
+    """
+
+    number: int
+    folder: str
+    overrides: tuple[str, ...]
+    started: int
+    failure: str = ""
+
+    def file(self, sweep: Path) -> Path:
+        """Where the record lies: the same for every attempt at the same job."""
+        text = json.dumps([self.number, self.folder, self.overrides])
+        return sweep / _FOLDER / f"{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()}.json"
+
+
+def begin(sweep: Path, folder: Path, number: int, overrides: Sequence[str]) -> JobRecord:
+    """Records that a job starts.
+
+    Args:
+        sweep: the folder of the sweep.
+        folder: of the job.
+        number: of the job.
+        overrides: that were typed for it.
+    """
+    record = JobRecord(number, Path(os.path.relpath(folder, sweep)).as_posix(), tuple(overrides), time.time_ns())
+    write_json(asdict(record), record.file(sweep))
+    return record
+
+
+def fail(sweep: Path, record: JobRecord, reason: str) -> None:
+    """Records why a job has failed."""
+    write_json(asdict(replace(record, failure=reason)), record.file(sweep))
+
+
+def read(sweep: Path) -> list[JobRecord]:
+    """All records of a sweep, in the order of the jobs' starts; none if this is not the folder of a sweep."""
+    found = []
+    for path in (sweep / _FOLDER).glob("*.json"):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found.append(JobRecord(**{**values, "overrides": tuple(values["overrides"])}))
+        except (OSError, ValueError, TypeError, KeyError) as error:  # incomplete, or a file of another kind
+            log.warning("%s could not be read: %s", path, type(error).__name__)
+    return sorted(found, key=lambda record: record.started)
+
+
+def current(records: Sequence[JobRecord]) -> list[JobRecord]:
+    """The records that still hold.
+
+    A job that starts in the folder of an earlier one takes its place there, unless the later job fails.
+
+    Args:
+        records: of one sweep, in the order of the jobs' starts.
+    """
+    kept: list[JobRecord] = []
+    for record in records:
+        kept = [*(other for other in kept if not _replaces(record, other)), record]
+    return kept
+
+
+def _replaces(later: JobRecord, earlier: JobRecord) -> bool:
+    if later.folder != earlier.folder:
+        return False
+    is_the_same = later.number == earlier.number or later.overrides == earlier.overrides
+    return not later.failure or (bool(earlier.failure) and is_the_same)
