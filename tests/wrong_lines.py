@@ -171,6 +171,7 @@ VALUES = [
         "callbacks.last.every_n_minutes=-1",
         ["callbacks.last.every_n_minutes=-1", "a finite number above 0"],
     ),
+    ("train", "callbacks.last.every_n_minutes=1e30", ["callbacks.last", "days"]),
     ("train", "conditional=perhaps", ["conditional=perhaps"]),
     ("train", "monitor=val/nothing", ["monitor=val/nothing", "val/elbo"]),
     ("train", "monitor=val/loss", ["monitor_mode=max: this chooses the worst by val/loss", "type monitor_mode=min"]),

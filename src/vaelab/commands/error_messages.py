@@ -57,7 +57,7 @@ def _explain_instantiation(error: InstantiationException) -> str | None:
     if isinstance(cause, SettingError) and key:
         return explain(cause.within(key[1]))
     line = first_line(cause) if isinstance(cause, InstantiationException) else explain(cause)
-    if line is None and isinstance(cause, ValueError | TypeError | ImportError):
+    if line is None and isinstance(cause, ValueError | TypeError | ImportError | ArithmeticError):
         line = first_line(cause)
     return f"{key[1]}: {line}" if line and key else line
 
