@@ -1,0 +1,338 @@
+"""What a checkpoint may hold, and what its configuration may build.
+
+A checkpoint may be somebody else's. It is checked before it is used:
+
+- its configuration is a tree of plain values, with no more nodes than its file has bytes;
+- a part (``_target_``) stands only where a constructor is annotated with one, and is of the annotated kind: an
+  :class:`~vaelab.objectives.Objective`, a :class:`~vaelab.models.likelihoods.Likelihood`, a factory of modules, a
+  :class:`~vaelab.data.source.Source`. Every place and every kind is therefore written once, in the constructor of the
+  part around it. :func:`named` is the only place that decides which classes there are;
+- its settings are keywords of the constructor, with values of the annotated types;
+- its weights are real numbers, whose bytes are in the file;
+- a model is never larger than the weights that are to be loaded into it.
+"""
+
+import importlib
+import inspect
+import reprlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType, NoneType, UnionType
+from typing import Any, NamedTuple, Protocol, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from vaelab.runtime.errors import first_line
+from vaelab.runtime.validation import kind_of
+
+# Only modules of these packages define parts of models and of data sets.
+_PACKAGES = ("vaelab.models", "vaelab.objectives", "vaelab.data")
+_DEEPEST = 50  # levels of containers; a training writes about ten
+
+
+class RefusedError(Exception):
+    """A checkpoint holds something that it may not hold; the message follows the name of its file."""
+
+
+class TooLargeError(Exception):
+    """A model has more weights than it may have."""
+
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 80
+_shortened.maxlevel = 2
+
+
+def shown(value: Any) -> str:
+    """A value of a foreign file in one short line."""
+    return _shortened.repr(value)
+
+
+def reason(error: Exception) -> str:
+    """The message of an error about foreign settings, in one short line."""
+    line = first_line(error)
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+# --- structure -------------------------------------------------------------------------------------------------------
+
+
+def check_tree(root: Any, most_nodes: int) -> None:
+    """Refuses containers that hold themselves, are too deep, or are shared so often that no loop over them ends.
+
+    Args:
+        root: of dictionaries, lists, tuples and values.
+        most_nodes: a container that two others share counts twice.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    known: dict[int, tuple[int, int]] = {}  # nodes and levels of a container by its identity
+    open_containers: set[int] = set()
+
+    def measured(node: Any) -> tuple[int, int]:
+        if not isinstance(node, dict | list | tuple):
+            return 1, 0
+        if id(node) in known:
+            return known[id(node)]
+        if id(node) in open_containers:
+            raise RefusedError("holds a container that contains itself")
+        if len(open_containers) >= _DEEPEST:
+            raise RefusedError(f"holds more than {_DEEPEST} containers in each other")
+        open_containers.add(id(node))
+        nodes, levels = 1, 1
+        for child in node.values() if isinstance(node, dict) else node:
+            more, deeper = measured(child)
+            nodes, levels = nodes + more, max(levels, deeper + 1)
+        open_containers.remove(id(node))
+        known[id(node)] = nodes, levels
+        return nodes, levels
+
+    nodes, levels = measured(root)
+    if levels > _DEEPEST:
+        raise RefusedError(f"holds more than {_DEEPEST} containers in each other")
+    if nodes > most_nodes:
+        raise RefusedError("repeats its parts more often than its size allows")
+
+
+def check_contents(contents: Any) -> dict[str, Any]:
+    """The contents of a checkpoint, if they have the form that this project writes.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    if not (isinstance(contents, dict) and isinstance(contents.get("vaelab"), dict) and "state_dict" in contents):
+        raise RefusedError("is not a checkpoint of this project: its configuration is missing")
+    stored = contents["vaelab"]
+    if type(stored.get("format")) is not int or stored["format"] != 1:
+        raise RefusedError("was written by another version of this project, which this one cannot read")
+    config = stored.get("config")
+    if not (isinstance(config, dict) and isinstance(config.get("module"), dict)):
+        raise RefusedError("is not a checkpoint of this project: its configuration is incomplete")
+    choices = config.get("choices", {})
+    if not isinstance(choices, dict) or not all(type(value) in (str, NoneType) for value in choices.values()):
+        raise RefusedError(f"was refused: its configuration sets choices={shown(choices)}, which must be names")
+    for key in ("data", "trainer"):
+        if not isinstance(config.get(key, {}), dict):
+            raise RefusedError(f"was refused: its configuration sets {key}={shown(config[key])}, which must be a group")
+    return contents
+
+
+def check_weights(weights: Any, most_bytes: int) -> None:
+    """Refuses weights that are no dense tensors of real numbers, or that are larger than the file.
+
+    Args:
+        weights: by name.
+        most_bytes: of all together.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    if not isinstance(weights, dict):
+        raise RefusedError(f"was refused: its weights are a {type(weights).__name__}, no tensors by name")
+    total = 0
+    for name, value in weights.items():
+        if not (type(name) is str and type(value) is Tensor and value.layout is torch.strided):
+            raise RefusedError(f"was refused: its weight {shown(name)} is no dense tensor")
+        if value.is_complex():
+            raise RefusedError(f"was refused: its weight {shown(name)} holds complex numbers")
+        total += value.numel() * value.element_size()
+    if total > most_bytes:
+        raise RefusedError(f"was refused: its weights claim to have {total:,} bytes, more than the file")
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def named(target: Any) -> Any:
+    """The class or function of this name that a module of this package defines; ``None`` if there is none.
+
+    A package may export what its own modules define. Functions and classes that a module only imports do not count.
+    """
+    home, _, name = target.rpartition(".") if type(target) is str else ("", "", "")
+    if not home.startswith(tuple(f"{package}." for package in _PACKAGES)) and home not in _PACKAGES:
+        return None
+    if not all(part.isidentifier() for part in target.split(".")):
+        return None
+    try:
+        part = getattr(importlib.import_module(home), name, None)
+    except ImportError:
+        return None
+    origin = str(getattr(part, "__module__", None))
+    return part if isinstance(part, type | FunctionType) and f"{origin}.".startswith(f"{home}.") else None
+
+
+class _Place(NamedTuple):
+    """The annotation of an argument that takes a part.
+
+    Attributes:
+        kind: the class of the part, or of what a factory returns; ``NoneType`` for a function of a module.
+        is_factory: whether the constructor around it completes the call.
+    """
+
+    kind: Any
+    is_factory: bool
+
+    def accepts(self, part: Any) -> bool:
+        """Whether a class or function is of this kind."""
+        if self.kind is NoneType:
+            return isinstance(part, FunctionType) and get_type_hints(part).get("return", NoneType) is NoneType
+        if not isinstance(part, type) or not isinstance(self.kind, type) or inspect.isabstract(part):
+            return False
+        if Protocol in self.kind.__bases__:
+            methods = [name for name, value in vars(self.kind).items() if isinstance(value, FunctionType)]
+            return all(callable(getattr(part, name, None)) for name in methods if not name.startswith("_"))
+        return issubclass(part, self.kind)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _place_of(annotation: Any) -> _Place | None:
+    """The place that an annotation describes; ``None`` if it describes plain values."""
+    for option in _alternatives(annotation):
+        if get_origin(option) is Callable:
+            return _Place(get_args(option)[1], is_factory=True)
+        if isinstance(option, type) and (option is nn.Module or f"{option.__module__}.".startswith("vaelab.")):
+            return _Place(option, is_factory=False)
+    return None
+
+
+def build(config: Any, kind: type, where: str) -> Any:
+    """Builds a part of a configuration.
+
+    Args:
+        config: of the part, in plain containers.
+        kind: a base class of the part, or a protocol.
+        where: its place in the configuration, for messages.
+
+    Raises:
+        RefusedError: the configuration names something else than such a part, or a setting that it does not have.
+        TooLargeError: see :func:`at_most`.
+    """
+    return _built(config, _Place(kind, is_factory=False), where)
+
+
+def _built(config: Any, place: _Place, where: str) -> Any:
+    if type(config) is not dict or "_target_" not in config:
+        raise RefusedError(f"is not a checkpoint of this project: its configuration has no {where}")
+    part = named(config["_target_"])
+    if part is None or not place.accepts(part):
+        what = "function" if place.kind is NoneType else place.kind.__name__
+        raise RefusedError(
+            f"was refused: its configuration names {shown(config['_target_'])} as {where}, which is no {what} of this "
+            "package"
+        )
+    if config.get("_partial_", False) is not place.is_factory:
+        raise RefusedError(f"was refused: its configuration sets {where}._partial_={shown(config.get('_partial_'))}")
+    function = getattr(part, "__init__") if isinstance(part, type) else part  # noqa: B009 (mypy)
+    signature, annotations = inspect.signature(function), get_type_hints(function, include_extras=True)
+    settings = {}
+    for name, value in config.items():
+        if name in ("_target_", "_partial_"):
+            continue
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+        if type(name) is not str or name.startswith("_") or not (takes_any or name in signature.parameters):
+            raise RefusedError(f"was refused: its configuration sets {where}.{shown(name)}, which is no setting")
+        settings[name] = _setting(value, annotations.get(name), f"{where}.{name}")
+    try:
+        return partial(part, **settings) if place.is_factory else part(**settings)
+    except (RefusedError, TooLargeError):
+        raise
+    except Exception as error:  # settings that do not fit together can raise any error
+        raise RefusedError(
+            f"was refused: {where} of its configuration cannot be built ({first_line(error)})"
+        ) from error
+
+
+def _setting(value: Any, annotation: Any, where: str) -> Any:
+    """The value of a setting: a part, or a copy of plain values of the annotated type."""
+    place = _place_of(annotation)
+    if place is not None and not (value is None and NoneType in _alternatives(annotation)):
+        return _built(value, place, where)
+    kind = kind_of(annotation)
+    plain = _plain(value, where)
+    if kind is not None and not kind.accepts(plain):
+        raise RefusedError(f"was refused: its configuration sets {where}={shown(value)}, which must be {kind.words}")
+    return plain
+
+
+def _plain(node: Any, where: str) -> Any:
+    if type(node) is list:
+        return [_plain(child, where) for child in node]
+    if type(node) is dict and all(type(key) is str for key in node):
+        if "_target_" in node:
+            raise RefusedError(
+                f"was refused: its configuration names {shown(node['_target_'])} as {where}, where no part belongs"
+            )
+        return {key: _plain(child, where) for key, child in node.items()}
+    if type(node) is str and "${" in node:
+        raise RefusedError(f"was refused: its configuration contains an interpolation, {shown(node)}")
+    if node is None or type(node) in (str, int, float, bool):
+        return node
+    raise RefusedError(f"was refused: its configuration contains a {type(node).__name__}, no plain value")
+
+
+@contextmanager
+def at_most(numbers: int, tensors: int) -> Iterator[None]:
+    """Stops the construction of modules in this context when they have become too large.
+
+    Args:
+        numbers: in all parameters and buffers together.
+        tensors: parameters, buffers and modules together.
+
+    Raises:
+        TooLargeError: at the first one that is too much.
+    """
+    thread = threading.get_ident()  # torch calls the hooks in all threads
+    left = [numbers, tensors]
+
+    def count(_module: nn.Module, _name: str, added: Any) -> None:
+        if threading.get_ident() != thread:
+            return
+        left[0] -= added.numel() if isinstance(added, Tensor) else 0
+        left[1] -= 1
+        if min(left) < 0:
+            raise TooLargeError
+
+    hooks = [
+        register(count)
+        for register in (
+            register_module_parameter_registration_hook,
+            register_module_buffer_registration_hook,
+            register_module_module_registration_hook,
+        )
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_size(make: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> bool:
+    """Whether a module has exactly these weights, by name, shape and kind of numbers; no memory is allocated for it.
+
+    Args:
+        make: makes the module.
+        weights: by name.
+    """
+    numbers = sum(value.numel() for value in weights.values())
+    try:
+        # Masks and other tensors that are not stored may be larger than the weights, but not without limit.
+        with torch.device("meta"), at_most(4 * numbers + 10**6, 100 * len(weights) + 1000):
+            wanted = make().state_dict()
+    except TooLargeError:
+        return False
+    return {name: (value.shape, value.is_floating_point()) for name, value in wanted.items()} == {
+        name: (value.shape, value.is_floating_point()) for name, value in weights.items()
+    }
