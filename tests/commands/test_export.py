@@ -197,6 +197,7 @@ def test_a_card_has_the_command_without_folders(hub: Path, tmp_path: Path) -> No
 def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     shutil.copytree(hub, folder)
     settings = json.loads((folder / "config.json").read_text())
+    del settings["sha256"]
     edit(settings)
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
@@ -205,15 +206,15 @@ def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> P
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda s: s["config"]["module"]["vae"]["encoder"].update(_target_="os.system"), "no model or data set"),
+        (lambda s: s["config"]["module"]["vae"]["encoder"].update(_target_="os.system"), "no Module of this package"),
         (
             lambda s: s["config"]["module"]["vae"]["prior"].update(_target_="vaelab.runs.api.Model"),
-            "no model or data set",
+            "no Module of this package",
         ),
-        (lambda s: s["config"]["module"]["vae"].update(extra={"_target_": "builtins.exec"}), "no model or data set"),
-        (lambda s: s["config"]["module"]["vae"]["likelihood"].update(x="${oc.env:HOME}"), "interpolation"),
-        (lambda s: s["config"]["module"]["vae"].update(latent_dim=10**9), "another model|incomplete"),
-        (lambda s: s["config"]["module"].pop("objective"), "incomplete"),
+        (lambda s: s["config"]["module"]["vae"].update(extra={"_target_": "builtins.exec"}), "is no setting"),
+        (lambda s: s["config"]["module"]["vae"].update(latent_dim="${oc.env:HOME}"), "interpolation"),
+        (lambda s: s["config"]["module"]["vae"].update(latent_dim=10**9), "another model"),
+        (lambda s: s["config"]["module"].pop("objective"), "has no module.objective"),
         (lambda s: s.update(format=2), "another version"),
         (lambda s: s.pop("config"), "not a checkpoint of this project|incomplete"),
     ],
@@ -237,10 +238,29 @@ def test_damaged_files_are_refused(hub: Path, tmp_path: Path) -> None:
         vaelab.load(folder)
     shutil.copyfile(hub / "config.json", folder / "config.json")
     weights = (hub / "model.safetensors").read_bytes()
+    settings = json.loads((hub / "config.json").read_text())
+    for torn in (weights[:1000], b"\xff" * 100, b""):
+        (folder / "model.safetensors").write_bytes(torn)
+        with pytest.raises(UserError, match="not as they were exported, because their checksums differ: copy both"):
+            vaelab.load(folder)
+    del settings["sha256"]  # as in exports of old
+    (folder / "config.json").write_text(json.dumps(settings))
     for torn in (weights[:1000], b"\xff" * 100, b""):
         (folder / "model.safetensors").write_bytes(torn)
         with pytest.raises(UserError, match="model.safetensors cannot be read"):
             vaelab.load(folder)
+
+
+def test_one_flipped_bit_in_an_export_is_noticed(hub: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    for name in ("model.safetensors", "config.json"):
+        content = (hub / name).read_bytes()
+        at = content.index(b'"seed": ') + 8 if name == "config.json" else len(content) - 100
+        (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(UserError, match=r"their checksums differ|cannot be read"):
+            vaelab.load(folder)
+        (folder / name).write_bytes(content)
+    assert vaelab.load(folder).sample(1).shape == (1, 1, 28, 28)
 
 
 def test_a_file_that_puts_out_something_else_is_not_kept(

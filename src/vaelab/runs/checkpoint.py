@@ -19,10 +19,9 @@ from vaelab.data.source import Source
 from vaelab.models.vae import VAE
 from vaelab.objectives import Objective
 from vaelab.runs import checkpoint_file, checkpoint_schema
-from vaelab.runs.checkpoint_schema import RefusedError
+from vaelab.runs.foreign_files import RefusedError, check_tree, read_json, reason, shown
 from vaelab.runs.run_folder import RunFolder
-from vaelab.runtime.errors import UserError, first_line
-from vaelab.runtime.files import read_text
+from vaelab.runtime.errors import UserError
 from vaelab.runtime.paths import ROOT
 from vaelab.runtime.renamed import up_to_date
 
@@ -30,7 +29,7 @@ from vaelab.runtime.renamed import up_to_date
 DATA_PATHS = ("folder", "data_dir", "cache_dir")
 # The files of an exported model.
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
-_SUMS = "sha256"  # in the settings: of the weights and of the configuration; exports before 0.2 have none
+CHECKSUMS = "sha256"  # in the settings: of the weights and of the configuration; old exports have none
 _LARGEST_SETTINGS = 2**20  # bytes
 
 
@@ -97,19 +96,22 @@ def _whole_beside(path: Path) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         contents, described = _read_safetensors(path) if path.suffix == ".safetensors" else checkpoint_file.read(path)
-        checkpoint_schema.check_tree(contents, described)
-        contents = checkpoint_schema.check_contents(contents)
-        # Tied weights are stored once, and loaded twice.
-        checkpoint_schema.check_weights(contents["state_dict"], 2 * path.stat().st_size)
+        check_tree(contents, described)
     except checkpoint_file.UnknownContentsError as error:
         raise _DamagedError(
             f"{path} was not loaded, because it holds more than tensors and plain values "
-            f"({checkpoint_schema.reason(error)}), or is damaged: use a checkpoint written by this project"
+            f"({reason(error)}), or is damaged: use a checkpoint written by this project"
         ) from error
     except checkpoint_file.UnreadableError as error:
         raise _DamagedError(
-            f"{path} cannot be read as a checkpoint ({first_line(error)}): it is damaged or something else"
+            f"{path} cannot be read as a checkpoint ({reason(error)}): it is damaged or something else"
         ) from error
+    except RefusedError as error:
+        raise UserError(f"{path} was refused: {error}") from error
+    try:
+        contents = checkpoint_schema.check_contents(contents)
+        # Tied weights are stored once, and loaded twice.
+        checkpoint_schema.check_weights(contents["state_dict"], 2 * path.stat().st_size)
     except RefusedError as error:
         raise UserError(f"{path} {error}") from error
     stored = contents["vaelab"]
@@ -117,40 +119,34 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], int]:
-    """An exported model in the form of a checkpoint, and the number of bytes that describe it without its weights."""
+    """An exported model in the form of a checkpoint, and the largest number of values that may describe it."""
     try:
         from safetensors.torch import load_file
     except ImportError as error:
         raise UserError(f'{path} needs safetensors: type pip install -e ".[export]"') from error
     settings = path.with_name(SETTINGS)
     try:
-        text = read_text(settings, _LARGEST_SETTINGS)
-        stored = json.loads(text)
+        stored = read_json(settings, _LARGEST_SETTINGS)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{settings} cannot be read as the configuration of {path.name}: {first_line(error)}"
-        ) from error
-    checkpoint_schema.check_tree(stored, len(text))
-    sums = stored.get(_SUMS) if isinstance(stored, dict) else None
+        raise UserError(f"{settings} cannot be read as the configuration of {path.name}: {reason(error)}") from error
+    sums = stored.get(CHECKSUMS) if isinstance(stored, dict) else None
     if sums is not None and sums != checksums(path, stored.get("config")):
         raise UserError(
-            f"{path} and {SETTINGS} are not as they were exported, because their checksums differ: copy both again, "
-            "or export the model again"
+            f"{path} and {SETTINGS} are not as they were exported, because their checksums differ: copy both again, or "
+            f"export the model again; if you have changed {SETTINGS} yourself, delete {CHECKSUMS} from it"
         )
     try:
         weights = load_file(path)
     except Exception as error:  # safetensors raises errors of several types for a damaged file
-        raise UserError(
-            f"{path} cannot be read ({checkpoint_schema.reason(error)}): it is damaged or something else"
-        ) from error
-    return {"vaelab": stored, "state_dict": weights}, len(text) + len(weights)
+        raise UserError(f"{path} cannot be read ({reason(error)}): it is damaged or something else") from error
+    return {"vaelab": stored, "state_dict": weights}, _LARGEST_SETTINGS + len(weights)
 
 
 def checksums(weights: Path, config: Any) -> dict[str, str]:
     """SHA-256 of a file of weights and of a configuration, for the settings of an exported model."""
     with weights.open("rb") as file:
         of_weights = hashlib.file_digest(file, "sha256")
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(config, sort_keys=True)
     return {weights.name: of_weights.hexdigest(), "config": hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -217,7 +213,7 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
     """
     from vaelab.data.datamodule import ImageDataModule  # here, because it imports Lightning
 
-    data = config.get("data", {})
+    data = config.get("data") or {}
     source = data.get("source")
     try:
         if isinstance(source, dict):
@@ -233,8 +229,7 @@ def _with_folders(source: dict[str, Any], data_dir: str | None) -> dict[str, Any
     for key in paths:
         if not isinstance(source[key], str | None) or "\0" in (source[key] or ""):
             raise RefusedError(
-                f"was refused: its configuration sets data.source.{key}={checkpoint_schema.shown(source[key])}, which "
-                "must be a path"
+                f"was refused: its configuration sets data.source.{key}={shown(source[key])}, which must be a path"
             )
     if data_dir is not None:
         if not paths:

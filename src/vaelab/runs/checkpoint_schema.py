@@ -14,7 +14,6 @@ A checkpoint may be somebody else's. It is checked before it is used:
 
 import importlib
 import inspect
-import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,77 +29,28 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from vaelab.runtime.errors import first_line
+from vaelab.runs.foreign_files import RefusedError, reason, shown
 from vaelab.runtime.validation import kind_of
 
 # Only modules of these packages define parts of models and of data sets.
 _PACKAGES = ("vaelab.models", "vaelab.objectives", "vaelab.data")
-_DEEPEST = 50  # levels of containers; a training writes about ten
 
 
-class RefusedError(Exception):
-    """A checkpoint holds something that it may not hold; the message follows the name of its file."""
+# Settings outside the parts of the model and of the data set, as far as commands use them.
+_KINDS: dict[str, type | UnionType] = {
+    "data": dict,
+    "trainer": dict,
+    "latent_dim": int,
+    "conditional": bool,
+    "seed": int,
+    "trainer.precision": str | int,
+    "trainer.max_epochs": int,
+    "trainer.max_steps": int,
+}
 
 
 class TooLargeError(Exception):
     """A model has more weights than it may have."""
-
-
-_shortened = reprlib.Repr()
-_shortened.maxstring = _shortened.maxother = 80
-_shortened.maxlevel = 2
-
-
-def shown(value: Any) -> str:
-    """A value of a foreign file in one short line."""
-    return _shortened.repr(value)
-
-
-def reason(error: Exception) -> str:
-    """The message of an error about foreign settings, in one short line."""
-    line = first_line(error)
-    return line if len(line) <= 200 else f"{line[:200]}..."
-
-
-# --- structure -------------------------------------------------------------------------------------------------------
-
-
-def check_tree(root: Any, most_nodes: int) -> None:
-    """Refuses containers that hold themselves, are too deep, or are shared so often that no loop over them ends.
-
-    Args:
-        root: of dictionaries, lists, tuples and values.
-        most_nodes: a container that two others share counts twice.
-
-    Raises:
-        RefusedError: with the reason.
-    """
-    known: dict[int, tuple[int, int]] = {}  # nodes and levels of a container by its identity
-    open_containers: set[int] = set()
-
-    def measured(node: Any) -> tuple[int, int]:
-        if not isinstance(node, dict | list | tuple):
-            return 1, 0
-        if id(node) in known:
-            return known[id(node)]
-        if id(node) in open_containers:
-            raise RefusedError("holds a container that contains itself")
-        if len(open_containers) >= _DEEPEST:
-            raise RefusedError(f"holds more than {_DEEPEST} containers in each other")
-        open_containers.add(id(node))
-        nodes, levels = 1, 1
-        for child in node.values() if isinstance(node, dict) else node:
-            more, deeper = measured(child)
-            nodes, levels = nodes + more, max(levels, deeper + 1)
-        open_containers.remove(id(node))
-        known[id(node)] = nodes, levels
-        return nodes, levels
-
-    nodes, levels = measured(root)
-    if levels > _DEEPEST:
-        raise RefusedError(f"holds more than {_DEEPEST} containers in each other")
-    if nodes > most_nodes:
-        raise RefusedError("repeats its parts more often than its size allows")
 
 
 def check_contents(contents: Any) -> dict[str, Any]:
@@ -120,9 +70,13 @@ def check_contents(contents: Any) -> dict[str, Any]:
     choices = config.get("choices", {})
     if not isinstance(choices, dict) or not all(type(value) in (str, NoneType) for value in choices.values()):
         raise RefusedError(f"was refused: its configuration sets choices={shown(choices)}, which must be names")
-    for key in ("data", "trainer"):
-        if not isinstance(config.get(key, {}), dict):
-            raise RefusedError(f"was refused: its configuration sets {key}={shown(config[key])}, which must be a group")
+    for place, kind in _KINDS.items():
+        group, _, name = place.rpartition(".")
+        value = (config.get(group, {}) if group else config).get(name)
+        if value is not None and not isinstance(value, kind):
+            raise RefusedError(
+                f"was refused: its configuration sets {place}={shown(value)}, of another type than it has"
+            )
     return contents
 
 
@@ -249,9 +203,7 @@ def _built(config: Any, place: _Place, where: str) -> Any:
     except (RefusedError, TooLargeError):
         raise
     except Exception as error:  # settings that do not fit together can raise any error
-        raise RefusedError(
-            f"was refused: {where} of its configuration cannot be built ({first_line(error)})"
-        ) from error
+        raise RefusedError(f"was refused: {where} of its configuration cannot be built ({reason(error)})") from error
 
 
 def _setting(value: Any, annotation: Any, where: str) -> Any:

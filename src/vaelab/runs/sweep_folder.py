@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from vaelab.runs import comparability
+from vaelab.runs.foreign_files import lies_in, read_yaml
 from vaelab.runs.ranked_table import Column, RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
 
@@ -60,7 +59,7 @@ def read(folder: Path) -> list[Job]:
     for path in folder.iterdir():
         hydras = path / ".hydra" / "overrides.yaml"
         if path.name.isdecimal() and hydras.is_file():
-            jobs.append(_job(RunFolder(path), OmegaConf.load(hydras)))
+            jobs.append(_job(RunFolder(path), _typed(hydras, path)))
     done = sorted((job for job in jobs if job.metrics), key=lambda job: (job.kind, -job.elbo, job.number))
     for _, same in itertools.groupby(done, key=lambda job: job.kind):
         for rank, job in enumerate(same, 1):
@@ -68,15 +67,26 @@ def read(folder: Path) -> list[Job]:
     return done + sorted((job for job in jobs if not job.metrics), key=lambda job: job.number)
 
 
+def _typed(path: Path, folder: Path) -> list[str]:
+    """What was typed for a job, from a file of Hydra; empty if the file cannot be read."""
+    try:
+        values = read_yaml(path) if lies_in(path, folder) else []
+    except Exception:  # incomplete, or a file of another kind
+        values = []
+    return [text for text in values if isinstance(text, str)] if isinstance(values, list) else []
+
+
 def _job(run: RunFolder, typed: Any) -> Job:
     job = Job(int(run.path.name), {}, run.metrics)
     if not job.metrics and run.failure_file.is_file():
-        job.failure = run.failure_file.read_text().strip()
+        job.failure = run.text(run.failure_file).strip()
     if config := run.config:
         typed = config.get("overrides", typed)  # those of Hydra are from the last attempt, even if it failed early
         job.kind = json.dumps(comparability.shared_settings(config, job.metrics.get("unit") == "nats"))
         job.report = bool(config.get("report", True))
-        job.wandb = (config.get("logger") or {}).get("wandb") or {}
+        logger = config.get("logger")
+        wandb = logger.get("wandb") if isinstance(logger, dict) else None
+        job.wandb = wandb if isinstance(wandb, dict) else {}
     job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
     return job
 

@@ -1,7 +1,6 @@
 """Files that are written completely or not at all."""
 
 import csv
-import errno
 import io
 import json
 import math
@@ -36,21 +35,6 @@ def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def read_text(path: Path, most: int) -> str:
-    """The contents of a text file that somebody else may have written.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or is no text, or has more than ``most`` bytes.
-    """
-    if not path.is_file():  # a pipe would never end
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return content.decode()
 
 
 def write_text(text: str, path: Path) -> None:
