@@ -109,12 +109,13 @@ def check_weights(weights: Any, most_bytes: int) -> None:
 def named(target: Any) -> Any:
     """The class or function of this name that a module of this package defines; ``None`` if there is none.
 
-    A package may export what its own modules define. Functions and classes that a module only imports do not count.
+    A package may export what its own modules define. Functions and classes that a module only imports do not count, and
+    neither do private ones.
     """
     home, _, name = target.rpartition(".") if type(target) is str else ("", "", "")
     if not home.startswith(tuple(f"{package}." for package in _PACKAGES)) and home not in _PACKAGES:
         return None
-    if not all(part.isidentifier() for part in target.split(".")):
+    if not all(part.isidentifier() for part in target.split(".")) or name.startswith("_"):
         return None
     try:
         part = getattr(importlib.import_module(home), name, None)
@@ -128,18 +129,26 @@ class _Place(NamedTuple):
     """The annotation of an argument that takes a part.
 
     Attributes:
-        kind: the class of the part, or of what a factory returns; ``NoneType`` for a function of a module.
+        kind: the class of the part, or of what a factory returns; ``None`` for a function that returns nothing.
         is_factory: whether the constructor around it completes the call.
+        takes: the annotations of the arguments that complete the call of such a function.
     """
 
-    kind: Any
+    kind: type | None
     is_factory: bool
+    takes: tuple[Any, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The kind in a message."""
+        return "function of a module" if self.kind is None else self.kind.__name__
 
     def accepts(self, part: Any) -> bool:
         """Whether a class or function is of this kind."""
-        if self.kind is NoneType:
-            return isinstance(part, FunctionType) and get_type_hints(part).get("return", NoneType) is NoneType
-        if not isinstance(part, type) or not isinstance(self.kind, type) or inspect.isabstract(part):
+        if self.kind is None:
+            hints = get_type_hints(part) if isinstance(part, FunctionType) else {}
+            return hints.pop("return", None) is NoneType and tuple(hints.values())[: len(self.takes)] == self.takes
+        if not isinstance(part, type) or inspect.isabstract(part):
             return False
         if Protocol in self.kind.__bases__:
             methods = [name for name, value in vars(self.kind).items() if isinstance(value, FunctionType)]
@@ -155,7 +164,9 @@ def _place_of(annotation: Any) -> _Place | None:
     """The place that an annotation describes; ``None`` if it describes plain values."""
     for option in _alternatives(annotation):
         if get_origin(option) is Callable:
-            return _Place(get_args(option)[1], is_factory=True)
+            takes, returns = get_args(option)
+            if isinstance(returns, type | None):
+                return _Place(returns, True, tuple(takes) if isinstance(takes, list) else ())
         if isinstance(option, type) and (option is nn.Module or f"{option.__module__}.".startswith("vaelab.")):
             return _Place(option, is_factory=False)
     return None
@@ -181,10 +192,9 @@ def _built(config: Any, place: _Place, where: str) -> Any:
         raise RefusedError(f"is not a checkpoint of this project: its configuration has no {where}")
     part = named(config["_target_"])
     if part is None or not place.accepts(part):
-        what = "function" if place.kind is NoneType else place.kind.__name__
         raise RefusedError(
-            f"was refused: its configuration names {shown(config['_target_'])} as {where}, which is no {what} of this "
-            "package"
+            f"was refused: its configuration names {shown(config['_target_'])} as {where}, which is no {place.words} "
+            "of this package"
         )
     if config.get("_partial_", False) is not place.is_factory:
         raise RefusedError(f"was refused: its configuration sets {where}._partial_={shown(config.get('_partial_'))}")

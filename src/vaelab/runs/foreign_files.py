@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 
 from vaelab.runtime.errors import first_line
 
-LARGEST_YAML = 2**18  # bytes; a configuration has about ten thousand
+LARGEST_YAML = 2**16  # bytes; a configuration has about five thousand, and more take seconds
 LARGEST_JSON = 2**25  # bytes; an evaluation of 10,000 images has about a million
 LARGEST_CSV = 2**26  # bytes; a row of metrics has about a hundred, so these are 600,000 rows
+_INTEGERS = range(-(2**63), 2**64)  # Python cannot print the largest ones
 _DEEPEST = 50  # levels of containers; a training writes about ten
 
 
@@ -87,15 +88,27 @@ def read_yaml(path: Path) -> Any:
             not write. A few lines of aliases can stand for more values than the machine has memory.
     """
     text = read_bytes(path, LARGEST_YAML).decode()
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise RefusedError("it has aliases")
+    if "*" in text:
+        _refuse_aliases(text)
     values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     check_tree(values, len(text))
     return values
 
 
+def _refuse_aliases(text: str) -> None:
+    levels = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise RefusedError("it has aliases")
+        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if levels > _DEEPEST:  # the parser takes ever longer
+            raise RefusedError(f"it holds more than {_DEEPEST} containers in each other")
+
+
 def check_tree(root: Any, most_nodes: int) -> None:
-    """Refuses containers that hold themselves, are too deep, or are shared so often that no loop over them ends.
+    """Refuses values that no loop over them gets through.
+
+    These are containers that hold themselves, are too deep, or are shared too often, and huge integers.
 
     Args:
         root: of dictionaries, lists, tuples and values.
@@ -109,6 +122,8 @@ def check_tree(root: Any, most_nodes: int) -> None:
 
     def measured(node: Any) -> tuple[int, int]:
         if not isinstance(node, dict | list | tuple):
+            if isinstance(node, int) and node not in _INTEGERS:
+                raise RefusedError("it holds an integer of more than 64 bits")
             return 1, 0
         if id(node) in known:
             return known[id(node)]
