@@ -219,6 +219,25 @@ def _one_storage_for_many(contents: Contents, _: Path) -> None:
     }
 
 
+@_harm
+def _a_large_image(contents: Contents, _: Path) -> None:
+    vae, layers = contents["vaelab"]["config"]["module"]["vae"], 7
+    networks = "vaelab.models.networks.conv.Conv"
+    channels, strides = [1] * (layers - 1), [10] * layers
+    vae["image_shape"] = [1, 10**layers, 10**layers]
+    vae["encoder"] = {"_target_": f"{networks}Encoder", "channels": [1] * layers, "kernel_sizes": 1, "strides": 10}
+    vae["decoder"] = {"_target_": f"{networks}Decoder", "channels": channels, "kernel_sizes": 10, "strides": strides}
+    for part in ("encoder", "decoder"):
+        vae[part]["_partial_"] = True
+    model = instantiate(vae, _convert_="all")
+    contents["state_dict"] = {f"vae.{name}": value for name, value in model.state_dict().items()}
+
+
+@_harm
+def _a_billion_samples(contents: Contents, _: Path) -> None:
+    contents["vaelab"]["config"]["module"]["objective"]["samples"] = 10**9
+
+
 def _weight(name: str, value: Callable[[torch.Tensor], Any]) -> None:
     def harm(contents: Contents, _: Path) -> None:
         key = "vae.decoder.outputs.weight"

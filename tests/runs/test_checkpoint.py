@@ -194,7 +194,8 @@ def test_a_configuration_that_asks_for_more_memory_than_there_are_weights_is_ref
         checkpoint.rebuild(tmp_path / "greedy.ckpt")
 
 
-CHOICES = [f"{group}={option}" for group in ("model", "loss", "prior", "posterior") for option in options(group)]
+GROUPS = ("model", "loss", "prior", "posterior", "objective", "experiment")
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from vaelab.data.source import Source
@@ -82,9 +83,10 @@ class _DamagedError(UserError):
 
 
 def _whole_beside(path: Path) -> Path | None:
-    """The newest other checkpoint in the same folder that can be read."""
-    others = [other for other in path.parent.glob("*.ckpt") if other != path and other.is_file()]
-    for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+    """The best or the last checkpoint in the same folder, if it can be read."""
+    for other in (path.with_name("best.ckpt"), path.with_name("last.ckpt")):
+        if other == path or not other.is_file():
+            continue
         try:
             _read(other)
         except UserError:
@@ -182,7 +184,7 @@ def rebuild(path: Path) -> SavedModel:
         )
 
     try:
-        if not checkpoint_schema.check_size(make, contents["state_dict"]):
+        if not checkpoint_schema.fits(make, contents["state_dict"], (_encode, _decode, _score)):
             raise _another_model(contents, path)
         model = make().eval()
     except RefusedError as error:
@@ -195,6 +197,24 @@ def rebuild(path: Path) -> SavedModel:
     assert isinstance(vae, VAE)
     assert isinstance(objective, Objective)
     return SavedModel(vae, objective, config)
+
+
+# What a model does with a single image.
+
+
+def _encode(model: Any) -> None:
+    vae: VAE = model["vae"]
+    vae.encode(torch.zeros(1, *vae.image_shape), vae.classes_in_turn(1))
+
+
+def _decode(model: Any) -> None:
+    vae: VAE = model["vae"]
+    _ = vae.decode(torch.zeros(1, vae.latent_dim), vae.classes_in_turn(1)).mean
+
+
+def _score(model: Any) -> None:
+    vae: VAE = model["vae"]
+    model["objective"](vae, torch.zeros(1, *vae.image_shape), vae.classes_in_turn(1))
 
 
 def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:

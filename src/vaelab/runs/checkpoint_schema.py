@@ -15,7 +15,7 @@ A checkpoint may be somebody else's. It is checked before it is used:
 import importlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FunctionType, NoneType, UnionType
@@ -28,6 +28,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from vaelab.runs.foreign_files import RefusedError, reason, shown
 from vaelab.runtime.validation import kind_of
@@ -49,6 +50,9 @@ _KINDS: dict[str, type | UnionType] = {
 }
 
 
+_LARGEST_RESULT = 10**9  # bytes of one tensor; 64 feature maps of a photograph of 1024 x 1024 take a quarter of it
+
+
 class TooLargeError(Exception):
     """A model has more weights than it may have."""
 
@@ -68,7 +72,7 @@ def check_contents(contents: Any) -> dict[str, Any]:
     if not (isinstance(config, dict) and isinstance(config.get("module"), dict)):
         raise RefusedError("is not a checkpoint of this project: its configuration is incomplete")
     choices = config.get("choices", {})
-    if not isinstance(choices, dict) or not all(type(value) in (str, NoneType) for value in choices.values()):
+    if not isinstance(choices, dict) or not all(_is_name(text) for pair in choices.items() for text in pair):
         raise RefusedError(f"was refused: its configuration sets choices={shown(choices)}, which must be names")
     for place, kind in _KINDS.items():
         group, _, name = place.rpartition(".")
@@ -78,6 +82,10 @@ def check_contents(contents: Any) -> dict[str, Any]:
                 f"was refused: its configuration sets {place}={shown(value)}, of another type than it has"
             )
     return contents
+
+
+def _is_name(text: Any) -> bool:
+    return text is None or (type(text) is str and text.isprintable())
 
 
 def check_weights(weights: Any, most_bytes: int) -> None:
@@ -281,20 +289,54 @@ def at_most(numbers: int, tensors: int) -> Iterator[None]:
             hook.remove()
 
 
-def check_size(make: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> bool:
+class _NoLargerThan(TorchFunctionMode):
+    """Stops a computation in this context at the first result with more than so many bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()
+        self.most_bytes = most_bytes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.numel() * result.element_size() > self.most_bytes:
+            raise TooLargeError
+        return result
+
+
+def fits(
+    make: Callable[[], nn.Module], weights: Mapping[str, Tensor], uses: Sequence[Callable[[Any], Any]] = ()
+) -> bool:
     """Whether a module has exactly these weights, by name, shape and kind of numbers; no memory is allocated for it.
 
     Args:
         make: makes the module.
         weights: by name.
+        uses: computations with the module, for a single image.
+
+    Raises:
+        RefusedError: one of the computations needs much more memory than any image does, e.g. for a billion samples.
     """
     numbers = sum(value.numel() for value in weights.values())
-    try:
-        # Masks and other tensors that are not stored may be larger than the weights, but not without limit.
-        with torch.device("meta"), at_most(4 * numbers + 10**6, 100 * len(weights) + 1000):
-            wanted = make().state_dict()
-    except TooLargeError:
-        return False
-    return {name: (value.shape, value.is_floating_point()) for name, value in wanted.items()} == {
-        name: (value.shape, value.is_floating_point()) for name, value in weights.items()
-    }
+    with torch.device("meta"), torch.no_grad():
+        try:
+            # Masks and other tensors that are not stored may be larger than the weights, but not without limit.
+            with at_most(4 * numbers + 10**6, 10 * len(weights) + 1000):
+                module = make().eval()
+        except TooLargeError:
+            return False
+        wanted = module.state_dict()
+        if {name: (value.shape, value.is_floating_point()) for name, value in wanted.items()} != {
+            name: (value.shape, value.is_floating_point()) for name, value in weights.items()
+        }:
+            return False
+        for use in uses:
+            try:
+                with _NoLargerThan(_LARGEST_RESULT):
+                    use(module)
+            except TooLargeError as error:
+                raise RefusedError(
+                    f"was refused: its configuration needs more than {_LARGEST_RESULT / 1e9:.0f} GB for a single image"
+                ) from error
+            except Exception:  # not every computation is possible without numbers, or at all
+                continue
+    return True
