@@ -76,7 +76,7 @@ def check_contents(contents: Any) -> dict[str, Any]:
         raise RefusedError(f"was refused: its configuration sets choices={shown(choices)}, which must be names")
     for place, kind in _KINDS.items():
         group, _, name = place.rpartition(".")
-        value = (config.get(group, {}) if group else config).get(name)
+        value = ((config.get(group) or {}) if group else config).get(name)
         if value is not None and not isinstance(value, kind):
             raise RefusedError(
                 f"was refused: its configuration sets {place}={shown(value)}, of another type than it has"
