@@ -7,6 +7,7 @@ import random
 import resource
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,32 @@ def test_the_numbers_of_a_tensor_are_those_of_its_entry(tmp_path: Path) -> None:
     numbers = torch.arange(4.0)
     path = _archive(tmp_path / "a", _tensor(b"K\x04", b"K\2K\2\x86", b"K\1K\2\x86"), a=numbers.numpy().tobytes())
     assert torch.equal(checkpoint_file.read(path)[0], numbers.view(2, 2).T)
+
+
+STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another size": lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)),
+    "one number repeated": lambda c: c["optimizer_states"][0]["state"][0].update(
+        exp_avg=torch.zeros(()).expand_as(c["optimizer_states"][0]["state"][0]["exp_avg"])
+    ),
+    "another order": lambda c: c["optimizer_states"][0]["param_groups"][0]["params"].reverse(),
+    "another parameter": lambda c: c["optimizer_states"][0]["state"].update({-1: {}}),
+    "no table": lambda c: c["optimizer_states"].append(3),
+    "no step": lambda c: c.pop("global_step"),
+    "loops": lambda c: c["loops"]["fit_loop"].update(epoch_progress="a"),
+    "random states": lambda c: c["vaelab"].update(random_states=[{"cpu": 1}]),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_training_is_not_resumed_with_the_state_of_another_model(finished_run: Path, name: str) -> None:
+    """A fused optimiser would write beyond the end of a state that is too small."""
+    path = finished_run / "checkpoints" / "last.ckpt"
+    contents, parameters = checkpoint.read(path), list(checkpoint.rebuild(path).vae.parameters())
+    checkpoint.check_training_state(contents, parameters, path)
+    STATES[name](contents)
+    with pytest.raises(UserError, match="holds no training that can be resumed") as line:
+        checkpoint.check_training_state(contents, parameters, path)
+    assert str(line.value).isprintable()
 
 
 # --- the other files of a run folder ---------------------------------------------------------------------------------

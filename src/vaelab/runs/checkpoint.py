@@ -274,6 +274,18 @@ def _holds_data(source: dict[str, Any], folders: dict[str, Any]) -> bool:
     return not hasattr(built, "is_prepared") or bool(built.is_prepared())
 
 
+def check_training_state(contents: dict[str, Any], parameters: list[nn.Parameter], path: Path) -> None:
+    """Refuses a checkpoint from which no training of these parameters can be resumed.
+
+    Raises:
+        UserError: it holds only a model, or its state is malformed or does not fit the parameters.
+    """
+    try:
+        checkpoint_schema.check_training_state(contents, parameters)
+    except RefusedError as error:
+        raise UserError(f"{path} {error}; type another ckpt_path, or train again") from error
+
+
 def load_weights(module: nn.Module, contents: dict[str, Any], path: Path) -> None:
     """Loads all weights of a checkpoint into a module.
 

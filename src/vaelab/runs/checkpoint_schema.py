@@ -52,6 +52,9 @@ _KINDS: dict[str, type | UnionType] = {
 
 _LARGEST_RESULT = 10**9  # bytes of one tensor; 64 feature maps of a photograph of 1024 x 1024 take a quarter of it
 
+_NOT_RESUMED = "holds no training that can be resumed"
+_FUSED = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum"}  # states of torch's fused optimisers
+
 
 class TooLargeError(Exception):
     """A model has more weights than it may have."""
@@ -109,6 +112,76 @@ def check_weights(weights: Any, most_bytes: int) -> None:
         total += value.numel() * value.element_size()
     if total > most_bytes:
         raise RefusedError(f"was refused: its weights claim to have {total:,} bytes, more than the file")
+
+
+def check_training_state(contents: dict[str, Any], parameters: Sequence[Tensor]) -> None:
+    """Refuses a checkpoint that holds no state of a training, or one that does not fit the weights.
+
+    Fused optimisers trust the sizes of their states: a state that is too small would let them write into other memory.
+
+    Args:
+        contents: of the checkpoint.
+        parameters: that the training optimises, in their order.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    stored, optimizers = contents["vaelab"], contents.get("optimizer_states")
+    kinds: dict[str, tuple[Any, type]] = {
+        "global_step": (contents.get("global_step"), int),
+        "loops": (contents.get("loops"), dict),
+        "callbacks": (contents.get("callbacks"), dict),
+        "optimizer_states": (optimizers, list),
+        "random_states": (stored.get("random_states"), list),
+        "training_sums": (stored.get("training_sums", []), list),
+        "skipped_steps": (stored.get("skipped_steps", 0), int),
+    }
+    for name, (value, kind) in kinds.items():
+        if not isinstance(value, kind):
+            raise RefusedError(f"{_NOT_RESUMED}: {name} is {shown(value)}")
+    if not _is_counted(contents["loops"]) or not all(map(_is_random_state, stored["random_states"])):
+        raise RefusedError(f"{_NOT_RESUMED}: its loops or random states are no numbers")
+    for optimizer in optimizers or []:
+        for number, state in _states_of(optimizer, len(parameters)):
+            is_state = isinstance(state, dict) and type(number) is int and 0 <= number < len(parameters)
+            if not is_state or not all(_fits(state[name], parameters[number]) for name in _FUSED & state.keys()):
+                raise RefusedError(f"{_NOT_RESUMED}: its optimiser's state {shown(number)} does not fit the weights")
+
+
+def _states_of(optimizer: Any, count: int) -> list[tuple[Any, Any]]:
+    """The states of an optimiser by the numbers of their parameters, which must be in order."""
+    try:
+        numbers = [number for group in optimizer["param_groups"] for number in group["params"]]
+        if numbers == list(range(count)):
+            return list(optimizer["state"].items())
+    except (AttributeError, IndexError, KeyError, TypeError):
+        pass
+    raise RefusedError(f"{_NOT_RESUMED}: its optimiser has other parameters than the model")
+
+
+def _is_counted(node: Any) -> bool:
+    """Whether all values of the loops are numbers, as Lightning counts them."""
+    if isinstance(node, dict):
+        return all(map(_is_counted, node.values()))
+    return node is None or isinstance(node, int | float)
+
+
+def _is_random_state(state: Any) -> bool:
+    return isinstance(state, dict) and all(
+        isinstance(value, Tensor) and value.dtype is torch.uint8 for value in state.values()
+    )
+
+
+def _fits(value: Any, parameter: Tensor) -> bool:
+    """Whether a value has a number for each number of a parameter, without gaps and without numbers in common."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value is None
+    expected = 1
+    for step, size in sorted(zip(value.stride(), value.shape, strict=True)):
+        if size > 1 and step != expected:
+            return False
+        expected *= size
+    return True
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
