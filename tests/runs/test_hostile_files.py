@@ -395,6 +395,19 @@ def test_a_malformed_file_counts_as_damaged(tmp_path: Path, name: str, text: str
     assert time.monotonic() - started < SECONDS
 
 
+def test_a_table_without_runs_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("a,run\n1\n1,b\n1,c,3\n")
+    assert "Evaluation of 1 runs" in report.write(tmp_path).read_text()
+    (tmp_path / "results.csv").write_text("a,run\n" + "1" * 200_000 + ",b\n")
+    assert "Evaluation of 0 runs" in report.write(tmp_path).read_text()
+
+
+def test_a_part_that_is_null_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text('{"protocol": null, "metrics": null}')
+    assert RunFolder(tmp_path).setting == {}
+    assert report.write(tmp_path).is_file()
+
+
 def test_a_pipe_and_a_huge_file_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     os.mkfifo(tmp_path / "metrics.csv")

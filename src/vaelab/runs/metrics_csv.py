@@ -16,7 +16,7 @@ def read_rows(path: Path, most_bytes: int | None = None) -> list[dict[str, str]]
         most_bytes: the largest file to read, if it may be somebody else's.
 
     Raises:
-        NotApplicable: it is larger.
+        NotApplicable: it is larger, or no table.
     """
     if not path.is_file():
         return []
@@ -25,4 +25,7 @@ def read_rows(path: Path, most_bytes: int | None = None) -> list[dict[str, str]]
     # A power cut or a full disk can truncate the last row. A row without its end of line is left out.
     text = path.read_text(errors="replace").replace("\0", "")
     rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    return [row for row in rows if None not in row and re.fullmatch(r"[0-9]{1,18}", row.get("step") or "")]
+    try:
+        return [row for row in rows if None not in row and re.fullmatch(r"[0-9]{1,18}", row.get("step") or "")]
+    except csv.Error as error:  # e.g. a cell of a megabyte
+        raise NotApplicable(f"{path.name} cannot be read: {error}") from error

@@ -158,7 +158,7 @@ def _checked(values: Any, name: str) -> dict[str, Any]:
         raise RefusedError("its metrics are no numbers")
     if name == "evaluation" and not all(isinstance(part, dict) for part in (values.get("metrics") or {}).values()):
         raise RefusedError("its metrics are no tables")
-    return values
+    return {key: value for key, value in values.items() if value is not None or key not in _KINDS[name]}
 
 
 def runs_in(folder: str | Path) -> dict[str, Path]:
