@@ -9,7 +9,9 @@ The configuration can only build models, objectives and data sets of this packag
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,7 +186,7 @@ def rebuild(path: Path) -> SavedModel:
         )
 
     try:
-        if not checkpoint_schema.fits(make, contents["state_dict"], (_encode, _decode, _score)):
+        if not checkpoint_schema.fits(make, contents["state_dict"], _computations):
             raise _another_model(contents, path)
         model = make().eval()
     except RefusedError as error:
@@ -199,22 +201,15 @@ def rebuild(path: Path) -> SavedModel:
     return SavedModel(vae, objective, config)
 
 
-# What a model does with a single image.
-
-
-def _encode(model: Any) -> None:
+def _computations(model: Any) -> list[Callable[[], Any]]:
+    """What a model does with a single image, if that may need much memory; otherwise nothing, which is quicker."""
     vae: VAE = model["vae"]
-    vae.encode(torch.zeros(1, *vae.image_shape), vae.classes_in_turn(1))
-
-
-def _decode(model: Any) -> None:
-    vae: VAE = model["vae"]
-    _ = vae.decode(torch.zeros(1, vae.latent_dim), vae.classes_in_turn(1)).mean
-
-
-def _score(model: Any) -> None:
-    vae: VAE = model["vae"]
-    model["objective"](vae, torch.zeros(1, *vae.image_shape), vae.classes_in_turn(1))
+    objective: Objective = model["objective"]
+    features = max(size for value in model.state_dict().values() for size in (1, *value.shape))  # of a pixel, or more
+    if 4 * features * math.prod(vae.image_shape[1:]) * objective.samples <= checkpoint_schema.LARGEST_RESULT:
+        return []
+    x, z, y = torch.zeros(1, *vae.image_shape), torch.zeros(1, vae.latent_dim), vae.classes_in_turn(1)
+    return [lambda: vae.encode(x, y), lambda: vae.decode(z, y).mean, lambda: objective(vae, x, y)]
 
 
 def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None) -> Any:

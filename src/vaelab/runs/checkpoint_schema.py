@@ -50,7 +50,7 @@ _KINDS: dict[str, type | UnionType] = {
 }
 
 
-_LARGEST_RESULT = 10**9  # bytes of one tensor; 64 feature maps of a photograph of 1024 x 1024 take a quarter of it
+LARGEST_RESULT = 10**9  # bytes of one tensor; 64 feature maps of a photograph of 1024 x 1024 take a quarter of it
 
 _NOT_RESUMED = "holds no training that can be resumed"
 _FUSED = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum"}  # states of torch's fused optimisers
@@ -377,14 +377,16 @@ class _NoLargerThan(TorchFunctionMode):
 
 
 def fits(
-    make: Callable[[], nn.Module], weights: Mapping[str, Tensor], uses: Sequence[Callable[[Any], Any]] = ()
+    make: Callable[[], nn.Module],
+    weights: Mapping[str, Tensor],
+    computations: Callable[[Any], Sequence[Callable[[], Any]]],
 ) -> bool:
     """Whether a module has exactly these weights, by name, shape and kind of numbers; no memory is allocated for it.
 
     Args:
         make: makes the module.
         weights: by name.
-        uses: computations with the module, for a single image.
+        computations: with the module, for a single image.
 
     Raises:
         RefusedError: one of the computations needs much more memory than any image does, e.g. for a billion samples.
@@ -402,13 +404,13 @@ def fits(
             name: (value.shape, value.is_floating_point()) for name, value in weights.items()
         }:
             return False
-        for use in uses:
+        for compute in computations(module):
             try:
-                with _NoLargerThan(_LARGEST_RESULT):
-                    use(module)
+                with _NoLargerThan(LARGEST_RESULT):
+                    compute()
             except TooLargeError as error:
                 raise RefusedError(
-                    f"was refused: its configuration needs more than {_LARGEST_RESULT / 1e9:.0f} GB for a single image"
+                    f"was refused: its configuration needs more than {LARGEST_RESULT / 1e9:.0f} GB for a single image"
                 ) from error
             except Exception:  # not every computation is possible without numbers, or at all
                 continue
