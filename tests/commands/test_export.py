@@ -1,6 +1,7 @@
 """Trained models as files for elsewhere: that they are the same models, and that nothing else is loaded from them."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import vaelab
 from tests.conftest import ROOT, composed
 from tests.test_configs import options
 from vaelab.commands import export, model_card
-from vaelab.commands.export import example, portable, trace
+from vaelab.commands.export import _largest, example, portable, trace
 from vaelab.commands.generate import generate
 from vaelab.commands.train import train
 from vaelab.models.traceable import Decoder, Encoder
@@ -249,6 +250,20 @@ def test_damaged_files_are_refused(hub: Path, tmp_path: Path) -> None:
         (folder / "model.safetensors").write_bytes(torn)
         with pytest.raises(UserError, match="model.safetensors cannot be read"):
             vaelab.load(folder)
+
+
+def test_a_difference_that_is_not_a_number_is_no_small_one() -> None:
+    assert math.isnan(_largest([0.0, math.nan, 1.0]))
+    assert _largest([0.0, 2.0, 1.0]) == 2.0
+
+
+def test_texts_of_somebody_else_do_not_become_code_of_the_card(hub: Path, tmp_path: Path) -> None:
+    typed = ["seed=3", "latent_dim=2\n```\n<script>", "model=`id`", "data=" + "a" * 1000]
+    (tmp_path / "config.yaml").write_text(json.dumps({"overrides": typed}))
+    subject = TrainedModel.load(hub)
+    subject.run = RunFolder(tmp_path)
+    assert "\npython src/train.py seed=3\n" in model_card._training(subject, subject.run.config)
+    assert "script" not in model_card._metrics(subject, {"test/elbo": -1.0, "tested": "<script>"})
 
 
 def test_one_flipped_bit_in_an_export_is_noticed(hub: Path, tmp_path: Path) -> None:

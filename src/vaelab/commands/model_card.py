@@ -91,11 +91,11 @@ def _data(model: TrainedModel, config: dict[str, Any]) -> str:
 
 def _description(model: TrainedModel, config: dict[str, Any]) -> str:
     """The table of the model, its parts and the protocol of its training."""
-    vae, data = model.vae, config["data"]
+    vae, data = model.vae, model.datamodule
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
     parts = {**{name: config["module"]["vae"][name] for name in _PARTS}, "objective": config["module"]["objective"]}
-    validation = data.get("validation")
+    validation = data.validation
     if validation == "test":
         protocol = "trained on all training images; validated on the test images, as some published protocols do"
     else:
@@ -103,12 +103,12 @@ def _description(model: TrainedModel, config: dict[str, Any]) -> str:
         protocol = f"validated on {part} of the training images; nothing was chosen on the test images"
     rows = [
         ("images", f"{channels} x {height} x {width} (channels, height, width), floats from 0 to 1"),
-        ("binarised", "yes, " + data["binarize"] if model.datamodule.is_binary else "no, grey values"),
+        ("binarised", "yes, " + data.binarization if data.is_binary else "no, grey values"),
         ("latent dimensions", str(vae.latent_dim)),
         ("parameters", f"{count:,}"),
         *((name, f"`{part['_target_']}`") for name, part in parts.items()),
         ("classes", f"{vae.classes}; each image needs one" if vae.classes else "not used"),
-        ("protocol", protocol + ("" if data.get("limit") is None else f"; the first {data['limit']:,} of each split")),
+        ("protocol", protocol + ("" if data.limit is None else f"; the first {data.limit:,} of each split")),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
