@@ -196,6 +196,7 @@ QUOTED = [
     "epochs already: type e.g. trainer.max_epochs=",
     "was trained with other settings and can be resumed only with those: type",
     "already holds a run: resume it with",
+    "is whole: type its path instead",
     "another training is writing into",
     "no run has finished an epoch yet",
     "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid",

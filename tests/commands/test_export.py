@@ -1,6 +1,7 @@
 """Trained models as files for elsewhere: that they are the same models, and that nothing else is loaded from them."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import vaelab
 from tests.conftest import ROOT, composed
 from tests.test_configs import options
 from vaelab.commands import export, model_card
-from vaelab.commands.export import example, portable, trace
+from vaelab.commands.export import _largest, example, portable, trace
 from vaelab.commands.generate import generate
 from vaelab.commands.train import train
 from vaelab.models.traceable import Decoder, Encoder
@@ -197,6 +198,7 @@ def test_a_card_has_the_command_without_folders(hub: Path, tmp_path: Path) -> No
 def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     shutil.copytree(hub, folder)
     settings = json.loads((folder / "config.json").read_text())
+    del settings["sha256"]
     edit(settings)
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
@@ -205,15 +207,15 @@ def _edited(hub: Path, folder: Path, edit: Callable[[dict[str, Any]], Any]) -> P
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda s: s["config"]["module"]["vae"]["encoder"].update(_target_="os.system"), "no model or data set"),
+        (lambda s: s["config"]["module"]["vae"]["encoder"].update(_target_="os.system"), "no Module of this package"),
         (
             lambda s: s["config"]["module"]["vae"]["prior"].update(_target_="vaelab.runs.api.Model"),
-            "no model or data set",
+            "no Module of this package",
         ),
-        (lambda s: s["config"]["module"]["vae"].update(extra={"_target_": "builtins.exec"}), "no model or data set"),
-        (lambda s: s["config"]["module"]["vae"]["likelihood"].update(x="${oc.env:HOME}"), "interpolation"),
-        (lambda s: s["config"]["module"]["vae"].update(latent_dim=10**9), "another model|incomplete"),
-        (lambda s: s["config"]["module"].pop("objective"), "incomplete"),
+        (lambda s: s["config"]["module"]["vae"].update(extra={"_target_": "builtins.exec"}), "is no setting"),
+        (lambda s: s["config"]["module"]["vae"].update(latent_dim="${oc.env:HOME}"), "interpolation"),
+        (lambda s: s["config"]["module"]["vae"].update(latent_dim=10**9), "another model"),
+        (lambda s: s["config"]["module"].pop("objective"), "has no module.objective"),
         (lambda s: s.update(format=2), "another version"),
         (lambda s: s.pop("config"), "not a checkpoint of this project|incomplete"),
     ],
@@ -237,10 +239,43 @@ def test_damaged_files_are_refused(hub: Path, tmp_path: Path) -> None:
         vaelab.load(folder)
     shutil.copyfile(hub / "config.json", folder / "config.json")
     weights = (hub / "model.safetensors").read_bytes()
+    settings = json.loads((hub / "config.json").read_text())
+    for torn in (weights[:1000], b"\xff" * 100, b""):
+        (folder / "model.safetensors").write_bytes(torn)
+        with pytest.raises(UserError, match="not as they were exported, because their checksums differ: copy both"):
+            vaelab.load(folder)
+    del settings["sha256"]  # as in exports of old
+    (folder / "config.json").write_text(json.dumps(settings))
     for torn in (weights[:1000], b"\xff" * 100, b""):
         (folder / "model.safetensors").write_bytes(torn)
         with pytest.raises(UserError, match="model.safetensors cannot be read"):
             vaelab.load(folder)
+
+
+def test_a_difference_that_is_not_a_number_is_no_small_one() -> None:
+    assert math.isnan(_largest([0.0, math.nan, 1.0]))
+    assert _largest([0.0, 2.0, 1.0]) == 2.0
+
+
+def test_texts_of_somebody_else_do_not_become_code_of_the_card(hub: Path, tmp_path: Path) -> None:
+    typed = ["seed=3", "latent_dim=2\n```\n<script>", "model=`id`", "data=" + "a" * 1000]
+    (tmp_path / "config.yaml").write_text(json.dumps({"overrides": typed}))
+    subject = TrainedModel.load(hub)
+    subject.run = RunFolder(tmp_path)
+    assert "\npython src/train.py seed=3\n" in model_card._training(subject, subject.run.config)
+    assert "script" not in model_card._metrics(subject, {"test/elbo": -1.0, "tested": "<script>"})
+
+
+def test_one_flipped_bit_in_an_export_is_noticed(hub: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    for name in ("model.safetensors", "config.json"):
+        content = (hub / name).read_bytes()
+        at = content.index(b'"seed": ') + 8 if name == "config.json" else len(content) - 100
+        (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(UserError, match=r"their checksums differ|cannot be read"):
+            vaelab.load(folder)
+        (folder / name).write_bytes(content)
+    assert vaelab.load(folder).sample(1).shape == (1, 1, 28, 28)
 
 
 def test_a_file_that_puts_out_something_else_is_not_kept(

@@ -194,7 +194,8 @@ def test_a_configuration_that_asks_for_more_memory_than_there_are_weights_is_ref
         checkpoint.rebuild(tmp_path / "greedy.ckpt")
 
 
-CHOICES = [f"{group}={option}" for group in ("model", "loss", "prior", "posterior") for option in options(group)]
+GROUPS = ("model", "loss", "prior", "posterior", "objective", "experiment")
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -218,6 +219,10 @@ def test_nothing_is_written_where_only_a_checkpoint_says(tmp_path: Path, monkeyp
     data = {"_target_": "vaelab.data.datamodule.ImageDataModule", "image_shape": [1, 28, 28], "source": source}
     path = tmp_path / "any.ckpt"
     assert checkpoint.rebuild_data({"data": data}, path).source.data_dir == tmp_path
-    (tmp_path / "made" / "up").mkdir(parents=True)
+    raw = tmp_path / "made" / "up" / "MNIST" / "raw"
+    raw.mkdir(parents=True)  # an existing folder without the data set, where it would be downloaded to
+    assert checkpoint.rebuild_data({"data": data}, path).source.data_dir == tmp_path
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").touch()
     assert checkpoint.rebuild_data({"data": data}, path).source.data_dir == tmp_path / "made" / "up"
     assert checkpoint.rebuild_data({"data": data}, path, "elsewhere").source.data_dir == Path("elsewhere")

@@ -23,7 +23,7 @@ from vaelab.commands.evaluate import evaluate
 from vaelab.commands.generate import generate
 from vaelab.commands.sweep import write_results
 from vaelab.commands.train import train
-from vaelab.runs import checkpoint, sweep_folder
+from vaelab.runs import checkpoint, checkpoint_schema, sweep_folder
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import renamed
 from vaelab.runtime.errors import UserError
@@ -78,7 +78,7 @@ def test_an_exported_model_is_the_model_of_the_run() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_old_name_is_one_of_this_package(target: str) -> None:
-    assert checkpoint._is_ours(renamed.new_name(target))
+    assert checkpoint_schema.named(renamed.new_name(target)) is not None
 
 
 def test_renaming_admits_nothing_else(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from vaelab.runtime.validation import (
 MEASURES = ("likelihood", "latents", "reconstructions", "samples", "scores")
 FORMATS = ("onnx", "torch_export", "safetensors", "hub")
 _SPLITS = ("train", "val", "test")
-_PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
 def listed(value: Any) -> list[Any]:
@@ -187,7 +187,7 @@ def check_training(cfg: DictConfig) -> None:
             f"trainer.devices={os.environ['LOCAL_WORLD_SIZE']} trainer.num_nodes={os.environ['GROUP_WORLD_SIZE']} with "
             "accelerator=multi_gpu, multi_node or ddp_cpu"
         )
-    if str(cfg.trainer.precision) not in _PRECISIONS:  # others would not sum densities in 32 bits
+    if str(cfg.trainer.precision) not in PRECISIONS:  # others would not sum densities in 32 bits
         raise UserError(
             f"trainer.precision={cfg.trainer.precision}: choose from 32-true, bf16-mixed and 16-mixed, or type "
             "accelerator=cpu_bf16 or gpu_bf16"

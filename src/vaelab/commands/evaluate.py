@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from vaelab.commands import ranking
-from vaelab.commands.config_validation import check_evaluation, listed
+from vaelab.commands.config_validation import PRECISIONS, check_evaluation, listed
 from vaelab.data.datamodule import ImageDataModule
 from vaelab.evaluation import latent_space, likelihood, out_of_distribution, reconstructions, sample_quality
 from vaelab.evaluation.measurement import Measurement
 from vaelab.evaluation.out_of_distribution import Against
 from vaelab.runs import checkpoint, comparability, provenance, run_folder
+from vaelab.runs.foreign_files import shown
 from vaelab.runs.metrics import Metric, print_measurements, term_unit
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
@@ -35,8 +36,12 @@ from vaelab.visualization.plots import save_png
 
 def _same_precision(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of a trainer on one device in the precision of the training, if this machine has it."""
-    precision = config["trainer"]["precision"]
-    if str(precision).startswith("16") and not torch.cuda.is_available():
+    precision = str((config.get("trainer") or {}).get("precision") or "32-true")
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"the checkpoint names an unknown precision, {shown(precision)}: type +trainer.precision=32-true"
+        )
+    if precision.startswith("16") and not torch.cuda.is_available():
         precision = "32-true"  # float16 needs a GPU
     return {"accelerator": "auto", "devices": 1, "precision": precision}
 

@@ -87,11 +87,12 @@ def _traced(vae: VAE, part: type[Encoder | Decoder], name: str, folder: Path, to
     with _quiet():
         program = trace(vae, part)
         run = _onnx(program, path) if name == "onnx" else _torch_export(program, path)
-    difference = 0.0
+    differences: list[float] = []
     for count in _BATCHES:
         inputs = example(vae, part, count)
         expected, found = part(vae)(**inputs), run(inputs)
-        difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
+        differences += [_difference(value, found[key]) for key, value in expected.items()]
+    difference = _largest(differences)
     _check_difference(path, difference, tolerance)
     takes, returns = (
         ", ".join(f"{key} {list(value.shape[1:])}" for key, value in x.items()) for x in (inputs, expected)
@@ -108,6 +109,11 @@ def _check_difference(path: Path, difference: float, tolerance: float) -> None:
             f"{path.name} differs from the checkpoint's model by {difference:.1e}, more than tolerance={tolerance}: "
             "it was deleted"
         )
+
+
+def _largest(differences: list[float]) -> float:
+    """The largest difference; NaN if one of them is, which ``max`` would lose."""
+    return float(torch.tensor(differences, dtype=torch.float64).max())
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
@@ -180,17 +186,20 @@ def _weights(path: Path, vae: VAE, folder: Path, tolerance: float) -> list[Path]
 
     stored = checkpoint.read(path)
     config = portable(stored["vaelab"]["config"])
-    weights, settings = folder / "model.safetensors", folder / "config.json"
+    weights, settings = folder / checkpoint.WEIGHTS, folder / checkpoint.SETTINGS
     with atomic_write(weights) as file:
         file.write(save({name: value.contiguous().clone() for name, value in stored["state_dict"].items()}))
-    written = {"library": "vaelab", "version": __version__, "format": stored["vaelab"]["format"], "config": config}
+    sums = checkpoint.checksums(weights, config)
+    about = {"library": "vaelab", "version": __version__, "format": stored["vaelab"]["format"]}
+    written = {**about, checkpoint.CHECKSUMS: sums, "config": config}
     write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", settings)
     loaded = checkpoint.rebuild(weights)
-    difference = 0.0
+    differences: list[float] = []
     for part in (Encoder, Decoder):
         inputs = example(vae, part, max(_BATCHES))
         expected, found = part(vae)(**inputs), part(loaded.vae)(**inputs)
-        difference = max(difference, *(_difference(value, found[key]) for key, value in expected.items()))
+        differences += [_difference(value, found[key]) for key, value in expected.items()]
+    difference = _largest(differences)
     _check_difference(weights, difference, tolerance)
     console.print_line(f"{console.short_path(weights)} and config.json: within {difference:.1e} of the checkpoint")
     return [weights, settings]
@@ -202,5 +211,6 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
     source = {key: None if key in checkpoint.DATA_PATHS else value for key, value in config["data"]["source"].items()}
     exported["data"] = {**config["data"], "source": source}
     exported["module"] = {key: config["module"][key] for key in ("vae", "objective")}
-    exported["trainer"] = {key: config["trainer"][key] for key in _TRAINER_EXPORTED if key in config["trainer"]}
+    trainer = config.get("trainer") or {}
+    exported["trainer"] = {key: trainer[key] for key in _TRAINER_EXPORTED if key in trainer}
     return exported

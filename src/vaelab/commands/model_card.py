@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.runs.checkpoint import DATA_PATHS
+from vaelab.runs.foreign_files import lies_in
 from vaelab.runs.metrics import NOT_NATS_NOTE, term_unit
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.trained_model import TrainedModel
@@ -90,11 +91,11 @@ def _data(model: TrainedModel, config: dict[str, Any]) -> str:
 
 def _description(model: TrainedModel, config: dict[str, Any]) -> str:
     """The table of the model, its parts and the protocol of its training."""
-    vae, data = model.vae, config["data"]
+    vae, data = model.vae, model.datamodule
     channels, height, width = vae.image_shape
     count = sum(parameter.numel() for parameter in vae.parameters())
     parts = {**{name: config["module"]["vae"][name] for name in _PARTS}, "objective": config["module"]["objective"]}
-    validation = data.get("validation")
+    validation = data.validation
     if validation == "test":
         protocol = "trained on all training images; validated on the test images, as some published protocols do"
     else:
@@ -102,12 +103,12 @@ def _description(model: TrainedModel, config: dict[str, Any]) -> str:
         protocol = f"validated on {part} of the training images; nothing was chosen on the test images"
     rows = [
         ("images", f"{channels} x {height} x {width} (channels, height, width), floats from 0 to 1"),
-        ("binarised", "yes, " + data["binarize"] if model.datamodule.is_binary else "no, grey values"),
+        ("binarised", "yes, " + data.binarization if data.is_binary else "no, grey values"),
         ("latent dimensions", str(vae.latent_dim)),
         ("parameters", f"{count:,}"),
         *((name, f"`{part['_target_']}`") for name, part in parts.items()),
         ("classes", f"{vae.classes}; each image needs one" if vae.classes else "not used"),
-        ("protocol", protocol + ("" if data.get("limit") is None else f"; the first {data['limit']:,} of each split")),
+        ("protocol", protocol + ("" if data.limit is None else f"; the first {data.limit:,} of each split")),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
@@ -115,7 +116,7 @@ def _description(model: TrainedModel, config: dict[str, Any]) -> str:
 def _tested(model: TrainedModel, path: Path) -> dict[str, Any]:
     """The final metrics of the run if they were computed with this checkpoint, else none."""
     metrics = {} if model.run is None else model.run.metrics
-    tested = "best" if "best" in metrics.get("tested", "") else "last"
+    tested = "best" if "best" in str(metrics.get("tested")) else "last"
     return metrics if path.stem == tested else {}
 
 
@@ -126,7 +127,7 @@ def _images(model: TrainedModel, metrics: dict[str, Any], folder: Path) -> str:
     saved = model.run.images if model.run is not None and metrics else None
     lines = []
     for name, caption in _IMAGES.items():
-        if saved is not None and (saved / f"{name}.png").is_file():
+        if saved is not None and lies_in(saved / f"{name}.png", saved.parent):
             shutil.copyfile(saved / f"{name}.png", target / f"{name}.png")
         elif name == "samples":
             save_png(samples(model).image, target / "samples.png")
@@ -146,7 +147,7 @@ def _metrics(model: TrainedModel, metrics: dict[str, Any]) -> str:
             rows.append(f"| {meaning} | {value:,.3f} | {unit} |")
     if not rows:
         return "## Metrics\n\nThis checkpoint has none."
-    tested = f"of {metrics['tested']}, " if "tested" in metrics else ""
+    tested = f"of {metrics['tested']}, " if _is_plain(metrics.get("tested")) else ""
     note = "terms summed over pixels and latent dimensions, averaged over the test images"
     lines = ["## Metrics", "", f"On the test images, {tested}{note}.", "", "| | | |", "|---|---:|---|", *rows]
     if not model.is_normalized:
@@ -174,6 +175,11 @@ again = model.decode(codes{labels})
 description of the model. It loads no code."""
 
 
+def _is_plain(text: Any) -> bool:
+    """Whether a value from somebody else's run folder is one short line without the characters of code and HTML."""
+    return isinstance(text, str) and text.isprintable() and len(text) <= 200 and not set(text) & set("`<>")
+
+
 def _names_a_folder(text: str) -> bool:
     """Whether a setting contains a path, which is private."""
     return "/" in text or "\\" in text or text.partition("=")[0].endswith(DATA_PATHS)
@@ -181,13 +187,15 @@ def _names_a_folder(text: str) -> bool:
 
 def _training(model: TrainedModel, config: dict[str, Any]) -> str:
     """The command of the training, without settings of that machine."""
-    typed = [] if model.run is None else model.run.config.get("overrides", [])
+    typed = [] if model.run is None else model.run.config.get("overrides") or []
     choices = {group: option for group, option in config.get("choices", {}).items() if option is not None}
     if not typed and choices:
         typed = [f"{group}={option}" for group, option in {**choices, "latent_dim": config["latent_dim"]}.items()]
     if not typed:
         return "## Training\n\nIt was trained from Python, with the settings in `config.json`."
     typed = [
-        text for text in typed if not text.lstrip("+~").startswith(_MACHINE_SETTINGS) and not _names_a_folder(text)
+        text
+        for text in typed
+        if _is_plain(text) and not text.lstrip("+~").startswith(_MACHINE_SETTINGS) and not _names_a_folder(text)
     ]
     return f"## Training\n\n```\n{shlex.join(['python', 'src/train.py', *typed])}\n```"

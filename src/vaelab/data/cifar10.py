@@ -42,6 +42,10 @@ class CIFAR10:
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir).expanduser()
 
+    def is_prepared(self) -> bool:
+        """Whether the folder of the binary version exists."""
+        return (self.data_dir / _FOLDER).is_dir()
+
     def prepare(self) -> None:
         """Downloads the binary version, 170 MB, if it is missing."""
         if self._exists():

@@ -144,6 +144,12 @@ class Digits:
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.seed = seed
 
+    def is_prepared(self) -> bool:
+        """Whether the cache holds both splits."""
+        return self.cache_dir is not None and all(
+            (self.cache_dir / f"{_key(split, self.seed)}.npz").is_file() for split in _SPLITS
+        )
+
     def prepare(self) -> None:
         """Renders the splits that are not in the cache."""
         for split in _SPLITS:
@@ -165,7 +171,7 @@ def load_digits(split: Split, cache_dir: Path | str | None, seed: NonNegativeInt
     Raises:
         ValueError: the split is unknown, or the seed is negative.
     """
-    key = f"digits-v{_VERSION}-seed{seed}-{split}"
+    key = _key(split, seed)
     path = None if cache_dir is None else Path(cache_dir) / f"{key}.npz"
     digits = None if path is None else _read(path, key)
     if digits is None:
@@ -176,6 +182,11 @@ def load_digits(split: Split, cache_dir: Path | str | None, seed: NonNegativeInt
         if path is not None:
             _write(path, key, digits)
     return digits
+
+
+def _key(split: Split, seed: int) -> str:
+    """The name of a cache file without its suffix."""
+    return f"digits-v{_VERSION}-seed{seed}-{split}"
 
 
 def render_digits(

@@ -70,6 +70,11 @@ class ImageCache:
         self._manifest = cache_dir / f"{self._prefix}.json"
         self._image_bytes = int(np.prod(image_shape))
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds an array of these images, which may have changed meanwhile."""
+        return self._manifest.is_file()
+
     def open(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
         """The array of these files, and the unreadable files, each with the reason.
 

@@ -76,6 +76,10 @@ class ImageFolder:
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
         self._found: _Found | None = None
 
+    def is_prepared(self) -> bool:
+        """Whether the folder has been decoded into the cache before."""
+        return self._folder is not None and self._cache(self._folder).exists
+
     def prepare(self) -> None:
         """Decodes the images, unless the cache is up to date."""
         self._open()
@@ -128,7 +132,7 @@ class ImageFolder:
         if self._found is None:
             files, is_split = self._files()
             assert self._folder is not None
-            cache = ImageCache(self._folder, self.image_shape, self.cache_dir, self.seed, self.on_error)
+            cache = self._cache(self._folder)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of odd metadata in images that it can read
                 array, unreadable = cache.open(files)
@@ -149,6 +153,9 @@ class ImageFolder:
             self._labels(found)
             self._found = found
         return self._found
+
+    def _cache(self, folder: Path) -> ImageCache:
+        return ImageCache(folder, self.image_shape, self.cache_dir, self.seed, self.on_error)
 
     def _files(self) -> tuple[list[File], bool]:
         """The image files in the order of the array, and whether the folder holds ``train`` and ``test``."""

@@ -37,10 +37,14 @@ class MNIST:
         self.classes = _CLOTHES if name == "FashionMNIST" else tuple("0123456789")
         self._dataset = getattr(torchvision.datasets, name)
 
+    def is_prepared(self) -> bool:
+        """Whether the four files exist."""
+        return all((self.data_dir / self.name / "raw" / file).is_file() for file in _FILES)
+
     def prepare(self) -> None:
         """Downloads the four files if one is missing."""
         folder = self.data_dir / self.name / "raw"
-        if not any(not (folder / file).is_file() for file in _FILES):
+        if self.is_prepared():
             return
         with downloading(self.name, folder, _FILES, self.data_dir) as temporary:
             self._dataset(str(temporary), download=True)

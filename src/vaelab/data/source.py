@@ -53,6 +53,9 @@ class Source(Protocol):
 
     ``classes`` holds the names of the classes. Some sources know them only after ``prepare`` or ``load``. If the images
     were generated from known factors, ``factor_names`` holds the factors' names, in the order of their columns.
+
+    A source that writes files should have a method ``is_prepared``: whether ``prepare`` has nothing to write. Somebody
+    else's checkpoint names folders. They are used only if this is true.
     """
 
     name: str

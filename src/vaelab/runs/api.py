@@ -67,7 +67,7 @@ class Model:
         self.vae, self.config = saved.vae.to(device), saved.config
         self.image_shape, self.latent_dim, self.classes = self.vae.image_shape, self.vae.latent_dim, self.vae.classes
         self._device = torch.device(device)
-        self._is_binary = self.config["data"].get("binarize", "none") != "none"
+        self._is_binary = (self.config.get("data") or {}).get("binarize", "none") != "none"
 
     def encode(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Floats:
         """The latent codes of images, (N, latent_dim): the centres of q(z|x)."""

@@ -1,11 +1,13 @@
 """The ranked table of the evaluations of several runs."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaelab.runs.foreign_files import LARGEST_CSV, lies_in, read_bytes
 from vaelab.runs.ranked_table import Column, RankedTable, number_of, rounded
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -53,10 +55,17 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> RankedTable:
 
 
 def read(path: Path) -> RankedTable:
-    """The table that was written as CSV."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-    return table_of(rows)
+    """The table that was written as CSV; damaged rows are left out."""
+    text = read_bytes(path, LARGEST_CSV).decode(errors="replace") if lies_in(path, path.parent) else ""
+    try:
+        rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if row.get("run") and _is_whole(row)]
+    except csv.Error:  # e.g. a cell of a megabyte
+        rows = []
+    return table_of([{name: _parsed(name, cell) for name, cell in row.items()} for row in rows])
+
+
+def _is_whole(row: Mapping[Any, Any]) -> bool:
+    return all(isinstance(text, str) for pair in row.items() for text in pair)
 
 
 def _column(name: str) -> Column:

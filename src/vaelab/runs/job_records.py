@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vaelab.runs.foreign_files import RefusedError, read_json
 from vaelab.runtime.files import write_json
 
 log = logging.getLogger(__name__)
 
 _FOLDER = ".jobs"  # in the folder of a sweep
+_LARGEST = 2**20  # bytes of a record
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,13 @@ def read(sweep: Path) -> list[JobRecord]:
     found = []
     for path in (sweep / _FOLDER).glob("*.json"):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found.append(JobRecord(**{**values, "overrides": tuple(values["overrides"])}))
-        except (OSError, ValueError, TypeError, KeyError) as error:  # incomplete, or a file of another kind
+            values = read_json(path, _LARGEST)
+            record = JobRecord(**{**values, "overrides": tuple(values["overrides"])})
+            texts = (record.folder, record.failure, *record.overrides)
+            if not all(isinstance(text, str) for text in texts) or {type(record.number), type(record.started)} != {int}:
+                raise RefusedError("it is no record of a job")
+            found.append(record)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:  # incomplete, or of another kind
             log.warning("%s could not be read: %s", path, type(error).__name__)
     return sorted(found, key=lambda record: record.started)
 

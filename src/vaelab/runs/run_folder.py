@@ -1,6 +1,5 @@
 """The folder of a run: its files and their contents."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -8,21 +7,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from vaelab.runs import job_records
+from vaelab.runs.foreign_files import RefusedError, lies_in, read_bytes, read_json, read_yaml, reason
 from vaelab.runtime.renamed import up_to_date
 
 log = logging.getLogger(__name__)
 
 TITLE_GROUPS = ("data", "model", "loss", "objective")  # the choices by which people name a model
 _DEPTH = 3  # levels of folders in which runs are searched
+_LARGEST_TEXT = 2**20  # bytes that are shown of a text file
+# The kinds of values by file, as far as they are used. A file with values of other kinds counts as damaged.
+_KINDS: dict[str, dict[str, type]] = {
+    "config": {"choices": dict, "data": dict, "module": dict, "trainer": dict, "overrides": list},
+    "metrics": {},  # see _NUMBERS
+    "evaluation": {"protocol": dict, "metrics": dict, "figures": dict, "arrays": dict, "remarks": list},
+    "about": {"images": dict, "machine": dict, "versions": dict},
+}
+_NUMBERS = ("epochs", "steps", "seconds", "parameters", "images_per_second")
 
 
 class RunFolder:
     """The folder of a training or of an evaluation.
 
-    Its contents are read when they are first used. A file that is missing or damaged counts as empty.
+    Its contents are read when they are first used. A file that is missing or damaged counts as empty. So does a link to
+    a file outside the folder, see :mod:`vaelab.runs.foreign_files`.
 
     Args:
         path: of the folder.
@@ -81,23 +89,23 @@ class RunFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration, with the present names of classes."""
-        return up_to_date(self._read(self.config_file, lambda path: OmegaConf.to_container(OmegaConf.load(path))))
+        return up_to_date(self._read(self.config_file, read_yaml))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The final metrics."""
-        return self._read(self.metrics_file, _json)
+        return self._read(self.metrics_file, read_json)
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """The evaluation: ``protocol``, ``metrics``, ``arrays`` and ``remarks``."""
-        found = self._read(self.evaluation_file, _json)
+        found = self._read(self.evaluation_file, read_json)
         return {"metrics" if key == "figures" else key: value for key, value in found.items()}  # figures: until 0.1.0
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """Versions, machine and numbers of images."""
-        return self._read(self.about_file, _json)
+        return self._read(self.about_file, read_json)
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -116,21 +124,43 @@ class RunFolder:
         chosen = [str(self.choices[name]) for name in TITLE_GROUPS if self.choices.get(name)]
         return " · ".join(chosen) or self.path.resolve().name
 
+    def text(self, path: Path) -> str:
+        """The contents of one of its text files; empty if it is no file of this folder, or too large."""
+        try:
+            return read_bytes(path, _LARGEST_TEXT).decode(errors="replace") if lies_in(path, self.path) else ""
+        except (OSError, RefusedError) as error:
+            log.warning("%s could not be read: %s", path, reason(error))
+            return ""
+
     def _read(self, path: Path, how: Callable[[Path], Any]) -> dict[str, Any]:
         if not path.is_file():
             return {}
         try:
-            values = how(path)
-            if isinstance(values, dict):
-                return values
+            if not lies_in(path, self.path):
+                raise RefusedError("it is a link to a file elsewhere")
+            return _checked(how(path), path.stem)
         except Exception as error:  # incomplete, or a file of another kind
-            log.warning("%s could not be read: %s", path, type(error).__name__)
+            log.warning("%s could not be read: %s", path, reason(error))
         self.damaged.append(path.name)
         return {}
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _checked(values: Any, name: str) -> dict[str, Any]:
+    """The values of a file, if they are of the kinds that this project writes."""
+    if not isinstance(values, dict):
+        raise RefusedError(f"it is a {type(values).__name__}, no table")
+    for key, kind in _KINDS[name].items():
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise RefusedError(f"its {key} is a {type(values[key]).__name__}")
+    typed = values.get("overrides") or []
+    protocol = values.get("protocol") or {}
+    if not all(isinstance(text, str) for text in (*typed, *(protocol.get("overrides") or []))):
+        raise RefusedError("its overrides are no texts")
+    if name == "metrics" and not all(isinstance(values.get(key, 0), int | float | None) for key in _NUMBERS):
+        raise RefusedError("its metrics are no numbers")
+    if name == "evaluation" and not all(isinstance(part, dict) for part in (values.get("metrics") or {}).values()):
+        raise RefusedError("its metrics are no tables")
+    return {key: value for key, value in values.items() if value is not None or key not in _KINDS[name]}
 
 
 def runs_in(folder: str | Path) -> dict[str, Path]:

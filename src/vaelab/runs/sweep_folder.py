@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from vaelab.runs import comparability, job_records
+from vaelab.runs.foreign_files import lies_in, read_yaml
 from vaelab.runs.job_records import JobRecord
 from vaelab.runs.ranked_table import Column, RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
-from vaelab.runtime.overrides import plain
 
 TERMS = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
 STUDY = "search"  # the name of the Optuna study of a search
@@ -82,10 +80,19 @@ def _records(sweep: Path) -> list[JobRecord]:
     for path in sweep.iterdir():
         file = path / ".hydra" / "overrides.yaml"
         if path.name.isdecimal() and path.name not in recorded and file.is_file():
-            failure = RunFolder(path).failure_file
-            reason = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
-            records.append(JobRecord(int(path.name), path.name, tuple(plain(OmegaConf.load(file))), 0, reason))
+            run = RunFolder(path)
+            reason = run.text(run.failure_file).strip() if run.failure_file.is_file() else ""
+            records.append(JobRecord(int(path.name), path.name, tuple(_typed(file, path)), 0, reason))
     return records
+
+
+def _typed(path: Path, folder: Path) -> list[str]:
+    """What was typed for a job, from a file of Hydra; empty if the file cannot be read."""
+    try:
+        values = read_yaml(path) if lies_in(path, folder) else []
+    except Exception:  # incomplete, or a file of another kind
+        values = []
+    return [text for text in values if isinstance(text, str)] if isinstance(values, list) else []
 
 
 def _job(sweep: Path, record: JobRecord) -> Job:
@@ -100,7 +107,9 @@ def _job(sweep: Path, record: JobRecord) -> Job:
         typed = config.get("overrides", typed)  # the record is of the last attempt, even if it was interrupted early
         job.kind = json.dumps(comparability.shared_settings(config, job.metrics.get("unit") == "nats"))
         job.report = bool(config.get("report", True))
-        job.wandb = (config.get("logger") or {}).get("wandb") or {}
+        logger = config.get("logger")
+        wandb = logger.get("wandb") if isinstance(logger, dict) else None
+        job.wandb = wandb if isinstance(wandb, dict) else {}
     job.overrides = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)
     return job
 

@@ -75,6 +75,7 @@ def check(module: VAEModule, path: Path) -> int:
     """
     contents = checkpoint.read(path)
     _check_settings(contents["vaelab"]["config"], module.config, path)
+    checkpoint.check_training_state(contents, list(module.parameters()), path)
     _check_length(contents, module.config, path)
     checkpoint.load_weights(module, contents, path)  # only for its error message: the trainer loads them again
     console.print_line(f"resuming {console.short_path(path)} after step {contents['global_step']:,}")
@@ -169,7 +170,7 @@ def locked(run: RunFolder) -> Iterator[None]:
     """
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        file = run.lock_file.open("w")
+        file = run.lock_file.open("a")  # in somebody else's folder it may be a link, whose file stays as it is
     except OSError as error:
         raise UserError(
             f"{run.path} cannot be written ({error.strerror}): type hydra.run.dir=<another folder>"

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from vaelab.runs.foreign_files import LARGEST_CSV
 from vaelab.runs.metrics import term_unit
 from vaelab.runs.metrics_csv import read_rows
+from vaelab.runs.ranked_table import number_of
 from vaelab.runs.trained_model import TrainedModel
 from vaelab.runtime.errors import NotApplicable, UserError
 from vaelab.runtime.validation import PositiveInt, Seed
@@ -44,11 +46,12 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
     path = None if model.run is None else model.run.metrics_csv
     if path is None or not path.is_file():
         raise NotApplicable("there is no metrics.csv in a run folder around the checkpoint; logger=csv writes it")
-    rows = read_rows(path)
+    rows = read_rows(path, LARGEST_CSV)
     curves: dict[str, dict[str, Curve]] = {}
     for term in terms:
         for split in ("train", "val"):
-            points = [(int(row["step"]) + 1, float(row[name])) for row in rows if row.get(name := f"{split}/{term}")]
+            name = f"{split}/{term}"
+            points = [(int(row["step"]) + 1, value) for row in rows if (value := number_of(row.get(name))) is not None]
             if points:
                 steps, values = zip(*points, strict=True)
                 curves.setdefault(term, {})[split] = (steps, values)
@@ -56,7 +59,7 @@ def losses(model: TrainedModel, terms: Sequence[str] = ("loss", "reconstruction"
         raise NotApplicable(f"metrics.csv holds none of {', '.join(terms)}")
     # A validation within an epoch gives too few steps per epoch, so the maximum counts.
     validated = [row for row in rows if row.get("val/loss") and row.get("epoch")]
-    epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated]
+    epochs = [(int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in validated if row["epoch"].isdecimal()]
     term_units = {term: term_unit(f"val/{term}", model.unit) for term in curves}
     units = {term: f"{unit}, per image" if unit else "per image" for term, unit in term_units.items()}
     arrays = {

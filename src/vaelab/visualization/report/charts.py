@@ -1,6 +1,7 @@
 """The charts of latent space, errors and scores on the page of a run."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vaelab.models.distributions.latents import ACTIVE_VARIANCE
+from vaelab.runs.foreign_files import LARGEST_CSV, lies_in, read_bytes
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.plots.style import PALETTE
 from vaelab.visualization.report import latent_space
@@ -24,7 +26,7 @@ def latent_section(folder: ReportFolder) -> Section:
     arrays: dict[str, Any] = {}
 
     def scatter() -> list[Block]:
-        if not path.is_file():
+        if not lies_in(path, folder.path):
             raise NotApplicable("There is no latents.npz, which this chart needs: callbacks.latents writes it.")
         arrays.update(latent_space.read(path))
         blocks = [_scatter(arrays)]
@@ -106,9 +108,9 @@ def scores(path: Path) -> list[Block]:
     """The distribution of scores of test images, and of images of another data set."""
     found = {}
     for name, title in (("scores.csv", "test images"), ("scores_against.csv", "the other data set")):
-        if (path / name).is_file():
-            with (path / name).open(newline="") as file:
-                values = [float(row["score"]) for row in csv.DictReader(file)]
+        if lies_in(path / name, path):
+            text = read_bytes(path / name, LARGEST_CSV).decode()
+            values = [float(row["score"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
             found[title] = [value for value in values if math.isfinite(value)]
     found = {title: values for title, values in found.items() if values}
     if not found:
@@ -119,7 +121,7 @@ def scores(path: Path) -> list[Block]:
 
 def errors(folder: ReportFolder) -> list[Block]:
     """The distribution of reconstruction errors."""
-    if not folder.latents_file.is_file():
+    if not lies_in(folder.latents_file, folder.path):
         return []  # the section of latent space has a note
     arrays = latent_space.read(folder.latents_file)
     values = arrays["errors"].astype(float)

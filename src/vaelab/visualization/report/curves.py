@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaelab.runs.foreign_files import LARGEST_CSV, lies_in
 from vaelab.runs.metrics import term_unit
 from vaelab.runs.metrics_csv import read_rows
 from vaelab.runtime.errors import NotApplicable
@@ -25,10 +26,10 @@ def read(path: Path) -> dict[str, Curve]:
     Raises:
         NotApplicable: there is no such file.
     """
-    if not path.is_file():
+    if not lies_in(path, path.parent):
         raise NotApplicable(f"There is no {path.name}: logger=many or logger=csv writes it.")
     curves: dict[str, Curve] = {}
-    for row in read_rows(path):
+    for row in read_rows(path, LARGEST_CSV):
         for name, text in row.items():
             try:
                 value = float(text)

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vaelab.runs.foreign_files import lies_in
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.report.page import Block, note
 
 _LARGEST_PNG = 700_000  # bytes; larger files become JPEG, with a loss that is not visible
+_LARGEST_READ = 50_000_000  # bytes; larger files are linked without a look at them
+_MOST_PIXELS = 30_000_000  # a small file can have more, which would take gigabytes
 _LARGEST = 4_000_000  # bytes; larger files are linked, not embedded
 
 
@@ -74,9 +77,8 @@ class ImageSections:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = [
-            path for place in (folder, RunFolder(folder).images) for path in sorted(place.glob("*")) if path.is_file()
-        ]
+        places = (folder, RunFolder(folder).images)
+        found = [path for place in places for path in sorted(place.glob("*")) if lies_in(path, folder)]
         self._paths = {path.name: path for path in found if path.suffix in (".png", ".gif")}
         self._left_out: set[str] = set()
 
@@ -130,9 +132,14 @@ def embedded(path: Path, title: str, caption: str = "", wide: bool = False) -> d
         caption: below the image.
         wide: whether the image needs the whole width of the page.
     """
+    length = path.stat().st_size
+    if length > _LARGEST_READ:
+        raise NotApplicable(f"too large for this page ({length / 1e6:.1f} MB), see")
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("PNG", "GIF")) as image:
         size, kind = image.size, str(image.format).lower()
+        if size[0] * size[1] > _MOST_PIXELS:
+            raise NotApplicable(f"too large for this page ({size[0]} x {size[1]} pixels), see")
         image.load()  # raises if the file is damaged
         if kind == "png" and len(data) > _LARGEST_PNG:
             file = io.BytesIO()
@@ -166,7 +173,7 @@ def side_by_side(images: Sequence[tuple[Path, str]]) -> list[Block]:
     """One image of each of several runs, with the name of the run as its title."""
     shown = []
     for path, title in images:
-        if path.is_file():
+        if lies_in(path, path.parents[1]):
             shown.append(embedded(path, title))
     if not shown:
         raise NotApplicable("No job has written samples.png.")

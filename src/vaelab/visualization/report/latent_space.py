@@ -5,6 +5,7 @@ They need the model, so ``latents.npz`` stores them: a report can be made again 
 
 import io
 import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,6 +164,13 @@ def write(model: TrainedModel, path: Path, limit: int = 2000) -> None:
 
 
 def read(path: Path) -> Arrays:
-    """The arrays that :func:`write` wrote."""
+    """The arrays that :func:`write` wrote.
+
+    Raises:
+        ValueError: the file is compressed: a small file could unpack to more numbers than the machine has memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError(f"{path.name} is compressed")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}

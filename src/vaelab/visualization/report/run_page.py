@@ -322,8 +322,8 @@ def _curves(folder: ReportFolder) -> list[Block]:
 def _configuration(folder: ReportFolder) -> list[Block]:
     blocks = []
     for path in (folder.config_file, folder.evaluation_file):
-        if path.is_file():
-            name, text = path.name, path.read_text(errors="replace")
+        if text := folder.text(path):
+            name = path.name
             if path == folder.evaluation_file and folder.evaluation:
                 text = OmegaConf.to_yaml(OmegaConf.create({"protocol": folder.evaluation.get("protocol", {})}))
                 name = f"protocol of {path.name}"

@@ -3,18 +3,15 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from omegaconf import OmegaConf
-
 from vaelab.runs import evaluation_table, sweep_folder
+from vaelab.runs.foreign_files import lies_in, read_yaml
 from vaelab.runs.metrics import NOT_NATS, NOT_NATS_NOTE
 from vaelab.runs.ranked_table import RankedTable, number_of
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runs.sweep_folder import TERMS, Job
 from vaelab.runtime.errors import NotApplicable
-from vaelab.runtime.overrides import plain
 from vaelab.visualization.report import curves
 from vaelab.visualization.report.images import ImageSections, side_by_side
 from vaelab.visualization.report.page import (
@@ -108,13 +105,12 @@ def _label(job: Job, names: Sequence[str]) -> str:
 
 def _repeat(folder: Path) -> list[Block]:
     path = folder / "multirun.yaml"
-    if not path.is_file():
+    if not lies_in(path, folder):
         raise NotApplicable("How to repeat it is not known: there is no multirun.yaml.")
-    loaded: Any = OmegaConf.load(path)
-    typed = plain(loaded.hydra.overrides)
+    typed = read_yaml(path)["hydra"]["overrides"]
     hydras = [word for word in typed["hydra"] if word.partition("=")[0] not in _KEPT]
-    command = command_of("train", [*typed["task"], *hydras], "-m")
-    return [Block("command", {"title": "To do it again", "command": command})]
+    words = [*typed["task"], *hydras]
+    return [Block("command", {"title": "To do it again", "command": command_of("train", words, "-m")})]
 
 
 def _table(folder: Path, jobs: Sequence[Job], names: Sequence[str], comparable: bool) -> list[Block]:
