@@ -89,6 +89,8 @@ def entry_point(config_name: str) -> Callable[[Task], Callable[[], None]]:
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def main() -> None:
+            if isinstance(sys.stdout, io.TextIOWrapper):  # stderr escapes what it cannot print already
+                sys.stdout.reconfigure(errors="backslashreplace")
             load_dotenv(ROOT / ".env")
             _Command(config_name, task).run()
 

@@ -14,6 +14,7 @@ import torch
 from vaelab.data.image_cache import File, ImageCache
 from vaelab.data.image_files import SUFFIXES
 from vaelab.data.source import Images
+from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.validation import Fraction, ImageShape, checked
 
@@ -70,7 +71,7 @@ class ImageFolder:
                 "type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
             )
         self._folder = None if folder is None else Path(str(folder)).expanduser().absolute()
-        self.name = self._folder.name if self._folder is not None else "image_folder"
+        self.name = displayable(self._folder.name) if self._folder is not None else "image_folder"
         self.classes: tuple[str, ...] = ()  # known after the folder has been read
         self.cache_dir = Path(cache_dir).expanduser().absolute()
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
@@ -118,9 +119,10 @@ class ImageFolder:
 
     def _labels(self, found: _Found) -> torch.Tensor:
         paths = [name.split("/")[1 if found.is_split else 0 :] for name in found.names]
-        classes = [path[0] if len(path) > 1 else self.name for path in paths]
-        self.classes = tuple(sorted(set(classes)))
-        numbers = {name: number for number, name in enumerate(self.classes)}
+        classes = [path[0] if len(path) > 1 else self._folder.name for path in paths]
+        names = sorted(set(classes))
+        self.classes = tuple(map(displayable, names))
+        numbers = {name: number for number, name in enumerate(names)}
         return torch.tensor([numbers[name] for name in classes])
 
     def _open(self) -> _Found:

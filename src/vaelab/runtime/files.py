@@ -38,9 +38,9 @@ def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Writes a text file."""
+    """Writes a text file in UTF-8, with escapes in place of characters that it cannot hold."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path, is_durable: bool = False) -> None:
@@ -50,7 +50,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
     writer.writeheader()
     writer.writerows(rows)
     with atomic_write(path, is_durable) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="backslashreplace"))
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

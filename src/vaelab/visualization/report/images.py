@@ -106,7 +106,16 @@ class ImageSections:
                 shown.append(embedded(self._paths[name], known.title, known.caption, known.wide))
             except NotApplicable as reason:
                 path = self._paths[name].relative_to(self.folder).as_posix()
-                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(path), "link": path}))
+                blocks.append(
+                    Block(
+                        "note",
+                        {
+                            "text": f"{known.title}: {reason}",
+                            "href": quote(path, errors="surrogateescape"),
+                            "link": path,
+                        },
+                    )
+                )
             except Exception as error:
                 blocks.append(note(f"{known.title}: left out, {name} could not be read ({type(error).__name__})."))
         return [Block("images", {"images": shown}), *blocks] if shown else blocks

@@ -149,7 +149,7 @@ def _ranked(ranked: RankedTable, linked: str, folder: Path, reports: Sequence[Pa
             text = value if isinstance(value, str) else column.text(row)  # settings are not shortened here
             cells.append(Cell(text, number if column.name == "rank" else number_of(value)))
             if column.name == linked and report.is_file():
-                cells[-1].href = quote(report.relative_to(folder).as_posix())
+                cells[-1].href = quote(report.relative_to(folder).as_posix(), errors="surrogateescape")
         rows.append(cells)
     numeric = [column.name for column in columns if ranked.is_numeric(column)]
     return table([column.name for column in columns], rows, "ranked", sortable=True, numeric=numeric)
