@@ -12,7 +12,7 @@ from vaelab.runtime.files import write_csv, write_text
 NAMES = [b"caf\xe9", b"two\nlines", b"\x1b[31mred", "cafe\u0301".encode(), "\u732b".encode()]
 
 
-@pytest.mark.parametrize("name", map(os.fsdecode, NAMES))
+@pytest.mark.parametrize("name", list(map(os.fsdecode, NAMES)))
 def test_every_name_is_displayed_in_one_line_of_utf_8(name: str) -> None:
     shown = console.displayable(name)
     assert shown.encode().decode() == shown

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
@@ -20,6 +19,7 @@ from vaelab.visualization.report.page import (
     Block,
     Cell,
     Page,
+    address,
     note,
     section,
     table,
@@ -149,7 +149,7 @@ def _ranked(ranked: RankedTable, linked: str, folder: Path, reports: Sequence[Pa
             text = value if isinstance(value, str) else column.text(row)  # settings are not shortened here
             cells.append(Cell(text, number if column.name == "rank" else number_of(value)))
             if column.name == linked and report.is_file():
-                cells[-1].href = quote(report.relative_to(folder).as_posix(), errors="surrogateescape")
+                cells[-1].href = address(report.relative_to(folder).as_posix())
         rows.append(cells)
     numeric = [column.name for column in columns if ranked.is_numeric(column)]
     return table([column.name for column in columns], rows, "ranked", sortable=True, numeric=numeric)
