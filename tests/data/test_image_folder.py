@@ -102,10 +102,10 @@ def test_what_has_become_readable_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     fill(tmp_path / "in", 8)
     decode = image_files._image
 
-    def forbid(path: Path, image_shape: tuple[int, ...]) -> Any:
+    def forbid(path: Path, *options: Any) -> Any:
         if path.name == "003.png":
             raise PermissionError("forbidden")
-        return decode(path, image_shape)
+        return decode(path, *options)
 
     monkeypatch.setattr(image_files, "_image", forbid)
     assert 3 not in numbers(folder_of(tmp_path, on_error="skip").load(train=True))

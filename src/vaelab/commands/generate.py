@@ -12,11 +12,13 @@ from torch import Tensor
 
 from vaelab.commands.config_validation import check_generation, listed
 from vaelab.data.image_files import read_image
+from vaelab.data.image_survey import range_of, survey
 from vaelab.data.source import Images
 from vaelab.runs.trained_model import NamedImages, TrainedModel
 from vaelab.runtime import console
 from vaelab.runtime.errors import NotApplicable, UserError
 from vaelab.runtime.files import write_npz
+from vaelab.runtime.overrides import typed
 from vaelab.runtime.random import evaluation_seed
 from vaelab.visualization.gallery import GalleryImage
 from vaelab.visualization.plots import save_gif, save_png
@@ -47,7 +49,7 @@ def _labels(labels: list[Any], count: int, model: TrainedModel) -> Tensor:
     if len(labels) != count:
         raise UserError(
             f"this model needs the class of each image, and there are {len(labels)} labels for {count} files: "
-            "type e.g. labels=[3,5]"
+            f"type e.g. {typed('labels', [number % model.vae.classes for number in range(count)])}"
         )
     numbers = []
     for label in labels:
@@ -67,9 +69,12 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedMo
         raise UserError(f"files=...: the model's images have {channels} channels, and image files have one or three")
     brightness = float(model.decode(model.vae.sample_latents(64), model.vae.classes_in_turn(64)).mean())
     images, names = [], []
-    for file in files:
-        path = Path(str(file)).expanduser()
-        array, steps = read_image(path, model.vae.image_shape)
+    paths = [Path(str(file)).expanduser() for file in files]
+    pixel_range = getattr(model.datamodule.source, "pixel_range", None)
+    if pixel_range is None:
+        pixel_range = range_of(survey(paths, model.vae.image_shape), "files=...", "convert them to 8 bits")
+    for file, path in zip(files, paths, strict=True):
+        array, steps = read_image(path, model.vae.image_shape, pixel_range)
         if invert:
             array, steps = 255 - array, [*steps, "inverted"]
         mean = array.mean() / 255

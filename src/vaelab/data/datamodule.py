@@ -24,6 +24,11 @@ def _fits(images: Tensor, device: torch.device) -> bool:
     return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
+def _fewer(images: int) -> int | str:
+    """A possible value of ``validation`` for so few training images."""
+    return max(1, images // 10) if images > 1 else "test"
+
+
 class ImageDataModule(L.LightningDataModule):
     """Training, validation and test batches of a data set.
 
@@ -80,6 +85,11 @@ class ImageDataModule(L.LightningDataModule):
         """Whether pixels are 0 or 1."""
         return self.binarization != "none"
 
+    @property
+    def found(self) -> dict[str, Any]:
+        """The settings that the source has found in its files, for a checkpoint; most sources find none."""
+        return getattr(self.source, "found", {})
+
     def prepare_data(self) -> None:
         """Downloads or renders missing files."""
         self.source.prepare()
@@ -108,7 +118,7 @@ class ImageDataModule(L.LightningDataModule):
             if count < 1:
                 raise UserError(
                     f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} "
-                    f"training images: type e.g. data.validation={len(train.images) // 10}"
+                    f"training images: type e.g. data.validation={_fewer(len(train.images))}"
                 )
             train, val = train.part(slice(count)), train.part(slice(count, None))
         splits = {"train": train, "val": val, "test": test}

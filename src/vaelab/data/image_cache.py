@@ -17,7 +17,8 @@ import numpy as np
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vaelab.data.image_files import image_or_reason, read_all
+from vaelab.data.image_files import Image8, PixelRange, image_or_reason, read_all
+from vaelab.data.image_survey import Survey, survey
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.files import write_text
 
@@ -51,6 +52,7 @@ class ImageCache:
         cache_dir: the folder of the array, which takes N * C * H * W bytes.
         seed: the seed of the order; it is part of the array's name.
         on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images.
+        pixel_range: see :func:`vaelab.data.image_files.image_or_reason`; it is part of the array's name.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class ImageCache:
         cache_dir: Path,
         seed: int = 0,
         on_error: Literal["fail", "skip"] = "fail",
+        pixel_range: PixelRange = None,
     ) -> None:
         self.folder, self.image_shape, self.cache_dir, self.seed = folder, image_shape, cache_dir, seed
-        self.on_error = on_error
-        # The prefix of the cache's file names; it differs between folders, shapes and seeds.
+        self.on_error, self.pixel_range = on_error, pixel_range
+        # The prefix of the cache's file names; it differs between folders, shapes, seeds and ranges of pixels.
         shape = "x".join(map(str, image_shape))
-        digest = _sha256(_VERSION, str(folder), shape, seed)[:8]
+        digest = _sha256(_VERSION, str(folder), shape, seed, *([] if pixel_range is None else [pixel_range]))[:8]
         self._prefix = f"{re.sub(r'[^A-Za-z0-9_-]', '_', folder.name)[:40]}-{shape}-{digest}"
         self._manifest = cache_dir / f"{self._prefix}.json"
         self._image_bytes = int(np.prod(image_shape))
@@ -77,6 +80,18 @@ class ImageCache:
             UserError: one image or all images cannot be read, or the disk is full or not writable.
         """
         return self._cached(files) or self._decode(files)
+
+    def survey(self, files: Sequence[File]) -> Survey:
+        """The properties of these files, from the cache if they have not changed."""
+        path, key = self.cache_dir / f"{self._prefix}.survey.json", _sha256(files)
+        with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["files"] == key:
+                return Survey(**{**kept["survey"], "sides": tuple(kept["survey"]["sides"])})
+        found = survey((self.folder / file.name for file in files), self.image_shape)
+        with suppress(OSError):  # the decoding, which follows, raises an error that names the folder
+            write_text(json.dumps({"files": key, "survey": found._asdict()}), path)
+        return found
 
     def refusal(self, name: str, reason: str) -> UserError:
         """The error for an image that cannot be read."""
@@ -103,12 +118,15 @@ class ImageCache:
             if images.dtype != np.uint8 or images.shape != (len(files) - len(unreadable), *self.image_shape):
                 raise ValueError(f"{array.name} holds {images.dtype} of shape {images.shape}")
             # A new permission or a newer Pillow can make an unchanged image readable.
-            if any(not isinstance(image_or_reason(self.folder / name, self.image_shape), str) for name in unreadable):
+            if any(not isinstance(self._decoded(name), str) for name in unreadable):
                 return None
         except Exception as error:
             log.warning("replacing the decoded images in %s: %s", self._manifest, first_line(error))
             return None
         return array, unreadable
+
+    def _decoded(self, name: str) -> Image8 | str:
+        return image_or_reason(self.folder / name, self.image_shape, self.pixel_range)
 
     def _decode(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
         """Decodes all files.
@@ -211,7 +229,7 @@ class ImageCache:
         with ExitStack() as stack:
             left = files[work.done :]
             results = stack.enter_context(
-                closing(read_all((self.folder / file.name for file in left), self.image_shape))
+                closing(read_all((self.folder / file.name for file in left), self.image_shape, self.pixel_range))
             )
             for file, result in zip(left, results, strict=True):
                 if isinstance(result, str):

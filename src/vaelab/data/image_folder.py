@@ -5,17 +5,22 @@ import logging
 import os
 import unicodedata
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from vaelab.data.folder_layout import Splits, splits_of
 from vaelab.data.image_cache import File, ImageCache
-from vaelab.data.image_files import SUFFIXES
+from vaelab.data.image_files import SUFFIXES, PixelRange
+from vaelab.data.image_survey import range_of, remarks
 from vaelab.data.source import Images
 from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.overrides import typed
 from vaelab.runtime.validation import Fraction, ImageShape, checked
 
 log = logging.getLogger(__name__)
@@ -26,14 +31,14 @@ class _Found(NamedTuple):
 
     array: Path  # uint8 (N, C, H, W), test images first
     names: list[str]  # N, in the order of the array
-    is_split: bool  # whether the folder holds train/ and test/
+    splits: Splits | None
 
 
 class ImageFolder:
     """The images in a folder and its subfolders, scaled and centre-cropped to one shape.
 
-    The first-level subfolders are the classes; without subfolders there is one class. If the folder holds ``train`` and
-    ``test``, these are the splits, and their subfolders are the classes. Otherwise an image is a test image if a hash
+    The first-level subfolders are the classes; without subfolders there is one class. If the folder holds the splits,
+    such as ``train`` and ``test``, their subfolders are the classes. Otherwise an image is a test image if a hash
     of ``seed`` and its name is below ``test_fraction``: new images never move others to another split. The same hash
     orders the images. A data module takes the last ones for validation, which therefore come from all classes.
 
@@ -49,6 +54,13 @@ class ImageFolder:
         test_fraction: the approximate fraction of test images; there is at least one.
         seed: the seed of the split and the order.
         on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images with a warning.
+        splits: the subfolder to train on and the one to test on. An empty list: all subfolders are classes. ``auto``
+            recognises the usual names, and raises an error if they do not tell both. ``None`` knows only ``train`` and
+            ``test``: that is how checkpoints of version 0.1 read their folder.
+        pixel_range: the values that become black and white in grey images of more than 8 bits. ``auto`` finds them in
+            all these images together: 0 and 1, or 0 and the largest value of 8, 10, 12, 14 or 16 bits. It raises an
+            error for negative, larger or very small values, which do not tell their range. ``None`` takes 0 and 65535
+            and refuses floats: that is how checkpoints of version 0.1 read their images.
 
     Raises:
         UserError: a value is impossible, a folder or an image cannot be read, or there are too few images.
@@ -63,6 +75,8 @@ class ImageFolder:
         test_fraction: Fraction = 0.1,
         seed: int = 0,
         on_error: Literal["fail", "skip"] = "fail",
+        splits: Sequence[str] | Literal["auto"] | None = None,
+        pixel_range: Sequence[float] | Literal["auto"] | None = None,
     ) -> None:
         self.image_shape = tuple(image_shape)
         if self.image_shape[0] not in (1, 3):
@@ -70,12 +84,29 @@ class ImageFolder:
                 f"data.image_shape={list(self.image_shape)} is not a shape of grey or coloured images: "
                 "type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
             )
-        self._folder = None if folder is None else Path(str(folder)).expanduser().absolute()
+        self._folder = None if folder is None or not str(folder) else Path(str(folder)).expanduser().absolute()
         self.name = displayable(self._folder.name) if self._folder is not None else "image_folder"
         self.classes: tuple[str, ...] = ()  # known after the folder has been read
         self.cache_dir = Path(cache_dir).expanduser().absolute()
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
+        self.splits = splits
+        self.pixel_range: PixelRange | Literal["auto"] = None
+        if pixel_range == "auto":
+            self.pixel_range = "auto"
+        elif pixel_range is not None:
+            if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
+                raise UserError(
+                    f"{typed('data.source.pixel_range', [*pixel_range])}: it must be two numbers, that of black and "
+                    "the larger one of white; type e.g. data.source.pixel_range=[0,4095]"
+                )
+            self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
         self._found: _Found | None = None
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The settings that were found in the folder, for a checkpoint: new files must not change them."""
+        opened = self._open()
+        return {"splits": list(opened.splits or ()), "pixel_range": self.pixel_range and list(self.pixel_range)}
 
     def prepare(self) -> None:
         """Decodes the images, unless the cache is up to date."""
@@ -103,9 +134,9 @@ class ImageFolder:
 
     def _rows(self, found: _Found, train: bool) -> slice:
         count = len(found.names)
-        if found.is_split:
-            tests = sum(name.startswith("test/") for name in found.names)
-            how = "in its folders train and test"
+        if found.splits is not None:
+            tests = sum(name.startswith(f"{found.splits.test}/") for name in found.names)
+            how = f"in its folders {' and '.join(found.splits)}"
         else:
             tests = sum(_position(name, self.seed) < self.test_fraction for name in found.names)
             tests = min(max(tests, 1), count - 1)
@@ -118,7 +149,8 @@ class ImageFolder:
         return slice(tests, None) if train else slice(tests)
 
     def _labels(self, found: _Found) -> torch.Tensor:
-        paths = [name.split("/")[1 if found.is_split else 0 :] for name in found.names]
+        assert self._folder is not None
+        paths = [name.split("/")[0 if found.splits is None else 1 :] for name in found.names]
         classes = [path[0] if len(path) > 1 else self._folder.name for path in paths]
         names = sorted(set(classes))
         self.classes = tuple(map(displayable, names))
@@ -128,11 +160,18 @@ class ImageFolder:
     def _open(self) -> _Found:
         """The images that the folder holds now, decoded if necessary."""
         if self._found is None:
-            files, is_split = self._files()
+            files, subfolders, splits = self._files()
             assert self._folder is not None
-            cache = ImageCache(self._folder, self.image_shape, self.cache_dir, self.seed, self.on_error)
+            options = self._folder, self.image_shape, self.cache_dir, self.seed, self.on_error
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of odd metadata in images that it can read
+                if self.pixel_range == "auto":
+                    surveyed = ImageCache(*options).survey(files)
+                    where, remedy = str(self._folder), "type e.g. data.source.pixel_range={range}"
+                    self.pixel_range = range_of(surveyed, where, remedy)
+                    for line in remarks(surveyed, self.pixel_range, self.image_shape, len(files)):
+                        log.warning("%s: %s", where, line)
+                cache = ImageCache(*options, self.pixel_range)
                 array, unreadable = cache.open(files)
             if unreadable:
                 name, reason = next(iter(unreadable.items()))
@@ -146,14 +185,46 @@ class ImageFolder:
                     name,
                     reason,
                 )
-            found = _Found(array, [file.name for file in files if file.name not in unreadable], is_split)
+            found = _Found(array, [file.name for file in files if file.name not in unreadable], splits)
             self._rows(found, train=True)  # raises an error if there are too few images
             self._labels(found)
+            if self.splits == "auto":
+                self._report_classes(found, subfolders)
             self._found = found
         return self._found
 
-    def _files(self) -> tuple[list[File], bool]:
-        """The image files in the order of the array, and whether the folder holds ``train`` and ``test``."""
+    def _report_classes(self, found: _Found, subfolders: Sequence[str]) -> None:
+        """Logs what may be a mistake: a class without images, images beside the classes, or one class of many."""
+        assert self._folder is not None
+        depth = 0 if found.splits is None else 1
+        paths = [tuple(name.split("/")[depth:]) for name in found.names]
+        with_images = {path[0] for path in paths if len(path) > 1}
+        folders = {parts[depth] for name in subfolders if len(parts := name.split("/")) > depth}
+        if found.splits is not None:
+            folders = {
+                parts[1] for name in subfolders if len(parts := name.split("/")) > 1 and parts[0] in found.splits
+            }
+        if (empty := sorted(map(displayable, folders - with_images))) and with_images:
+            log.warning("%s: no images of the classes %s", self._folder, ", ".join(empty))
+        beside = sum(len(path) == 1 for path in paths)
+        if beside and with_images:
+            log.warning(
+                "%s: %d images lie beside the subfolders, and are the class %s", self._folder, beside, self.name
+            )
+        if found.splits is None and len(with_images) == 1 and not beside:
+            (only,) = with_images
+            within = {path[1] for path in paths if len(path) > 2}
+            if len(within) > 1:
+                log.warning(
+                    "%s: all images are of the class %s; to have its %d subfolders as classes, type %s",
+                    self._folder,
+                    displayable(only),
+                    len(within),
+                    typed("data.source.folder", self._folder / only),
+                )
+
+    def _files(self) -> tuple[list[File], list[str], Splits | None]:
+        """The image files in the order of the array, all subfolders, and the splits."""
         folder = self._folder
         if folder is None:
             raise UserError("data=image_folder needs a folder of images: type data.source.folder=<its path>")
@@ -164,8 +235,7 @@ class ImageFolder:
                     f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>; for a "
                     "trained model, data_dir=<path>"
                 )
-            files, others = _scan(folder)
-            is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
+            files, others, subfolders = _scan(folder)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder} cannot be read ({error.strerror or error}): allow it, or type "
@@ -173,37 +243,47 @@ class ImageFolder:
             ) from error
         if not files:
             raise UserError(
-                f"{folder} holds no images, and {others} other files (looked for {', '.join(SUFFIXES)}, also in "
-                "subfolders): type data.source.folder=<path of a folder of images>"
+                f"{folder} holds no images, and {others.total()} other files (looked for {', '.join(SUFFIXES)}, also "
+                "in subfolders): type data.source.folder=<path of a folder of images>"
             )
-        if is_split:
-            count, files = len(files), [file for file in files if file.name.startswith(("train/", "test/"))]
+        if others and self.splits == "auto":
+            some = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(5))
+            log.info("%s: left out %d files that are no images by their names (%s)", folder, others.total(), some)
+        splits = splits_of(folder, subfolders, self.splits)
+        if splits is not None:
+            count, files = len(files), [file for file in files if file.name.partition("/")[0] in splits]
             if len(files) < count:
-                log.warning("left out %d images in %s outside its folders train and test", count - len(files), folder)
-        return sorted(files, key=lambda file: _order(file.name, self.seed, is_split)), is_split
+                log.warning(
+                    "left out %d images in %s outside its folders %s", count - len(files), folder, " and ".join(splits)
+                )
+        return sorted(files, key=lambda file: _order(file.name, self.seed, splits)), subfolders, splits
 
 
-def _scan(folder: Path) -> tuple[list[File], int]:
-    """The image files in a folder and its subfolders, and the number of other files; hidden ones are ignored."""
+def _scan(folder: Path) -> tuple[list[File], Counter[str], list[str]]:
+    """The image files in a folder and its subfolders; the number of other files by suffix; and all subfolders.
+
+    Hidden files and folders are ignored.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    files, others, visited = list[File](), 0, {os.path.realpath(folder)}
+    files, others, folders, visited = list[File](), Counter[str](), list[str](), {os.path.realpath(folder)}
     for parent, subfolders, names in os.walk(folder, onerror=refuse, followlinks=True):
         entered = list[str]()
         for name in sorted(subfolders):
             real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith((".", "__MACOSX")) and real not in visited:  # links can form cycles
+            if not name.startswith((".", "__MACOSX", "@eaDir")) and real not in visited:  # links can form cycles
                 visited.add(real)
                 entered.append(name)
         subfolders[:] = entered
+        folders += [Path(parent, name).relative_to(folder).as_posix() for name in entered]
         for name in names:
             path = Path(parent, name)
             if name.startswith("."):
                 continue
             if path.suffix.lower() not in SUFFIXES:
-                others += 1
+                others[displayable(path.suffix.lower())] += 1
                 continue
             try:
                 status = path.stat()
@@ -211,7 +291,7 @@ def _scan(folder: Path) -> tuple[list[File], int]:
             except FileNotFoundError:  # a broken link, which is reported with the other unreadable images
                 size, mtime_ns = 0, 0
             files.append(File(path.relative_to(folder).as_posix(), size, mtime_ns))
-    return files, others
+    return files, others, folders
 
 
 def _position(name: str, seed: int) -> float:
@@ -221,6 +301,6 @@ def _position(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + text).digest()[:6], "big") / 2**48
 
 
-def _order(name: str, seed: int, is_split: bool) -> tuple[bool, float, str]:
+def _order(name: str, seed: int, splits: Splits | None) -> tuple[bool, float, str]:
     """The sort key of an image, by its hash; it puts all test images before the training images."""
-    return is_split and name.startswith("train/"), _position(name, seed), name
+    return splits is not None and name.startswith(f"{splits.train}/"), _position(name, seed), name

@@ -215,7 +215,7 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
         path: the checkpoint, for messages.
         data_dir: the folder of the data set, if it has moved.
     """
-    source = dict(config["data"]["source"])
+    source = {**config["data"]["source"], **config.get("found", {})}  # new files must not change how old ones are read
     for key in DATA_PATHS:
         if key == "folder" or key not in source:
             continue
@@ -225,7 +225,7 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
             # The folder is on another machine. A checkpoint must not choose where this machine writes.
             source[key] = os.environ.get("DATA_DIR") if key == "data_dir" else None
             source[key] = source[key] or str(ROOT / "data")
-    if data_dir is not None:
+    if data_dir:
         source[next(key for key in DATA_PATHS if key in source)] = data_dir
     return _build({**config["data"], "source": source}, path)
 
