@@ -71,6 +71,8 @@ def _options(*groups: str) -> str:
 
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+# An empty variable is no path: it would name the working directory.
+OmegaConf.register_new_resolver("data_dir", lambda: os.environ.get("DATA_DIR") or str(ROOT / "data"), replace=True)
 OmegaConf.register_new_resolver("given", lambda condition, value: value if condition else None, replace=True)
 OmegaConf.register_new_resolver("options", _options, replace=True)
 # The cache is part of the config, so the workers of a launcher use the folder of the sweep.

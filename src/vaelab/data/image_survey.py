@@ -12,6 +12,7 @@ from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import typed
 
 _FULL_SCALES = (255, 1023, 4095, 16_383, 65_535)  # of sensors and of their files: 8, 10, 12, 14 and 16 bits
+_SMALLEST = 16  # pixels: the networks with the most convolutions refuse images that are much smaller
 _HALF = 128  # of 255; greys that all are below do not tell whether they are greys of 8 bits
 
 
@@ -153,8 +154,11 @@ def remarks(found: Survey, pixel_range: PixelRange, image_shape: tuple[int, ...]
         channels, height, width = image_shape
         least, most = found.sides
         sides = f"{least}" if least == most else f"{least} to {most}"
+        # A few small images among large ones are no reason to shrink these.
+        is_typical = found.small > count / 2 and least >= _SMALLEST
+        advice = f"; to avoid that, type {typed('data.image_shape', [channels, least, least])}" if is_typical else ""
         lines.append(
             f"{found.small:,} of {count:,} images are scaled up to {height} x {width}: their shorter side has {sides} "
-            f"pixels; to avoid that, type {typed('data.image_shape', [channels, least, least])}"
+            f"pixels{advice}"
         )
     return lines
