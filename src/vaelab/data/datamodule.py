@@ -118,7 +118,7 @@ class ImageDataModule(L.LightningDataModule):
             if count < 1:
                 raise UserError(
                     f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} "
-                    f"training images: type e.g. data.validation={_fewer(len(train.images))}"
+                    f"training images: type e.g. data.validation={_fewer(len(train.images))}, or add images"
                 )
             train, val = train.part(slice(count)), train.part(slice(count, None))
         splits = {"train": train, "val": val, "test": test}

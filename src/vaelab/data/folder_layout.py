@@ -109,3 +109,48 @@ def _chosen(folder: Path, subfolders: Sequence[str], chosen: Sequence[str] | Non
                 "data.source.splits=auto, or the names of two of its subfolders"
             )
     return Splits(*chosen)
+
+
+def doubts(
+    folder: Path, subfolders: Sequence[str], splits: Splits | None, names: Sequence[str], trained: Sequence[str]
+) -> list[str]:
+    """What may be a mistake in the classes of a folder, a line for each kind of mistake.
+
+    Args:
+        folder: the folder of images.
+        subfolders: see :func:`splits_of`.
+        splits: of the folder.
+        names: relative paths of all images that are used.
+        trained: those of the training images.
+    """
+
+    def inner(paths: Sequence[str]) -> list[list[str]]:
+        """The parts of these paths within the folder, or within its splits."""
+        parts = [path.split("/") for path in paths]
+        return parts if splits is None else [part[1:] for part in parts if part[0] in splits]
+
+    def classes(paths: Sequence[str]) -> set[str]:
+        return {part[0] for part in inner(paths) if len(part) > 1}
+
+    known, lines = classes(names), []
+    if not known:
+        return []
+    if empty := {part[0] for part in inner(subfolders) if part} - known:
+        lines.append(f"no images of {_several(empty)}")
+    if untrained := known - classes(trained):
+        lines.append(f"no training images of {_several(untrained)}")
+    if beside := sum(len(part) == 1 for part in inner(names)):
+        lines.append(f"{beside:,} images lie beside the classes, and make a class of their own")
+    within = {part[1] for part in inner(names) if len(part) > 2}
+    if splits is None and len(known) == 1 and len(within) > 1 and not beside:
+        (only,) = known
+        lines.append(
+            f"all images are of the class {displayable(only)}; to have its {len(within)} subfolders as classes, type "
+            f"{typed('data.source.folder', folder / only)}"
+        )
+    return lines
+
+
+def _several(classes: set[str]) -> str:
+    names = sorted(map(displayable, classes))
+    return f"the {'class' if len(names) == 1 else 'classes'} {', '.join(names[:10])}{', ...' if names[10:] else ''}"

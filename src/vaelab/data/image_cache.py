@@ -96,7 +96,7 @@ class ImageCache:
     def refusal(self, name: str, reason: str) -> UserError:
         """The error for an image that cannot be read."""
         return UserError(
-            f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or type "
+            f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or train with "
             "data.source.on_error=skip to leave out all that cannot be read"
         )
 
@@ -155,8 +155,8 @@ class ImageCache:
             raise UserError(
                 f"the decoded images cannot be kept in {self.cache_dir}, which takes {size:,.0f} MB "
                 f"({os.strerror(error.errno) if error.errno else error}): "
-                f"{'make room' if error.errno == errno.ENOSPC else 'allow it'}, or type data.source.cache_dir=<path of "
-                "another folder>"
+                f"{'make room' if error.errno == errno.ENOSPC else 'allow it'}, or train with "
+                "data.source.cache_dir=<path of another folder>"
             ) from error
         for outdated in self.cache_dir.glob(f"{self._prefix}-*.npy"):
             if outdated != array:
@@ -250,7 +250,7 @@ class ImageCache:
             name, reason = next(iter(work.unreadable.items()))
             raise UserError(
                 f"none of the {len(files)} images in {self.folder} can be read; the first one is {name} ({reason}): "
-                "type data.source.folder=<path of another folder>"
+                "type data.source.folder=<path of another folder>; for a trained model, data_dir=<path>"
             )
         work.file.seek(0)
         _write_header(work.file, (len(files) - len(work.unreadable), *self.image_shape))  # as long as the first header

@@ -138,7 +138,7 @@ def _eight_bit(image: Image.Image, mode: Literal["L", "RGB"], pixel_range: Pixel
         elif not np.isfinite(values).all():
             raise ValueError("its pixels are not all finite numbers")
         black, white = pixel_range or (0, 65_535)
-        scaled = (values.astype(np.float64) - black) * (255 / (white - black))
+        scaled = 255 * (values.astype(np.float64) - black) / (white - black)
         image = Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

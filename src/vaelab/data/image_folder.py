@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vaelab.data.folder_layout import Splits, splits_of
+from vaelab.data.folder_layout import Splits, doubts, splits_of
 from vaelab.data.image_cache import File, ImageCache
 from vaelab.data.image_files import SUFFIXES, PixelRange
 from vaelab.data.image_survey import range_of, remarks
@@ -24,6 +24,8 @@ from vaelab.runtime.overrides import typed
 from vaelab.runtime.validation import Fraction, ImageShape, checked
 
 log = logging.getLogger(__name__)
+
+_HIDDEN = (".", "__MACOSX", "@eaDir")  # the beginnings of the names of folders that other programs add
 
 
 class _Found(NamedTuple):
@@ -144,7 +146,8 @@ class ImageFolder:
         if not 0 < tests < count:
             raise UserError(
                 f"{self._folder} has {count - tests} images to train with and {tests} to test with ({how}), but needs "
-                "at least one of both: add images, or type data.source.folder=<path of another folder>"
+                "at least one of both: add images, or type data.source.folder=<path of another folder>; for a trained "
+                "model, data_dir=<path>"
             )
         return slice(tests, None) if train else slice(tests)
 
@@ -186,42 +189,13 @@ class ImageFolder:
                     reason,
                 )
             found = _Found(array, [file.name for file in files if file.name not in unreadable], splits)
-            self._rows(found, train=True)  # raises an error if there are too few images
+            trained = self._rows(found, train=True)  # raises an error if there are too few images
             self._labels(found)
             if self.splits == "auto":
-                self._report_classes(found, subfolders)
+                for line in doubts(self._folder, subfolders, splits, found.names, found.names[trained]):
+                    log.warning("%s: %s", self._folder, line)
             self._found = found
         return self._found
-
-    def _report_classes(self, found: _Found, subfolders: Sequence[str]) -> None:
-        """Logs what may be a mistake: a class without images, images beside the classes, or one class of many."""
-        assert self._folder is not None
-        depth = 0 if found.splits is None else 1
-        paths = [tuple(name.split("/")[depth:]) for name in found.names]
-        with_images = {path[0] for path in paths if len(path) > 1}
-        folders = {parts[depth] for name in subfolders if len(parts := name.split("/")) > depth}
-        if found.splits is not None:
-            folders = {
-                parts[1] for name in subfolders if len(parts := name.split("/")) > 1 and parts[0] in found.splits
-            }
-        if (empty := sorted(map(displayable, folders - with_images))) and with_images:
-            log.warning("%s: no images of the classes %s", self._folder, ", ".join(empty))
-        beside = sum(len(path) == 1 for path in paths)
-        if beside and with_images:
-            log.warning(
-                "%s: %d images lie beside the subfolders, and are the class %s", self._folder, beside, self.name
-            )
-        if found.splits is None and len(with_images) == 1 and not beside:
-            (only,) = with_images
-            within = {path[1] for path in paths if len(path) > 2}
-            if len(within) > 1:
-                log.warning(
-                    "%s: all images are of the class %s; to have its %d subfolders as classes, type %s",
-                    self._folder,
-                    displayable(only),
-                    len(within),
-                    typed("data.source.folder", self._folder / only),
-                )
 
     def _files(self) -> tuple[list[File], list[str], Splits | None]:
         """The image files in the order of the array, all subfolders, and the splits."""
@@ -239,12 +213,13 @@ class ImageFolder:
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder} cannot be read ({error.strerror or error}): allow it, or type "
-                "data.source.folder=<path of another folder>"
+                "data.source.folder=<path of another folder>; for a trained model, data_dir=<path>"
             ) from error
         if not files:
             raise UserError(
                 f"{folder} holds no images, and {others.total()} other files (looked for {', '.join(SUFFIXES)}, also "
-                "in subfolders): type data.source.folder=<path of a folder of images>"
+                "in subfolders): type data.source.folder=<path of a folder of images>; for a trained model, "
+                "data_dir=<path>"
             )
         if others and self.splits == "auto":
             some = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(5))
@@ -273,11 +248,12 @@ def _scan(folder: Path) -> tuple[list[File], Counter[str], list[str]]:
         entered = list[str]()
         for name in sorted(subfolders):
             real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith((".", "__MACOSX", "@eaDir")) and real not in visited:  # links can form cycles
+            if not name.startswith(_HIDDEN) and real not in visited:  # links can form cycles
                 visited.add(real)
                 entered.append(name)
+            if not name.startswith(_HIDDEN):
+                folders.append(Path(parent, name).relative_to(folder).as_posix())
         subfolders[:] = entered
-        folders += [Path(parent, name).relative_to(folder).as_posix() for name in entered]
         for name in names:
             path = Path(parent, name)
             if name.startswith("."):

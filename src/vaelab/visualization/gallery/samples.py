@@ -144,8 +144,10 @@ def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Te
     if not len(known.labels):
         return present.tolist(), classify, "no test image is of these classes"
     accuracy = float((present[classify(model.sample_posterior(known))] == known.labels).float().mean())
-    rest = "" if len(known.labels) == len(test.labels) else f" of these classes, {len(known.labels):,}"
-    return present.tolist(), classify, f"accuracy on test images{rest}: {accuracy:.0%}"
+    images = "test images"
+    if len(known.labels) < len(test.labels):
+        images = f"the {len(known.labels):,} test images of these classes"
+    return present.tolist(), classify, f"accuracy on {images}: {accuracy:.0%}"
 
 
 def timeline(model: TrainedModel, name: str = "samples", count: int = 8) -> GalleryImage:
