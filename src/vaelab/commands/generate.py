@@ -71,7 +71,7 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedMo
     images, names = [], []
     paths = [Path(str(file)).expanduser() for file in files]
     pixel_range = getattr(model.datamodule.source, "pixel_range", None)
-    if pixel_range is None:
+    if not isinstance(pixel_range, tuple):  # the model was not trained on images of more than 8 bits
         pixel_range = range_of(survey(paths, model.vae.image_shape), "files=...", "convert them to 8 bits")
     for file, path in zip(files, paths, strict=True):
         array, steps = read_image(path, model.vae.image_shape, pixel_range)

@@ -121,7 +121,8 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
             logger.resume(first_step, None if before is None else before.metrics_csv)
     datamodule.prepare_data()
     datamodule.setup()
-    module.config["found"] = datamodule.found
+    if datamodule.found:
+        module.config["found"] = datamodule.found
     sanity_check.check_one_batch(cfg, module, datamodule)
 
     status = "failed"

@@ -73,7 +73,7 @@ def interpolation(
             found = [model.first_of(present[0]), model.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
         images, names = model.numbered([found[0][0], found[1][0]])
     if len(names) % 2:
-        raise NotApplicable(f"an interpolation needs pairs of images, and {len(names)} are chosen: choose one more")
+        raise NotApplicable(f"an interpolation needs pairs of images, and there are {len(names)}: choose one more")
     codes = model.codes(images)
     weights = None if model.vae.classes is None else F.one_hot(images.labels, model.vae.classes).float()
 
