@@ -125,7 +125,7 @@ def test_a_conditional_model_is_told_the_classes_of_files(
     options = ("format=npz", f"files=['{photo}']", "invert=true")
     what = "what=[reconstructions,class_samples,traversal]"
     files = _generate(finished_conditional_run, tmp_path, what, *options, "labels=[4]")
-    assert "thresholded at one half" in capsys.readouterr().out
+    assert "thresholded at one half, of class 4\n" in capsys.readouterr().out
     arrays = _arrays(files["reconstructions.npz"])
     assert set(np.unique(arrays["originals"])) == {0, 1}
     model = vaelab.load(finished_conditional_run)

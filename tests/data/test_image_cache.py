@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     fill(tmp_path / "in", 3)
     monkeypatch.setattr(image_cache, "_write_header", fail)
-    with pytest.raises(UserError, match=r"takes 0 MB \(No space left on device\): make room, or type"):
+    with pytest.raises(UserError, match=r"takes 0 MB \(No space left on device\): make room, or train with"):
         folder_of(tmp_path).prepare()
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -19,6 +19,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # some of Pillow's other formats start other programs
 DEEP = ("I", "F")  # the beginning of Pillow's modes of more than 8 bits
 _EXIF_ORIENTATION = 0x0112
+_TIFF = (b"II*\0", b"MM\0*")  # the beginnings of its files
 
 PixelRange = tuple[float, float] | None  # the values that become black and white, see :func:`image_or_reason`
 Image8 = npt.NDArray[np.uint8]
@@ -110,6 +111,8 @@ def image_or_reason(path: Path, image_shape: tuple[int, ...], pixel_range: Pixel
     except UnidentifiedImageError:
         with suppress(OSError), path.open("rb") as file:
             head = file.read(12)
+            if head[:4] in _TIFF:
+                return "it is a TIFF file of a kind that Pillow does not know, such as coloured floats"
             return f"it is not a {'/'.join(FORMATS)} file; it begins with {head!r}" if head else "it is empty"
         return "it no longer exists"
     except Exception as error:  # Pillow's plugins raise errors of many types
