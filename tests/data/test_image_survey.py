@@ -100,7 +100,7 @@ def test_values_outside_a_chosen_range_are_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pixel_range", [[1], [3, 3], [5, 1]])
 def test_impossible_ranges_are_refused(tmp_path: Path, pixel_range: list[float]) -> None:
-    with pytest.raises(UserError, match=r"type e.g. data.source.pixel_range=\[0,4095\]"):
+    with pytest.raises(UserError, match=r"larger one of white, auto or null; type e.g. 'pixel_range=\[0,4095\]'"):
         folder_of(tmp_path, pixel_range=pixel_range)
 
 

@@ -97,18 +97,14 @@ def _chosen(folder: Path, subfolders: Sequence[str], chosen: Sequence[str] | Non
         return Splits("train", "test") if {"train", "test"} <= set(subfolders) else None
     if not chosen:
         return None
-    if len(chosen) != 2 or chosen[0] == chosen[1]:
-        raise UserError(
-            f"{typed('data.source.splits', list(chosen))}: it must name the subfolder to train on and the one to test "
-            "on; type e.g. data.source.splits=[train,test], or data.source.splits=[] if all subfolders are classes"
-        )
     for name in chosen:
         if name not in subfolders:
             raise UserError(
                 f"{typed('data.source.splits', list(chosen))}: {folder} has no subfolder {displayable(name)}; type "
                 "data.source.splits=auto, or the names of two of its subfolders"
             )
-    return Splits(*chosen)
+    train, test = chosen
+    return Splits(train, test)
 
 
 def doubts(

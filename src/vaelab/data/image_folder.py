@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,28 @@ from vaelab.data.image_survey import range_of, remarks
 from vaelab.data.source import Images
 from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import UserError, first_line
-from vaelab.runtime.overrides import typed
-from vaelab.runtime.validation import Fraction, ImageShape, checked
+from vaelab.runtime.validation import TEXT, Fraction, ImageShape, Kind, checked, number, sequence
 
 log = logging.getLogger(__name__)
 
+_TWO_NUMBERS = sequence(number(), 2).accepts
+_Range = Annotated[
+    Sequence[float],
+    Kind(
+        ("a list of two numbers, that of black and the larger one of white",),
+        lambda value: _TWO_NUMBERS(value) and value[0] < value[1],
+        [0, 4095],
+    ),
+]
+_TWO_NAMES = sequence(TEXT, 2).accepts
+_Splits = Annotated[
+    Sequence[str],
+    Kind(
+        ("a list of the subfolder to train on and the one to test on", "[]"),
+        lambda value: (_TWO_NAMES(value) and value[0] != value[1]) or value in ([], ()),
+        ["train", "test"],
+    ),
+]
 _HIDDEN = (".", "__MACOSX", "@eaDir")  # the beginnings of the names of folders that other programs add
 
 
@@ -77,8 +94,8 @@ class ImageFolder:
         test_fraction: Fraction = 0.1,
         seed: int = 0,
         on_error: Literal["fail", "skip"] = "fail",
-        splits: Sequence[str] | Literal["auto"] | None = None,
-        pixel_range: Sequence[float] | Literal["auto"] | None = None,
+        splits: _Splits | Literal["auto"] | None = None,
+        pixel_range: _Range | Literal["auto"] | None = None,
     ) -> None:
         self.image_shape = tuple(image_shape)
         if self.image_shape[0] not in (1, 3):
@@ -96,11 +113,6 @@ class ImageFolder:
         if pixel_range == "auto":
             self.pixel_range = "auto"
         elif pixel_range is not None:
-            if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
-                raise UserError(
-                    f"{typed('data.source.pixel_range', [*pixel_range])}: it must be two numbers, that of black and "
-                    "the larger one of white; type e.g. data.source.pixel_range=[0,4095]"
-                )
             self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
         self._found: _Found | None = None
 
