@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from tests.data.folders import fill, folder_of, save
+from tests.trainings import trained
 from vaelab.data.image_files import read_image
 from vaelab.data.image_survey import range_of, survey
+from vaelab.runs import checkpoint
 from vaelab.runtime.errors import UserError
 
 AUTO = {"splits": "auto", "pixel_range": "auto"}
@@ -217,3 +219,30 @@ def test_one_s_own_files_are_read_with_the_range_of_the_data(tmp_path: Path) -> 
     image, done = read_image(tmp_path / "0.png", SHAPE, (0, 4095))
     assert np.unique(image).tolist() == [round(255 * 1000 / 4095)]
     assert "black is 0 and white is 4095" in done
+
+
+def test_a_resumed_training_reads_its_images_as_at_its_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The metrics of both parts would not be comparable otherwise."""
+    _write(tmp_path / "in", _ramps(4095, np.uint16), ".png")
+    options = [
+        "data=image_folder",
+        f"data.source.folder={tmp_path / 'in'}",
+        f"data.source.cache_dir={tmp_path / 'out'}",
+        "data.image_shape=[1,4,4]",
+        "model=mlp",
+        "latent_dim=2",
+        "logger=none",
+        "trainer.accelerator=cpu",
+        "report=false",
+    ]
+    run = tmp_path / "run"
+    trained(run, *options, "trainer.max_epochs=1")
+    Image.fromarray(np.full((4, 4), 60_000, np.uint16)).save(tmp_path / "in" / "bright.png")
+    caplog.clear()
+    trained(run, *options, "trainer.max_epochs=2", f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
+    assert "becomes black" not in caplog.text
+    for name in ("last", "best"):
+        contents = checkpoint.read(run / "checkpoints" / f"{name}.ckpt")
+        assert contents["vaelab"]["config"]["found"] == {"splits": [], "pixel_range": [0, 4095]}

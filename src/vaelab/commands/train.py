@@ -115,6 +115,8 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
         if isinstance(callback, Checkpoint):
             callback.resumed_from = start
     first_step = 0 if start is None else resume.check(module, start)
+    if start is not None:
+        datamodule.adopt(checkpoint.read(start)["vaelab"]["config"].get("found", {}))
     before = None if start is None else RunFolder.around(start)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):

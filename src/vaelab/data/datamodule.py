@@ -1,6 +1,7 @@
 """From a source to batches: splits, binarisation, and the device that holds the images."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning as L
@@ -89,6 +90,11 @@ class ImageDataModule(L.LightningDataModule):
     def found(self) -> dict[str, Any]:
         """The settings that the source has found in its files, for a checkpoint; most sources find none."""
         return getattr(self.source, "found", {})
+
+    def adopt(self, found: Mapping[str, Any]) -> None:
+        """Makes the source read its files with the settings that were found at the beginning of a training."""
+        if found:
+            self.source.adopt(found)  # type: ignore[attr-defined]  # of sources that find settings
 
     def prepare_data(self) -> None:
         """Downloads or renders missing files."""

@@ -6,7 +6,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -108,19 +108,22 @@ class ImageFolder:
         self.classes: tuple[str, ...] = ()  # known after the folder has been read
         self.cache_dir = Path(cache_dir).expanduser().absolute()
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
-        self.splits = splits
-        self.pixel_range: PixelRange | Literal["auto"] = None
-        if pixel_range == "auto":
-            self.pixel_range = "auto"
-        elif pixel_range is not None:
-            self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
+        self.adopt({"splits": splits, "pixel_range": pixel_range})
         self._found: _Found | None = None
 
     @property
     def found(self) -> dict[str, Any]:
         """The settings that were found in the folder, for a checkpoint: new files must not change them."""
         opened = self._open()
-        return {"splits": list(opened.splits or ()), "pixel_range": self.pixel_range and list(self.pixel_range)}
+        return {"splits": list(opened.splits or ()), "pixel_range": self.pixel_range and [*self.pixel_range]}
+
+    def adopt(self, found: Mapping[str, Any]) -> None:
+        """Reads the folder with these settings, see :attr:`found`."""
+        self.splits: Sequence[str] | Literal["auto"] | None = found["splits"]
+        chosen = found["pixel_range"]
+        self.pixel_range: PixelRange | Literal["auto"] = chosen
+        if isinstance(chosen, Sequence) and not isinstance(chosen, str):
+            self.pixel_range = (float(chosen[0]), float(chosen[1]))
 
     def prepare(self) -> None:
         """Decodes the images, unless the cache is up to date."""
