@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import ROOT, composed
 from tests.files import write_mnist
 from vaelab.data.mnist import MNIST
 from vaelab.runtime.errors import UserError
@@ -139,3 +140,14 @@ def test_the_real_one(mnist_dir: str) -> None:
         images, _, _, is_official = source.load(train)
         assert images.shape == (count, 1, 28, 28)
         assert is_official
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist", "cifar10"])
+def test_an_empty_variable_names_no_folder(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    default = composed("train", f"data={data}").data.source.data_dir
+    assert Path(default) == ROOT / "data"
+    monkeypatch.setenv("DATA_DIR", "")
+    assert composed("train", f"data={data}").data.source.data_dir == default
+    monkeypatch.setenv("DATA_DIR", "/elsewhere")
+    assert composed("train", f"data={data}").data.source.data_dir == "/elsewhere"
