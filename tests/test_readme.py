@@ -200,7 +200,7 @@ QUOTED = [
     "another training is writing into",
     "no run has finished an epoch yet",
     "the decoder's outputs are all between 0 and 1, as if it ended in a sigmoid",
-    "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files",
+    "set DATA_DIR to the folder that holds it (for a trained model, type data_dir=<this folder>), or train with",
     "there is no closed form of the divergence between the posterior",
     "W&B is to run online but has no key",
 ]

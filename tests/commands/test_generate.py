@@ -1,5 +1,7 @@
 """What generate.py draws of a trained model, of which images, and what it refuses."""
 
+import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +125,7 @@ def test_a_conditional_model_is_told_the_classes_of_files(
     options = ("format=npz", f"files=['{photo}']", "invert=true")
     what = "what=[reconstructions,class_samples,traversal]"
     files = _generate(finished_conditional_run, tmp_path, what, *options, "labels=[4]")
-    assert "thresholded at one half" in capsys.readouterr().out
+    assert "thresholded at one half, of class 4\n" in capsys.readouterr().out
     arrays = _arrays(files["reconstructions.npz"])
     assert set(np.unique(arrays["originals"])) == {0, 1}
     model = vaelab.load(finished_conditional_run)
@@ -173,3 +175,84 @@ def test_all_leaves_out_what_there_is_not(
         assert f"no {name}: " in said
         assert f"{name}.png" not in files
     assert "traversal.gif" in files
+
+
+def test_the_labels_that_are_suggested_for_files_work(
+    finished_conditional_run: Path, tmp_path: Path, photo: Path
+) -> None:
+    options = ("what=reconstructions", f"files=['{photo}','{photo}','{photo}']", "invert=true")
+    with pytest.raises(UserError, match="0 labels for 3 files: type e.g. ") as caught:
+        _generate(finished_conditional_run, tmp_path, *options)
+    (suggestion,) = shlex.split(str(caught.value).rpartition("type e.g. ")[2])
+    assert _generate(finished_conditional_run, tmp_path, *options, suggestion)
+
+
+@pytest.fixture(scope="module")
+def of_twelve_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on grey images of 12 bits in files of 16 bits, in classes with names in several scripts."""
+    folder = tmp_path_factory.mktemp("run")
+    for name in ("\u732b", os.fsdecode(b"caf\xe9")):
+        (folder / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = np.random.default_rng(i).integers(0, 4096, (8, 8)).astype(np.uint16)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
+    train(
+        composed(
+            "train",
+            f"run_dir={folder / 'run'}",
+            "data=image_folder",
+            f"data.source.folder={folder / 'images'}",
+            f"data.source.cache_dir={folder / 'cache'}",
+            "data.image_shape=[1,8,8]",
+            "model=mlp",
+            "latent_dim=2",
+            "trainer.max_epochs=1",
+            "trainer.accelerator=cpu",
+            "logger=csv",
+            "callbacks.gallery=null",
+        )
+    )
+    return folder
+
+
+def test_one_s_own_files_have_the_range_of_the_training_images(
+    of_twelve_bits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / os.fsdecode(b"na\xefve.png")
+    Image.fromarray(np.full((8, 8), 60_000, np.uint16)).save(tmp_path / "bright.png")
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(own)
+    options = ("what=[reconstructions,interpolation,traversal,latents]", "format=both", "frames=3")
+    files = _generate(of_twelve_bits / "run", tmp_path, *options, f"files=['{own}','{tmp_path / 'bright.png'}']")
+    assert capsys.readouterr().out.count("black is 0 and white is 4095") == 2
+    originals = _arrays(files["reconstructions.npz"])["originals"]
+    assert np.unique(originals[0]) == pytest.approx(1000 / 4095, abs=1 / 255)
+    assert originals[1].min() == 1
+
+
+def test_new_files_do_not_change_the_range_of_a_trained_model(of_twelve_bits: Path, tmp_path: Path) -> None:
+    def tested() -> np.ndarray:
+        files = _generate(of_twelve_bits / "run", tmp_path, "what=errors", "format=npz")
+        return _arrays(files["errors.npz"])["errors"]
+
+    before = tested()
+    bright = of_twelve_bits / "images" / "\u732b" / "bright.png"
+    Image.fromarray(np.full((8, 8), 60_000, np.uint16)).save(bright)
+    try:
+        assert np.abs(before[:, None] - tested()).min(1).max() < 1e-6
+    finally:
+        bright.unlink()
+
+
+@pytest.mark.parametrize("top", [100, 4095])
+def test_files_of_more_than_8_bits_for_a_model_of_other_images(
+    run_dir: Path, tmp_path: Path, top: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((28, 28), top, np.uint16)).save(tmp_path / "a.png")
+    options = ("what=reconstructions", "format=npz", f"files=['{tmp_path / 'a.png'}']")
+    if top == 100:
+        with pytest.raises(UserError, match="does not tell what is black and white: convert them to 8 bits"):
+            _generate(run_dir, tmp_path, *options)
+    else:
+        files = _generate(run_dir, tmp_path, *options)
+        assert "black is 0 and white is 4095" in capsys.readouterr().out
+        assert _arrays(files["reconstructions.npz"])["originals"].min() == 1

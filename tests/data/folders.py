@@ -50,6 +50,8 @@ def spoil(path: Path, how: str) -> None:
         path.write_bytes(content.getvalue()[:900])
     elif how == "html":
         path.write_text("<html>not found</html>")
+    elif how == "unknown to Pillow":  # the first directory of a TIFF file has no entries
+        path.write_bytes(b"II*\0\x08\0\0\0\0\0\0\0\0\0")
     elif how == "empty":
         path.write_bytes(b"")
     elif how == "float":

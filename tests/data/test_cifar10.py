@@ -143,3 +143,11 @@ def test_the_archive_is_unpacked_into_place(
     source.prepare()
     assert source.load(train=True).images.shape == (5 * COUNT, 3, 32, 32)
     assert {path.name for path in data_dir.iterdir()} - {"cifar-10-binary.tar.gz"} == {"cifar-10-batches-bin"}
+
+
+@pytest.mark.parametrize("place", [".", "cifar10", "CIFAR-10", "cifar10/cifar-10-batches-bin"])
+def test_files_near_their_usual_place_are_found_without_a_network(tmp_path: Path, place: str) -> None:
+    write_cifar10(tmp_path / "data" / place)
+    source = CIFAR10(tmp_path / "data")
+    source.prepare()
+    assert len(source.load(train=True).labels) == 150

@@ -105,3 +105,19 @@ def test_images_stay_on_the_host_where_they_would_fill_a_gpu(monkeypatch: pytest
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1000))
         assert datamodule._fits(images, torch.device("cuda")) == fits
         assert datamodule._fits(images, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("validation", [2, 1000, 0.1, 0.99])
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_a_validation_split_of_few_images_is_possible_or_the_suggested_one_is(
+    count: int, validation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Grey.load
+    monkeypatch.setattr(Grey, "load", lambda self, train: load(self, train).part(slice(count)))
+    try:
+        module = _module(validation=validation)
+    except UserError as error:
+        suggested = str(error).partition("type e.g. data.validation=")[2].partition(",")[0]
+        module = _module(validation=int(suggested) if suggested.isdigit() else suggested)
+    assert len(module.splits["train"].labels) > 0
+    assert len(module.splits["val"].labels) > 0

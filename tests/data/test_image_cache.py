@@ -21,9 +21,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     decode = image_files._image
 
-    def note(path: Path, image_shape: tuple[int, ...]) -> Any:
+    def note(path: Path, *options: Any) -> Any:
         names.append(path.name)
-        return decode(path, image_shape)
+        return decode(path, *options)
 
     monkeypatch.setattr(image_files, "_image", note)
     return names
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     fill(tmp_path / "in", 3)
     monkeypatch.setattr(image_cache, "_write_header", fail)
-    with pytest.raises(UserError, match=r"takes 0 MB \(No space left on device\): make room, or type"):
+    with pytest.raises(UserError, match=r"takes 0 MB \(No space left on device\): make room, or train with"):
         folder_of(tmp_path).prepare()
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -120,8 +120,8 @@ def test_what_is_interrupted_goes_on_where_it_stopped(
     monkeypatch.setattr(image_cache, "_NOTE_SECONDS", -1)
     read_all = image_files.read_all
 
-    def interrupted(paths: Any, image_shape: tuple[int, ...]) -> Any:
-        for number, result in enumerate(read_all(paths, image_shape)):
+    def interrupted(paths: Any, *options: Any) -> Any:
+        for number, result in enumerate(read_all(paths, *options)):
             if number == 7:
                 if how != "an image that cannot be read":
                     raise KeyboardInterrupt

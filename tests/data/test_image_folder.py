@@ -73,6 +73,7 @@ def test_one_class_without_subfolders_and_what_is_hidden_is_left_out(tmp_path: P
         ("truncated", "OSError: .*truncated"),
         ("html", "begins with b'<html>not fo'"),
         ("empty", "it is empty"),
+        ("unknown to Pillow", "a TIFF file of a kind that Pillow does not know"),
         ("float", "floating-point numbers"),
         ("32-bit", "more than 16 bits"),
         ("dangling", "FileNotFoundError"),
@@ -102,10 +103,10 @@ def test_what_has_become_readable_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     fill(tmp_path / "in", 8)
     decode = image_files._image
 
-    def forbid(path: Path, image_shape: tuple[int, ...]) -> Any:
+    def forbid(path: Path, *options: Any) -> Any:
         if path.name == "003.png":
             raise PermissionError("forbidden")
-        return decode(path, image_shape)
+        return decode(path, *options)
 
     monkeypatch.setattr(image_files, "_image", forbid)
     assert 3 not in numbers(folder_of(tmp_path, on_error="skip").load(train=True))
@@ -142,7 +143,7 @@ def test_folders_that_are_no_folders_of_images(tmp_path: Path) -> None:
 def test_folders_that_may_not_be_read_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "in", 3)
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match="cannot be kept in .*out, .*File exists.*type data.source.cache_dir="):
+    with pytest.raises(UserError, match="cannot be kept in .*out, .*File exists.*train with data.source.cache_dir="):
         folder_of(tmp_path).prepare()
 
     def forbid(path: object) -> None:

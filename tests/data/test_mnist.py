@@ -1,5 +1,6 @@
 """MNIST's files: real ones where they are, absent and damaged ones in one line."""
 
+import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import ROOT, composed
 from tests.files import write_mnist
 from vaelab.data.mnist import MNIST
 from vaelab.runtime.errors import UserError
@@ -24,6 +26,54 @@ def test_reads_idx_files_and_says_that_they_are_not_the_official_ones(
     assert images.dtype == torch.uint8
     assert labels.shape == (30,)
     assert "the training split of MNIST" in caplog.text
+
+
+def _compressed(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        with gzip.open(f"{path}.gz", "wb") as file:
+            file.write(path.read_bytes())
+        path.unlink()
+
+
+def _renamed(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("-idx", ".idx"))
+
+
+def _in_folders(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        (path / path.name).write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [lambda folder: None, _compressed, _renamed, _in_folders])
+@pytest.mark.parametrize("place", [".", "raw", "MNIST", "MNIST/raw", "mnist", "mnist/raw"])
+def test_files_near_their_usual_place_are_found_without_a_network(
+    tmp_path: Path, place: str, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path / "in" / "MNIST" / "raw")
+    expected = MNIST(tmp_path / "in").load(train=False)
+    write_mnist(tmp_path / "data" / place)
+    change(tmp_path / "data" / place)
+    source = MNIST(tmp_path / "data")
+    monkeypatch.setattr(source, "_dataset", None)
+    source.prepare()
+    found = source.load(train=False)
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels)
+
+
+def test_files_that_do_not_tell_their_data_set_are_told_by_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path / "data")
+    labels = (tmp_path / "data" / "train-labels-idx1-ubyte").read_bytes()[8:18]
+    monkeypatch.setitem(MNIST.official, "MNIST", (list(labels), []))
+    with pytest.raises(UserError, match="are those of MNIST: train with data=mnist"):
+        MNIST(tmp_path / "data", "FashionMNIST").load(train=True)
+    assert len(MNIST(tmp_path / "data").load(train=True).labels) == 30
 
 
 DAMAGES: dict[str, Callable[[bytes, bytes], tuple[bytes, bytes]]] = {
@@ -90,3 +140,14 @@ def test_the_real_one(mnist_dir: str) -> None:
         images, _, _, is_official = source.load(train)
         assert images.shape == (count, 1, 28, 28)
         assert is_official
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist", "cifar10"])
+def test_an_empty_variable_names_no_folder(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    default = composed("train", f"data={data}").data.source.data_dir
+    assert Path(default) == ROOT / "data"
+    monkeypatch.setenv("DATA_DIR", "")
+    assert composed("train", f"data={data}").data.source.data_dir == default
+    monkeypatch.setenv("DATA_DIR", "/elsewhere")
+    assert composed("train", f"data={data}").data.source.data_dir == "/elsewhere"

@@ -143,3 +143,11 @@ def test_old_names_can_still_be_imported() -> None:
     )
     assert done.stdout.strip() == "<class 'vaelab.models.likelihoods.Bernoulli'>", done.stderr
     assert "vaelab.likelihoods has moved: its name is vaelab.models.likelihoods" in done.stderr
+
+
+def test_settings_of_folders_that_came_later_mean_what_was_before() -> None:
+    """``splits`` and ``pixel_range``: without them, a folder was read as it is with ``null`` now."""
+    old = {"data": {"source": {"_target_": "vaelab.data.image_folder.ImageFolder", "folder": "a"}}}
+    assert renamed.up_to_date(old)["data"]["source"] == {**old["data"]["source"], "splits": None, "pixel_range": None}
+    chosen = {"_target_": "vaelab.data.image_folder.ImageFolder", "splits": "auto", "pixel_range": [0, 1]}
+    assert renamed.up_to_date(chosen) == chosen

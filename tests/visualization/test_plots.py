@@ -1,5 +1,6 @@
 """Pictures hold what they should, where they should."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vaelab.visualization import plots
+from vaelab.visualization.plots import text
 from vaelab.visualization.plots.style import PALETTE, spread
 
 
@@ -52,7 +54,7 @@ def test_a_grid_is_square_where_it_can_be() -> None:
 def test_reconstructions_lie_below_their_originals() -> None:
     originals, reconstructions = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
     grid = plots.reconstruction_grid(originals, reconstructions, columns=2)[2:-2:4, 2:-2:4, 0]
-    assert grid.tolist() == [[0, 0], [255, 255], [0, 0], [255, 0]]
+    assert grid.tolist() == [[0, 0], [255, 255], [0, plots.BACKGROUND], [255, plots.BACKGROUND]]
 
 
 def test_rows_of_reconstructions_are_of_equal_length() -> None:
@@ -246,3 +248,73 @@ def test_large_images_are_made_smaller_as_a_whole() -> None:
     assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=1e-6)
     assert plots.at_most(images, 100) is images
     assert plots.at_most(images, 0).shape == (2, 3, 1, 1)
+
+
+NAMES = {
+    "not UTF-8": os.fsdecode(b"caf\xe9"),
+    "mathematics": "$x^2$ and $y",
+    "half of mathematics": "5$",
+    "damaged mathematics": r"$\frac$",
+    "Japanese": "\u732b\u3068\u72ac",
+    "two lines": "two\nlines",
+    "accents": "cafe\u0301",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=list(NAMES))
+def test_every_plot_draws_any_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a warning: those of Matplotlib are errors here."""
+    monkeypatch.setattr(text, "_told", False)
+    codes, labels, images = torch.rand(6, 2), torch.arange(6) % 2, torch.rand(6, 1, 4, 4)
+    classes = [name, "b"]
+    one = {name: {1.0: [{"a": 1.0}], 2.0: [{"a": 2.0}]}, "b": {1.0: [{"a": 1.0}]}}
+    shown = [
+        plots.latent_scatter(codes, None, labels, classes),
+        plots.compare([name, "b"], [images, images], [codes, codes], labels, classes),
+        plots.class_reconstructions(images, images, labels, classes),
+        plots.labelled_grid(images, 3, f"from {plots.drawable(name)} $z_1$", left=list(map(plots.drawable, classes))),
+        plots.curves_over("a", one, "of", ["a"], "nats"),
+        plots.slices({"a": [name, "b"]}, [1.0, 2.0], "a", "nats"),
+        plots.rate_distortion({name: [(name, 1.0, 2.0)], "b": [("c", 2.0, 3.0)]}, "of", "along", "nats"),
+    ]
+    assert all(image.std() > 5 for image in shown)
+    assert caplog.text.count("no installed font") <= 1
+
+
+def test_a_class_whose_name_no_font_can_draw_is_numbered_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = chr(0x10FFFD)  # of the private use of everybody
+    monkeypatch.setattr(text, "_told", False)
+    assert plots.drawable_classes(["a", f"x{unknown}", "$"]) == ["a", "1", r"\$"]
+    assert plots.drawable(f"x{unknown}") == r"x\U0010fffd"
+    assert caplog.text.count("no installed font has all characters of 1 names of classes") == 1
+    assert f"1 is x{unknown}" in caplog.text
+
+
+def test_a_font_that_has_the_characters_is_found_and_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """DejaVu Sans stands in for a font that the charts do not use yet; it is the only font that tests can rely on."""
+    from matplotlib import font_manager
+
+    sans = font_manager.findfont("DejaVu Sans")
+    mono = font_manager.findfont("DejaVu Sans Mono")
+    monkeypatch.setattr(text, "families", ["DejaVu Sans Mono"])
+    monkeypatch.setattr(text, "_absent", set())
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [mono, sans])
+    only = chr(min(text._characters(sans) - text._characters(mono)))
+    assert plots.drawable(f"a {only}") == f"a {only}"
+    assert text.families == ["DejaVu Sans Mono", "DejaVu Sans"]
+    assert plots.drawable("a") == "a"
+    assert len(text.families) == 2
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(1, 5), (1, 1), (1, 2), (2, 5), (2, 1), (3, 5)])
+def test_principal_axes_of_few_points(count: int, dimensions: int) -> None:
+    points = torch.rand(count, dimensions)
+    projected, shares = plots.pca(points)
+    assert projected.shape == (count, min(dimensions, 2))
+    assert shares.shape == (min(dimensions, 2),)
+    assert projected.isfinite().all()
+    assert float(shares.sum()) == pytest.approx(float(count > 1))

@@ -28,7 +28,7 @@ from vaelab.runtime.random import evaluation_seed
 from vaelab.runtime.version import __version__
 
 # Parts of the configuration that rebuild the model and its data. Others describe the machine of the training.
-_EXPORTED = ("choices", "latent_dim", "conditional", "seed", "data", "module", "trainer")
+_EXPORTED = ("choices", "latent_dim", "conditional", "seed", "data", "found", "module", "trainer")
 _TRAINER_EXPORTED = ("precision", "max_epochs", "max_steps")
 _BATCHES = (1, 7)  # sizes with which files are tested; they are traced with another one
 

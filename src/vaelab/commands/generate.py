@@ -12,11 +12,14 @@ from torch import Tensor
 
 from vaelab.commands.config_validation import check_generation, listed
 from vaelab.data.image_files import read_image
+from vaelab.data.image_survey import range_of, survey
 from vaelab.data.source import Images
 from vaelab.runs.trained_model import NamedImages, TrainedModel
 from vaelab.runtime import console
+from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import NotApplicable, UserError
 from vaelab.runtime.files import write_npz
+from vaelab.runtime.overrides import typed
 from vaelab.runtime.random import evaluation_seed
 from vaelab.visualization.gallery import GalleryImage
 from vaelab.visualization.plots import save_gif, save_png
@@ -47,13 +50,14 @@ def _labels(labels: list[Any], count: int, model: TrainedModel) -> Tensor:
     if len(labels) != count:
         raise UserError(
             f"this model needs the class of each image, and there are {len(labels)} labels for {count} files: "
-            "type e.g. labels=[3,5]"
+            f"type e.g. {typed('labels', [number % model.vae.classes for number in range(count)])}"
         )
     numbers = []
     for label in labels:
         number = label
         if not isinstance(label, int):
-            number = model.classes.index(label) if label in model.classes else -1
+            name = displayable(str(label))
+            number = model.classes.index(name) if name in model.classes else -1
         if not 0 <= number < model.vae.classes:
             raise UserError(f"labels={label}: no such class; choose from 0 to {model.vae.classes - 1}, or by name")
         numbers.append(number)
@@ -67,15 +71,20 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedMo
         raise UserError(f"files=...: the model's images have {channels} channels, and image files have one or three")
     brightness = float(model.decode(model.vae.sample_latents(64), model.vae.classes_in_turn(64)).mean())
     images, names = [], []
-    for file in files:
-        path = Path(str(file)).expanduser()
-        array, steps = read_image(path, model.vae.image_shape)
+    paths = [Path(str(file)).expanduser() for file in files]
+    pixel_range = getattr(model.datamodule.source, "pixel_range", None)
+    if not isinstance(pixel_range, tuple):  # the model was not trained on images of more than 8 bits
+        pixel_range = range_of(survey(paths, model.vae.image_shape), "files=...", "convert them to 8 bits")
+    for file, path, label in zip(files, paths, labels.tolist(), strict=True):
+        array, steps = read_image(path, model.vae.image_shape, pixel_range)
         if invert:
             array, steps = 255 - array, [*steps, "inverted"]
         mean = array.mean() / 255
         if model.datamodule.is_binary:
             array, steps = np.where(array > 127, np.uint8(255), np.uint8(0)), [*steps, "thresholded at one half"]
-        console.print_line(f"{escape(str(file))}: {', '.join(steps) or 'unchanged'}")
+        if model.vae.classes is not None:  # a number can be meant as the name of another class
+            steps = [*steps, f"of class {model.classes[label]}"]
+        console.print_line(f"{escape(str(file))}: {escape(', '.join(steps)) or 'unchanged'}")
         if abs(mean - brightness) - abs(1 - mean - brightness) > _BRIGHTNESS_MARGIN:
             kind, other = ("light", "dark") if mean > brightness else ("dark", "light")
             hint = "invert=false" if invert else "invert=true"
@@ -83,7 +92,7 @@ def _from_files(files: list[Any], labels: Tensor, invert: bool, model: TrainedMo
                 f"[dim]{escape(path.name)} is {kind}, and this model's images are {other}: {hint}?[/dim]"
             )
         images.append(torch.tensor(array))
-        name = path.name
+        name = displayable(path.name)
         half = _LONGEST_NAME // 2
         names.append(name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}")
     return NamedImages(Images(torch.stack(images), labels), names)

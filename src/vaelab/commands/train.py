@@ -115,12 +115,16 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
         if isinstance(callback, Checkpoint):
             callback.resumed_from = start
     first_step = 0 if start is None else resume.check(module, start)
+    if start is not None:
+        datamodule.adopt(checkpoint.read(start)["vaelab"]["config"].get("found", {}))
     before = None if start is None else RunFolder.around(start)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
             logger.resume(first_step, None if before is None else before.metrics_csv)
     datamodule.prepare_data()
     datamodule.setup()
+    if datamodule.found:
+        module.config["found"] = datamodule.found
     sanity_check.check_one_batch(cfg, module, datamodule)
 
     status = "failed"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torchvision.datasets.utils import download_and_extract_archive
 
-from vaelab.data.download import absent, downloading
+from vaelab.data.download import absent, downloading, named_folders
 from vaelab.data.source import Images, recognized
 from vaelab.runtime.errors import UserError, first_line
 
@@ -27,7 +27,8 @@ class CIFAR10:
 
     Args:
         data_dir: the folder of data sets. The six files of the binary version are in
-            ``<data_dir>/cifar-10-batches-bin``, or are downloaded to it.
+            ``<data_dir>/cifar-10-batches-bin``, or are downloaded to it. They may also be in ``<data_dir>`` or in
+            a subfolder such as ``<data_dir>/CIFAR10``, or in the archive there that is published.
 
     Raises:
         UserError: the files are missing and cannot be downloaded, or they are damaged.
@@ -43,25 +44,24 @@ class CIFAR10:
         self.data_dir = Path(data_dir).expanduser()
 
     def is_prepared(self) -> bool:
-        """Whether the folder of the binary version exists."""
-        return (self.data_dir / _FOLDER).is_dir()
+        """Whether the files of the binary version exist."""
+        return self._place() is not None
 
     def prepare(self) -> None:
         """Downloads the binary version, 170 MB, if it is missing."""
-        if self._exists():
+        if self._place() is not None:
             return
         with downloading(self.name, self.data_dir, [_FOLDER], self.data_dir) as temporary:
-            archive = self.data_dir / _ARCHIVE
-            download_root = archive.parent if archive.is_file() else temporary
+            download_root = next((place for place in self._near if (place / _ARCHIVE).is_file()), temporary)
             download_and_extract_archive(_URL, str(download_root), str(temporary), filename=_ARCHIVE, md5=_MD5)
-            if not self._exists():  # another process may have downloaded it meanwhile
+            if self._place() is None:  # another process may have downloaded it meanwhile
                 os.replace(temporary / _FOLDER, self.data_dir / _FOLDER)
 
     def load(self, train: bool) -> Images:
         """The 50,000 training images or the 10,000 test images."""
-        if not self._exists():
+        folder = self._place()
+        if folder is None:
             raise absent(self.name, self.data_dir, [_FOLDER])
-        folder = self.data_dir / _FOLDER
         records = np.concatenate([_records(folder / name) for name in (_TRAIN if train else _TEST)])
         images = torch.from_numpy(records[:, 1:].reshape(-1, *_SHAPE))
         labels = torch.from_numpy(records[:, 0].astype(np.int64))
@@ -69,12 +69,20 @@ class CIFAR10:
         first, count, split = (training, 50_000, "training") if train else (test, 10_000, "test")
         return recognized(images, labels, first, count, f"the {split} split of {self.name} in {folder}")
 
-    def _exists(self) -> bool:
-        """Whether the folder of the binary version exists.
+    @property
+    def _near(self) -> list[Path]:
+        """The folders that may hold the folder of the binary version, its files, or its archive."""
+        return [self.data_dir, *named_folders(self.data_dir, self.name), *named_folders(self.data_dir, "cifar-10")]
+
+    def _place(self) -> Path | None:
+        """The folder of the files of the binary version; ``None`` if there is none.
 
         Raises:
             UserError: some of its files are missing, or only the Python version exists.
         """
+        for folder in (place / sub for place in self._near for sub in (_FOLDER, ".")):
+            if all((folder / name).is_file() for name in _TRAIN + _TEST):
+                return folder
         folder = self.data_dir / _FOLDER
         if folder.is_dir():
             if missing := [name for name in _TRAIN + _TEST if not (folder / name).is_file()]:
@@ -82,13 +90,13 @@ class CIFAR10:
                     f"{self.name} in {folder.absolute()} lacks {', '.join(missing)}: add what is missing, or delete "
                     "the folder to download the data set again"
                 )
-            return True
+            return folder  # another process has put it there meanwhile
         if (self.data_dir / _PYTHON_FOLDER).is_dir():
             raise UserError(
                 f"{self.name} in {(self.data_dir / _PYTHON_FOLDER).absolute()} is the Python version, but the binary "
                 f"version is needed: type curl -L {_URL} | tar -xz -C {self.data_dir.absolute()}"
             )
-        return False
+        return None
 
 
 def _records(path: Path) -> npt.NDArray[np.uint8]:

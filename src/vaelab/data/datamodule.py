@@ -1,6 +1,7 @@
 """From a source to batches: splits, binarisation, and the device that holds the images."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning as L
@@ -22,6 +23,11 @@ SPLIT_SEEDS = {"train": 1_000_003, "val": 1_000_033, "test": 1_000_037}
 def _fits(images: Tensor, device: torch.device) -> bool:
     """Whether these images take at most half of the free memory of a device."""
     return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def _fewer(images: int) -> int | str:
+    """A possible value of ``validation`` for so few training images."""
+    return max(1, images // 10) if images > 1 else "test"
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -80,6 +86,16 @@ class ImageDataModule(L.LightningDataModule):
         """Whether pixels are 0 or 1."""
         return self.binarization != "none"
 
+    @property
+    def found(self) -> dict[str, Any]:
+        """The settings that the source has found in its files, for a checkpoint; most sources find none."""
+        return getattr(self.source, "found", {})
+
+    def adopt(self, found: Mapping[str, Any]) -> None:
+        """Makes the source read its files with the settings that were found at the beginning of a training."""
+        if found:
+            self.source.adopt(found)  # type: ignore[attr-defined]  # of sources that find settings
+
     def prepare_data(self) -> None:
         """Downloads or renders missing files."""
         self.source.prepare()
@@ -108,7 +124,7 @@ class ImageDataModule(L.LightningDataModule):
             if count < 1:
                 raise UserError(
                     f"data.validation={self.validation} leaves none of {self.source.name}'s {len(train.images)} "
-                    f"training images: type e.g. data.validation={len(train.images) // 10}"
+                    f"training images: type e.g. data.validation={_fewer(len(train.images))}, or add images"
                 )
             train, val = train.part(slice(count)), train.part(slice(count, None))
         splits = {"train": train, "val": val, "test": test}

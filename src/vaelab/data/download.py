@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import re
 import socket
 import tarfile
 import tempfile
@@ -24,8 +25,21 @@ def absent(name: str, folder: Path, looked_for: Sequence[str], reason: str = "")
     """The error for a data set that is not in its folder."""
     return UserError(
         f"{name} is not in {folder.absolute()} (looked for {', '.join(looked_for)}){reason}: "
-        "set DATA_DIR to the folder that holds it, or type data=digits, which needs no files"
+        "set DATA_DIR to the folder that holds it (for a trained model, type data_dir=<this folder>), or train with "
+        "data=digits, which needs no files"
     )
+
+
+def named_folders(data_dir: Path, name: str) -> list[Path]:
+    """The subfolders of the folder of data sets that have the name of one, with any case and any hyphens."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[-_ ]", "", text).lower()
+
+    try:
+        return sorted(path for path in data_dir.iterdir() if plain(path.name) == plain(name) and path.is_dir())
+    except OSError:  # it does not exist, or is not readable: the download, which follows, names the reason
+        return []
 
 
 @contextmanager

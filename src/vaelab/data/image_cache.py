@@ -17,7 +17,8 @@ import numpy as np
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vaelab.data.image_files import image_or_reason, read_all
+from vaelab.data.image_files import Image8, PixelRange, image_or_reason, read_all
+from vaelab.data.image_survey import Survey, survey
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.files import write_text
 
@@ -51,6 +52,7 @@ class ImageCache:
         cache_dir: the folder of the array, which takes N * C * H * W bytes.
         seed: the seed of the order; it is part of the array's name.
         on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images.
+        pixel_range: see :func:`vaelab.data.image_files.image_or_reason`; it is part of the array's name.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class ImageCache:
         cache_dir: Path,
         seed: int = 0,
         on_error: Literal["fail", "skip"] = "fail",
+        pixel_range: PixelRange = None,
     ) -> None:
         self.folder, self.image_shape, self.cache_dir, self.seed = folder, image_shape, cache_dir, seed
-        self.on_error = on_error
-        # The prefix of the cache's file names; it differs between folders, shapes and seeds.
+        self.on_error, self.pixel_range = on_error, pixel_range
+        # The prefix of the cache's file names; it differs between folders, shapes, seeds and ranges of pixels.
         shape = "x".join(map(str, image_shape))
-        digest = _sha256(_VERSION, str(folder), shape, seed)[:8]
+        digest = _sha256(_VERSION, str(folder), shape, seed, *([] if pixel_range is None else [pixel_range]))[:8]
         self._prefix = f"{re.sub(r'[^A-Za-z0-9_-]', '_', folder.name)[:40]}-{shape}-{digest}"
         self._manifest = cache_dir / f"{self._prefix}.json"
         self._image_bytes = int(np.prod(image_shape))
@@ -83,10 +86,22 @@ class ImageCache:
         """
         return self._cached(files) or self._decode(files)
 
+    def survey(self, files: Sequence[File]) -> Survey:
+        """The properties of these files, from the cache if they have not changed."""
+        path, key = self.cache_dir / f"{self._prefix}.survey.json", _sha256(files)
+        with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["files"] == key:
+                return Survey(**{**kept["survey"], "sides": tuple(kept["survey"]["sides"])})
+        found = survey((self.folder / file.name for file in files), self.image_shape)
+        with suppress(OSError):  # the decoding, which follows, raises an error that names the folder
+            write_text(json.dumps({"files": key, "survey": found._asdict()}), path)
+        return found
+
     def refusal(self, name: str, reason: str) -> UserError:
         """The error for an image that cannot be read."""
         return UserError(
-            f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or type "
+            f"the image {name} in {self.folder} cannot be read ({reason}): replace it, or train with "
             "data.source.on_error=skip to leave out all that cannot be read"
         )
 
@@ -108,12 +123,15 @@ class ImageCache:
             if images.dtype != np.uint8 or images.shape != (len(files) - len(unreadable), *self.image_shape):
                 raise ValueError(f"{array.name} holds {images.dtype} of shape {images.shape}")
             # A new permission or a newer Pillow can make an unchanged image readable.
-            if any(not isinstance(image_or_reason(self.folder / name, self.image_shape), str) for name in unreadable):
+            if any(not isinstance(self._decoded(name), str) for name in unreadable):
                 return None
         except Exception as error:
             log.warning("replacing the decoded images in %s: %s", self._manifest, first_line(error))
             return None
         return array, unreadable
+
+    def _decoded(self, name: str) -> Image8 | str:
+        return image_or_reason(self.folder / name, self.image_shape, self.pixel_range)
 
     def _decode(self, files: Sequence[File]) -> tuple[Path, dict[str, str]]:
         """Decodes all files.
@@ -142,8 +160,8 @@ class ImageCache:
             raise UserError(
                 f"the decoded images cannot be kept in {self.cache_dir}, which takes {size:,.0f} MB "
                 f"({os.strerror(error.errno) if error.errno else error}): "
-                f"{'make room' if error.errno == errno.ENOSPC else 'allow it'}, or type data.source.cache_dir=<path of "
-                "another folder>"
+                f"{'make room' if error.errno == errno.ENOSPC else 'allow it'}, or train with "
+                "data.source.cache_dir=<path of another folder>"
             ) from error
         for outdated in self.cache_dir.glob(f"{self._prefix}-*.npy"):
             if outdated != array:
@@ -216,7 +234,7 @@ class ImageCache:
         with ExitStack() as stack:
             left = files[work.done :]
             results = stack.enter_context(
-                closing(read_all((self.folder / file.name for file in left), self.image_shape))
+                closing(read_all((self.folder / file.name for file in left), self.image_shape, self.pixel_range))
             )
             for file, result in zip(left, results, strict=True):
                 if isinstance(result, str):
@@ -237,7 +255,7 @@ class ImageCache:
             name, reason = next(iter(work.unreadable.items()))
             raise UserError(
                 f"none of the {len(files)} images in {self.folder} can be read; the first one is {name} ({reason}): "
-                "type data.source.folder=<path of another folder>"
+                "type data.source.folder=<path of another folder>; for a trained model, data_dir=<path>"
             )
         work.file.seek(0)
         _write_header(work.file, (len(files) - len(work.unreadable), *self.image_shape))  # as long as the first header

@@ -5,19 +5,44 @@ import logging
 import os
 import unicodedata
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from vaelab.data.folder_layout import Splits, doubts, splits_of
 from vaelab.data.image_cache import File, ImageCache
-from vaelab.data.image_files import SUFFIXES
+from vaelab.data.image_files import SUFFIXES, PixelRange
+from vaelab.data.image_survey import range_of, remarks
 from vaelab.data.source import Images
+from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import UserError, first_line
-from vaelab.runtime.validation import Fraction, ImageShape, Seed, checked
+from vaelab.runtime.validation import TEXT, Fraction, ImageShape, Kind, Seed, checked, number, sequence
 
 log = logging.getLogger(__name__)
+
+_TWO_NUMBERS = sequence(number(), 2).accepts
+_Range = Annotated[
+    Sequence[float],
+    Kind(
+        ("a list of two numbers, that of black and the larger one of white",),
+        lambda value: _TWO_NUMBERS(value) and value[0] < value[1],
+        [0, 4095],
+    ),
+]
+_TWO_NAMES = sequence(TEXT, 2).accepts
+_Splits = Annotated[
+    Sequence[str],
+    Kind(
+        ("a list of the subfolder to train on and the one to test on", "[]"),
+        lambda value: (_TWO_NAMES(value) and value[0] != value[1]) or value in ([], ()),
+        ["train", "test"],
+    ),
+]
+_HIDDEN = (".", "__MACOSX", "@eaDir")  # the beginnings of the names of folders that other programs add
 
 
 class _Found(NamedTuple):
@@ -25,14 +50,14 @@ class _Found(NamedTuple):
 
     array: Path  # uint8 (N, C, H, W), test images first
     names: list[str]  # N, in the order of the array
-    is_split: bool  # whether the folder holds train/ and test/
+    splits: Splits | None
 
 
 class ImageFolder:
     """The images in a folder and its subfolders, scaled and centre-cropped to one shape.
 
-    The first-level subfolders are the classes; without subfolders there is one class. If the folder holds ``train`` and
-    ``test``, these are the splits, and their subfolders are the classes. Otherwise an image is a test image if a hash
+    The first-level subfolders are the classes; without subfolders there is one class. If the folder holds the splits,
+    such as ``train`` and ``test``, their subfolders are the classes. Otherwise an image is a test image if a hash
     of ``seed`` and its name is below ``test_fraction``: new images never move others to another split. The same hash
     orders the images. A data module takes the last ones for validation, which therefore come from all classes.
 
@@ -48,6 +73,13 @@ class ImageFolder:
         test_fraction: the approximate fraction of test images; there is at least one.
         seed: the seed of the split and the order.
         on_error: ``fail`` at the first unreadable image, or ``skip`` all unreadable images with a warning.
+        splits: the subfolder to train on and the one to test on. An empty list: all subfolders are classes. ``auto``
+            recognises the usual names, and raises an error if they do not tell both. ``None`` knows only ``train`` and
+            ``test``: that is how checkpoints of version 0.1 read their folder.
+        pixel_range: the values that become black and white in grey images of more than 8 bits. ``auto`` finds them in
+            all these images together: 0 and 1, or 0 and the largest value of 8, 10, 12, 14 or 16 bits. It raises an
+            error for negative, larger or very small values, which do not tell their range. ``None`` takes 0 and 65535
+            and refuses floats: that is how checkpoints of version 0.1 read their images.
 
     Raises:
         UserError: a value is impossible, a folder or an image cannot be read, or there are too few images.
@@ -62,6 +94,8 @@ class ImageFolder:
         test_fraction: Fraction = 0.1,
         seed: Seed = 0,
         on_error: Literal["fail", "skip"] = "fail",
+        splits: _Splits | Literal["auto"] | None = None,
+        pixel_range: _Range | Literal["auto"] | None = None,
     ) -> None:
         self.image_shape = tuple(image_shape)
         if self.image_shape[0] not in (1, 3):
@@ -69,16 +103,31 @@ class ImageFolder:
                 f"data.image_shape={list(self.image_shape)} is not a shape of grey or coloured images: "
                 "type e.g. data.image_shape=[1,64,64] or data.image_shape=[3,64,64]"
             )
-        self._folder = None if folder is None else Path(str(folder)).expanduser().absolute()
-        self.name = self._folder.name if self._folder is not None else "image_folder"
+        self._folder = None if folder is None or not str(folder) else Path(str(folder)).expanduser().absolute()
+        self.name = displayable(self._folder.name) if self._folder is not None else "image_folder"
         self.classes: tuple[str, ...] = ()  # known after the folder has been read
         self.cache_dir = Path(cache_dir).expanduser().absolute()
         self.test_fraction, self.seed, self.on_error = test_fraction, seed, on_error
+        self.adopt({"splits": splits, "pixel_range": pixel_range})
         self._found: _Found | None = None
 
     def is_prepared(self) -> bool:
         """Whether the folder has been decoded into the cache before."""
         return self._folder is not None and self._cache(self._folder).exists
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The settings that were found in the folder, for a checkpoint: new files must not change them."""
+        opened = self._open()
+        return {"splits": list(opened.splits or ()), "pixel_range": self.pixel_range and [*self.pixel_range]}
+
+    def adopt(self, found: Mapping[str, Any]) -> None:
+        """Reads the folder with these settings, see :attr:`found`."""
+        self.splits: Sequence[str] | Literal["auto"] | None = found["splits"]
+        chosen = found["pixel_range"]
+        self.pixel_range: PixelRange | Literal["auto"] = chosen
+        if isinstance(chosen, Sequence) and not isinstance(chosen, str):
+            self.pixel_range = (float(chosen[0]), float(chosen[1]))
 
     def prepare(self) -> None:
         """Decodes the images, unless the cache is up to date."""
@@ -106,9 +155,9 @@ class ImageFolder:
 
     def _rows(self, found: _Found, train: bool) -> slice:
         count = len(found.names)
-        if found.is_split:
-            tests = sum(name.startswith("test/") for name in found.names)
-            how = "in its folders train and test"
+        if found.splits is not None:
+            tests = sum(name.startswith(f"{found.splits.test}/") for name in found.names)
+            how = f"in its folders {' and '.join(found.splits)}"
         else:
             tests = sum(_position(name, self.seed) < self.test_fraction for name in found.names)
             tests = min(max(tests, 1), count - 1)
@@ -116,30 +165,38 @@ class ImageFolder:
         if not 0 < tests < count:
             raise UserError(
                 f"{self._folder} has {count - tests} images to train with and {tests} to test with ({how}), but needs "
-                "at least one of both: add images, or type data.source.folder=<path of another folder>"
+                "at least one of both: add images, or type data.source.folder=<path of another folder>; for a trained "
+                "model, data_dir=<path>"
             )
         return slice(tests, None) if train else slice(tests)
 
     def _labels(self, found: _Found) -> torch.Tensor:
-        paths = [name.split("/")[1 if found.is_split else 0 :] for name in found.names]
-        classes = [path[0] if len(path) > 1 else self.name for path in paths]
-        self.classes = tuple(sorted(set(classes)))
-        numbers = {name: number for number, name in enumerate(self.classes)}
+        assert self._folder is not None
+        paths = [name.split("/")[0 if found.splits is None else 1 :] for name in found.names]
+        classes = [path[0] if len(path) > 1 else self._folder.name for path in paths]
+        names = sorted(set(classes))
+        self.classes = tuple(map(displayable, names))
+        numbers = {name: number for number, name in enumerate(names)}
         return torch.tensor([numbers[name] for name in classes])
 
     def _open(self) -> _Found:
         """The images that the folder holds now, decoded if necessary."""
         if self._found is None:
-            files, is_split = self._files()
+            files, subfolders, splits = self._files()
             assert self._folder is not None
-            cache = self._cache(self._folder)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of odd metadata in images that it can read
-                array, unreadable = cache.open(files)
+                if self.pixel_range == "auto":
+                    surveyed = self._cache(self._folder).survey(files)
+                    where, remedy = str(self._folder), "type e.g. data.source.pixel_range={range}"
+                    self.pixel_range = range_of(surveyed, where, remedy)
+                    for line in remarks(surveyed, self.pixel_range, self.image_shape, len(files)):
+                        log.warning("%s: %s", where, line)
+                array, unreadable = self._cache(self._folder).open(files)
             if unreadable:
                 name, reason = next(iter(unreadable.items()))
                 if self.on_error == "fail":
-                    raise cache.refusal(name, reason)
+                    raise self._cache(self._folder).refusal(name, reason)
                 log.warning(
                     "left out %d of the %d images in %s, which cannot be read; the first one is %s (%s)",
                     len(unreadable),
@@ -148,17 +205,21 @@ class ImageFolder:
                     name,
                     reason,
                 )
-            found = _Found(array, [file.name for file in files if file.name not in unreadable], is_split)
-            self._rows(found, train=True)  # raises an error if there are too few images
+            found = _Found(array, [file.name for file in files if file.name not in unreadable], splits)
+            trained = self._rows(found, train=True)  # raises an error if there are too few images
             self._labels(found)
+            if self.splits == "auto":
+                for line in doubts(self._folder, subfolders, splits, found.names, found.names[trained]):
+                    log.warning("%s: %s", self._folder, line)
             self._found = found
         return self._found
 
     def _cache(self, folder: Path) -> ImageCache:
-        return ImageCache(folder, self.image_shape, self.cache_dir, self.seed, self.on_error)
+        pixel_range = None if self.pixel_range == "auto" else self.pixel_range
+        return ImageCache(folder, self.image_shape, self.cache_dir, self.seed, self.on_error, pixel_range)
 
-    def _files(self) -> tuple[list[File], bool]:
-        """The image files in the order of the array, and whether the folder holds ``train`` and ``test``."""
+    def _files(self) -> tuple[list[File], list[str], Splits | None]:
+        """The image files in the order of the array, all subfolders, and the splits."""
         folder = self._folder
         if folder is None:
             raise UserError("data=image_folder needs a folder of images: type data.source.folder=<its path>")
@@ -169,46 +230,57 @@ class ImageFolder:
                     f"the folder of images {folder} {what}: type data.source.folder=<path of a folder>; for a "
                     "trained model, data_dir=<path>"
                 )
-            files, others = _scan(folder)
-            is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
+            files, others, subfolders = _scan(folder)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder} cannot be read ({error.strerror or error}): allow it, or type "
-                "data.source.folder=<path of another folder>"
+                "data.source.folder=<path of another folder>; for a trained model, data_dir=<path>"
             ) from error
         if not files:
             raise UserError(
-                f"{folder} holds no images, and {others} other files (looked for {', '.join(SUFFIXES)}, also in "
-                "subfolders): type data.source.folder=<path of a folder of images>"
+                f"{folder} holds no images, and {others.total()} other files (looked for {', '.join(SUFFIXES)}, also "
+                "in subfolders): type data.source.folder=<path of a folder of images>; for a trained model, "
+                "data_dir=<path>"
             )
-        if is_split:
-            count, files = len(files), [file for file in files if file.name.startswith(("train/", "test/"))]
+        if others and self.splits == "auto":
+            some = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(5))
+            log.info("%s: left out %d files that are no images by their names (%s)", folder, others.total(), some)
+        splits = splits_of(folder, subfolders, self.splits)
+        if splits is not None:
+            count, files = len(files), [file for file in files if file.name.partition("/")[0] in splits]
             if len(files) < count:
-                log.warning("left out %d images in %s outside its folders train and test", count - len(files), folder)
-        return sorted(files, key=lambda file: _order(file.name, self.seed, is_split)), is_split
+                log.warning(
+                    "left out %d images in %s outside its folders %s", count - len(files), folder, " and ".join(splits)
+                )
+        return sorted(files, key=lambda file: _order(file.name, self.seed, splits)), subfolders, splits
 
 
-def _scan(folder: Path) -> tuple[list[File], int]:
-    """The image files in a folder and its subfolders, and the number of other files; hidden ones are ignored."""
+def _scan(folder: Path) -> tuple[list[File], Counter[str], list[str]]:
+    """The image files in a folder and its subfolders; the number of other files by suffix; and all subfolders.
+
+    Hidden files and folders are ignored.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    files, others, visited = list[File](), 0, {os.path.realpath(folder)}
+    files, others, folders, visited = list[File](), Counter[str](), list[str](), {os.path.realpath(folder)}
     for parent, subfolders, names in os.walk(folder, onerror=refuse, followlinks=True):
         entered = list[str]()
         for name in sorted(subfolders):
             real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith((".", "__MACOSX")) and real not in visited:  # links can form cycles
+            if not name.startswith(_HIDDEN) and real not in visited:  # links can form cycles
                 visited.add(real)
                 entered.append(name)
+            if not name.startswith(_HIDDEN):
+                folders.append(Path(parent, name).relative_to(folder).as_posix())
         subfolders[:] = entered
         for name in names:
             path = Path(parent, name)
             if name.startswith("."):
                 continue
             if path.suffix.lower() not in SUFFIXES:
-                others += 1
+                others[displayable(path.suffix.lower())] += 1
                 continue
             try:
                 status = path.stat()
@@ -216,7 +288,7 @@ def _scan(folder: Path) -> tuple[list[File], int]:
             except FileNotFoundError:  # a broken link, which is reported with the other unreadable images
                 size, mtime_ns = 0, 0
             files.append(File(path.relative_to(folder).as_posix(), size, mtime_ns))
-    return files, others
+    return files, others, folders
 
 
 def _position(name: str, seed: int) -> float:
@@ -226,6 +298,6 @@ def _position(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + text).digest()[:6], "big") / 2**48
 
 
-def _order(name: str, seed: int, is_split: bool) -> tuple[bool, float, str]:
+def _order(name: str, seed: int, splits: Splits | None) -> tuple[bool, float, str]:
     """The sort key of an image, by its hash; it puts all test images before the training images."""
-    return is_split and name.startswith("train/"), _position(name, seed), name
+    return splits is not None and name.startswith(f"{splits.train}/"), _position(name, seed), name

@@ -155,9 +155,10 @@ def _aggregate_posterior(model: TrainedModel, pairs: int, measurement: Measureme
             "untrained initial variance"
         )
     if float(information.mean()) > 0.9 * math.log(count):
+        more = ": type a larger latents.pairs=..." if count < len(model.splits["test"].images) else ""
         measurement.remarks.append(
             f"the mutual information is near log {count}, the most that {count} images can show, so both bounds are "
-            "loose: type a larger latents.pairs=..."
+            f"loose{more}"
         )
 
 

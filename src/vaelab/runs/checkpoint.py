@@ -24,6 +24,7 @@ from vaelab.objectives import Objective
 from vaelab.runs import checkpoint_file, checkpoint_schema
 from vaelab.runs.foreign_files import RefusedError, check_tree, read_json, reason, shown
 from vaelab.runs.run_folder import RunFolder
+from vaelab.runtime import environment
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.paths import ROOT
 from vaelab.runtime.renamed import up_to_date
@@ -232,7 +233,8 @@ def rebuild_data(config: dict[str, Any], path: Path, data_dir: str | None = None
     source = data.get("source")
     try:
         if isinstance(source, dict):
-            data = {**data, "source": _with_folders(source, data_dir)}
+            found = config.get("found") or {}  # new files must not change how old ones are read
+            data = {**data, "source": _with_folders({**source, **found}, data_dir or None)}
         return checkpoint_schema.build(data, ImageDataModule, "data")
     except RefusedError as error:
         raise UserError(f"{path} {error}") from error
@@ -256,7 +258,7 @@ def _with_folders(source: dict[str, Any], data_dir: str | None) -> dict[str, Any
     for key, value in own.items():
         if value is None and key == "cache_dir" and "folder" not in source:
             continue  # this source needs no cache
-        machine = os.environ.get("DATA_DIR") if key == "data_dir" else None
+        machine = environment.variable("DATA_DIR") if key == "data_dir" else None
         source = {**source, key: machine or str(ROOT / "data")}
     return source
 

@@ -40,6 +40,7 @@ _PACKAGES = ("vaelab.models", "vaelab.objectives", "vaelab.data")
 # Settings outside the parts of the model and of the data set, as far as commands use them.
 _KINDS: dict[str, type | UnionType] = {
     "data": dict,
+    "found": dict,
     "trainer": dict,
     "latent_dim": int,
     "conditional": bool,

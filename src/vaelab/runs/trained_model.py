@@ -19,6 +19,7 @@ from vaelab.objectives import Objective
 from vaelab.runs import checkpoint
 from vaelab.runs.metrics import bound_unit
 from vaelab.runs.run_folder import RunFolder
+from vaelab.runtime.console import displayable
 from vaelab.runtime.errors import UserError
 
 _AT_ONCE = 500  # images in a batch, if they have at most 32 x 32 x 3 values; larger images come in smaller batches
@@ -173,7 +174,8 @@ class TrainedModel:
 
     def label_of(self, wanted: int | str) -> int | None:
         """The number of a class, given its number or its name; ``None`` if there are no test images of it."""
-        label = self.classes.index(wanted) if wanted in self.classes else wanted
+        name = displayable(wanted) if isinstance(wanted, str) else wanted
+        label = self.classes.index(name) if name in self.classes else name
         return label if isinstance(label, int) and (self.splits["test"].labels == label).any() else None
 
     def first_of(self, wanted: int | str, count: int = 1) -> list[int]:

@@ -1,6 +1,7 @@
 """Lines for people: printed on the terminal, and logged in the run's log file."""
 
 import logging
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,30 @@ _printed = logging.getLogger("vaelab.printed")
 _printed.propagate = False
 
 
+def displayable(name: str) -> str:
+    """A name of the file system as text that can be printed, drawn and written as UTF-8, in one line.
+
+    Python decodes the bytes of a name that is not UTF-8 to lone surrogates, which no font and no file can hold. They
+    and control characters become escapes. Accents are composed, because file systems differ in their form.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char
+        for char in unicodedata.normalize("NFC", name)
+    )
+
+
+def encodable(text: str) -> str:
+    """A text of one or more lines with escapes in place of lone surrogates, see :func:`displayable`."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def print_line(text: str) -> None:
     """Prints a line and logs it.
 
     The line is not wrapped, because nobody can copy a path that is broken in two. Only the first of several processes
     prints.
     """
+    text = encodable(text)
     if distributed.is_first():
         get_console().print(prefix + text.replace("\n", f"\n{prefix}"), highlight=False, soft_wrap=True)
     log_line(Text.from_markup(text).plain)
@@ -33,7 +52,7 @@ def print_line(text: str) -> None:
 
 def log_line(text: str) -> None:
     """Writes a line into the run's log file only."""
-    _printed.info(text)
+    _printed.info(encodable(text))
 
 
 def short_path(path: Path) -> str:

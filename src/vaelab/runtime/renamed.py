@@ -54,6 +54,10 @@ _CLASSES = {
     "vaelab.callbacks.progress.Progress": "vaelab.training.callbacks.progress_bar.ProgressBar",
     "vaelab.cli.SweepFolder": "vaelab.commands.cli.SweepWatcher",
 }
+# Settings of classes that were added later, with the values that mean what the class did before.
+_ADDED: dict[str, dict[str, Any]] = {
+    "vaelab.data.image_folder.ImageFolder": {"splits": None, "pixel_range": None},
+}
 
 
 def new_name(name: str) -> str:
@@ -67,12 +71,14 @@ def new_name(name: str) -> str:
 
 
 def up_to_date(node: Any) -> Any:
-    """A copy of a configuration, in plain containers, with the present names of classes (``_target_``)."""
+    """A copy of a configuration, in plain containers, with the present names and settings of classes (``_target_``)."""
     if type(node) is dict:  # containers of other kinds are left for the checks that refuse them
-        return {
+        renamed = {
             key: new_name(value) if key == "_target_" and isinstance(value, str) else up_to_date(value)
             for key, value in node.items()
         }
+        target = renamed.get("_target_")
+        return (_ADDED.get(target, {}) if isinstance(target, str) else {}) | renamed
     if type(node) is list:
         return [up_to_date(child) for child in node]
     return node

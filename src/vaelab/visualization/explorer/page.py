@@ -101,7 +101,8 @@ def _with_images(model: TrainedModel, images: int) -> dict[str, Any]:
     variance = codes.var(0)
     attributes = []
     for name, values in zip(model.factor_names, () if shown.factors is None else shown.factors.T, strict=False):
-        high, low = values > values.median(), values < values.median()
+        middle = values.quantile(0.5)  # torch's median of an even number is one of the values
+        high, low = values > middle, values < middle
         if high.any() and low.any():
             attributes.append({"name": name, "direction": (codes[high].mean(0) - codes[low].mean(0)).tolist()})
     return {

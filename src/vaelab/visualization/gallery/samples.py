@@ -68,6 +68,7 @@ def class_reconstructions(model: TrainedModel, per_class: PositiveInt = 2, seed:
         seed: of the random choice.
     """
     test, classes = model.test, model.classes
+    per_class = min(per_class, len(test.images))
     order = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))
     shuffled = test.labels[order]
     groups = [order[shuffled == label] for label in range(min(len(classes), _MOST_CLASSES))]
@@ -79,8 +80,6 @@ def class_reconstructions(model: TrainedModel, per_class: PositiveInt = 2, seed:
         for i, group in enumerate(groups):
             rows[group] = i
         classes = ("",) * len(groups)
-    if not groups:
-        raise NotApplicable(f"there are fewer than {per_class} test images")
     which = torch.cat(groups)
     chosen = test.part(which)
     codes = model.codes(chosen)
@@ -95,8 +94,8 @@ def class_samples(
     """Samples by class, a row for each.
 
     A conditional model decodes the same latents for every class. Another model samples until there are enough latents
-    of each class. A linear discriminant, fitted to latents of training images, classifies them. The title shows its
-    accuracy on test images.
+    of each class. A linear discriminant, fitted to latents of training images, classifies them. So the rows are the
+    classes of training images. The title shows the accuracy on the test images of these classes.
 
     Args:
         model: the model.
@@ -109,7 +108,7 @@ def class_samples(
         z = [latents for _ in shown]
         title = "samples of each class, with the same latents in every row"
     else:
-        shown, classify, accuracy = _discriminant(model)
+        shown, classify, quality = _discriminant(model)
         z, title = [torch.empty(0, model.vae.latent_dim) for _ in shown], ""
         for _ in range(_MOST_ROUNDS):
             latents = model.vae.sample_latents(len(shown) * per_class, temperature).float().cpu()
@@ -117,28 +116,32 @@ def class_samples(
             z = [torch.cat([row, latents[predicted == i]])[:per_class] for i, row in enumerate(z)]
             if min(map(len, z)) == per_class:
                 break
-        title = (
-            "samples by class, which a linear discriminant predicts from their latents\n"
-            f"(accuracy on test images: {accuracy:.0%})"
-        )
+        title = f"samples by class, which a linear discriminant predicts from their latents\n({quality})"
     counts = torch.tensor([len(row) for row in z])
     latents, labels = torch.cat(z), torch.tensor(shown).repeat_interleave(counts)
     decoded = model.decode(latents, labels)
-    tiles = decoded.new_zeros(len(shown), per_class, *decoded.shape[1:])
+    tiles = decoded.new_full((len(shown), per_class, *decoded.shape[1:]), plots.BACKGROUND / 255)
     for row, images in zip(tiles, decoded.split(counts.tolist()), strict=True):
         row[: len(images)] = images
-    names = [model.classes[label] for label in shown]
+    every = plots.drawable_classes(model.classes)
+    names = [every[label] if len(row) else f"{every[label]}\n(no sample)" for label, row in zip(shown, z, strict=True)]
     image = plots.labelled_grid(tiles.flatten(end_dim=1), per_class, title, left=names)
     return GalleryImage(image, {"pictures": decoded, "latents": latents, "labels": labels})
 
 
-def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Tensor], float]:
-    """The present classes, a function from latents to indices of these, and its accuracy on test images."""
-    train, labels = model.images("train", model.limit), model.test.labels
-    present = labels.unique()[:_MOST_CLASSES]
+def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Tensor], str]:
+    """The classes of training images, a function from latents to indices of these, and its accuracy on test images."""
+    train, test = model.images("train", model.limit), model.test
+    name, present = model.datamodule.source.name, train.labels.unique()[:_MOST_CLASSES]
     if len(present) < 2:
-        raise NotApplicable(f"{model.datamodule.source.name} has no classes")
+        few = len(model.classes) < 2
+        raise NotApplicable(f"{name} has no classes" if few else f"all training images of {name} are of one class")
     train = train.part(torch.isin(train.labels, present))
+    if len(train.labels) < len(present) + model.vae.latent_dim:  # the covariance below would be singular
+        raise NotApplicable(
+            f"{len(train.labels)} training images are too few to predict {len(present)} classes from "
+            f"{model.vae.latent_dim} latent dimensions"
+        )
     # Fitted to posterior samples: codes hardly vary in unused dimensions, but samples of the prior do.
     z = model.sample_posterior(train).double()
     means = torch.stack([z[train.labels == label].mean(0) for label in present])
@@ -148,8 +151,14 @@ def _discriminant(model: TrainedModel) -> tuple[list[int], Callable[[Tensor], Te
     def classify(z: Tensor) -> Tensor:
         return (z.double() @ weights - 0.5 * (means * weights.T).sum(1)).argmax(1)
 
-    accuracy = (present[classify(model.sample_posterior(model.test))] == labels).float().mean()
-    return present.tolist(), classify, float(accuracy)
+    known = test.part(torch.isin(test.labels, present))
+    if not len(known.labels):
+        return present.tolist(), classify, "no test image is of these classes"
+    accuracy = float((present[classify(model.sample_posterior(known))] == known.labels).float().mean())
+    images = "test images"
+    if len(known.labels) < len(test.labels):
+        images = f"the {len(known.labels):,} test images of these classes"
+    return present.tolist(), classify, f"accuracy on {images}: {accuracy:.0%}"
 
 
 def timeline(model: TrainedModel, name: str = "samples", count: PositiveInt = 8) -> GalleryImage:

@@ -16,11 +16,7 @@ from vaelab.visualization.gallery.gallery_image import GalleryImage
 _MOST_ROWS = 60
 _TILE = 84  # approximate width in pixels of an image in an animation
 _PAUSE = 6  # repetitions of the frames at both ends
-
-
-def _escaped(name: str) -> str:
-    """A text that Matplotlib does not parse as mathematics."""
-    return name.replace("$", r"\$")
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def _forth_and_back(images: Tensor) -> list[plots.RGBImage]:
@@ -48,7 +44,7 @@ def manifold(model: TrainedModel, count: PositiveInt = 20, any_size: bool = Fals
             raise NotApplicable(
                 f"latent_dim is {latent_dim}, not 2: type callbacks.gallery.pictures.manifold.any_size=true"
             )
-        dims = model.codes_of_test[0].var(0).argsort(descending=True)[:2].tolist()
+        dims = model.codes_of_test[0].var(0, correction=0).argsort(descending=True)[:2].tolist()
     z = plots.manifold_latents(count, latent_dim, dims)
     decoded = model.decode(z, torch.zeros(len(z), dtype=torch.int64))  # a conditional model uses its first class
     return GalleryImage(plots.manifold_grid(decoded, latent_dim, dims), {"pictures": decoded, "latents": z})
@@ -72,18 +68,18 @@ def interpolation(
         steps: number of decoded images, including the two reconstructions.
         frames: number of frames from one end to the other, in an animation forth and back; 0 for no animation.
     """
+    if len(model.splits["test"].images) < 2 and model.chosen is None:
+        raise NotApplicable("there is one test image, and an interpolation needs two")
     if classes is None:
-        images, names = model.shown(2 * count)
+        images, names = model.shown(2 * min(count, len(model.splits["test"].images) // 2))
     else:
         found = [model.first_of(wanted) for wanted in classes]
         if len(found) != 2 or not (found[0] and found[1]) or found[0] == found[1]:
             present = model.splits["test"].labels.unique().tolist()
             found = [model.first_of(present[0]), model.first_of(present[-1])] if len(present) > 1 else [[0], [1]]
-        if len(model.splits["test"].images) < 2:
-            raise NotApplicable("there is one test image, and an interpolation needs two")
         images, names = model.numbered([found[0][0], found[1][0]])
-    if len(names) % 2 or len(names) < 2:
-        raise NotApplicable(f"an interpolation needs pairs of images, and there are {len(names)}: type images=[3,17]")
+    if len(names) % 2:
+        raise NotApplicable(f"an interpolation needs pairs of images, and there are {len(names)}: choose one more")
     codes = model.codes(images)
     weights = None if model.vae.classes is None else F.one_hot(images.labels, model.vae.classes).float()
 
@@ -98,12 +94,13 @@ def interpolation(
     originals = model.pixels(images.images).float().cpu()
     tiles = torch.cat([originals[::2, None], decoded, originals[1::2, None]], 1)
     top = ["original", *(f"{i / (steps - 1):.0%}" for i in range(steps)), "original"]
-    left = [f"{start} to\n{end}" for start, end in zip(names[::2], names[1::2], strict=True)]
+    shown = list(map(plots.drawable, names))
+    left = [f"{start} to\n{end}" for start, end in zip(shown[::2], shown[1::2], strict=True)]
     title = "straight lines between latent codes"
     if len(z) == 1:
-        title, left = f"from {names[0]} to {names[1]}, on a straight line between their latent codes", []
+        title, left = f"from {shown[0]} to {shown[1]}, on a straight line between their latent codes", []
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    image = plots.labelled_grid(tiles.flatten(end_dim=1), steps + 2, _escaped(title), top, list(map(_escaped, left)))
+    image = plots.labelled_grid(tiles.flatten(end_dim=1), steps + 2, title, top, left)
     return GalleryImage(image, arrays, _forth_and_back(between(frames)[1]) if frames else ())
 
 
@@ -127,6 +124,8 @@ def traversal(
         frames: number of frames from one side to the other, in an animation forth and back; 0 for no animation.
     """
     codes = model.codes_of_test[0]
+    if len(codes) < 2:
+        raise NotApplicable("there is one test image, and a traversal goes as far as the codes of test images vary")
     mean, deviation = codes.mean(0), codes.std(0)
     dims = deviation.argsort(descending=True)[:dimensions]
     if model.chosen is not None:
@@ -139,7 +138,7 @@ def traversal(
         except NotImplementedError:
             starts, start = mean[None], "the mean code of the test images (this prior has no centre)"
         if model.vae.classes is not None:
-            start += f", as class {model.classes[0]}"
+            start += f", as class {plots.drawable_classes(model.classes)[0]}"
     if len(starts) * len(dims) > _MOST_ROWS:
         raise NotApplicable(f"{len(starts)} images and {len(dims)} dimensions make more than {_MOST_ROWS} rows")
 
@@ -154,7 +153,9 @@ def traversal(
         return z, model.decode(z.flatten(end_dim=1), y).unflatten(0, z.shape[:2])
 
     z, decoded = traverse(steps)
-    left = [f"{_escaped(name)} $z_{{{dim + 1}}}$".strip() for name in names for dim in dims.tolist()]
+    shown = list(map(plots.drawable, names))
+    # No mathematics beside names: Matplotlib looks for their characters in other fonts only outside of it.
+    left = [f"{name} z{str(dim + 1).translate(_SUBSCRIPTS)}".strip() for name in shown for dim in dims.tolist()]
     top = [f"{offset:+.2g}" if abs(offset) > 1e-6 else "0" for offset in torch.linspace(-reach, reach, steps).tolist()]
     title = (
         f"latent traversals of the {len(dims)} of {len(mean)} dimensions that vary most, from {start}\n"
@@ -187,18 +188,22 @@ def arithmetic(
     numbers = list(range(min(count, len(model.splits["test"].images))))
     if test.factors is not None and isinstance(number, int) and number < test.factors.shape[1]:
         values = test.factors[:, number]
-        high, low = values > values.median(), values < values.median()
-        name = model.factor_names[number] if model.factor_names else f"factor {number}"
+        middle = values.quantile(0.5)  # torch's median of an even number is one of the values
+        high, low = values > middle, values < middle
+        name = plots.drawable(model.factor_names[number]) if model.factor_names else f"factor {number}"
         feature = f"{name}: above the median minus below"
+        empty = f"all {len(test.labels)} test images have the same {name}"
     else:
         ends = [model.label_of(wanted) for wanted in classes]
         if len(ends) != 2 or ends[0] is None or ends[1] is None:
             raise NotApplicable(f"there are neither images of the classes {list(classes)} nor a factor {factor}")
         low, high = test.labels == ends[0], test.labels == ends[1]
         numbers = model.first_of(ends[0], count)
-        feature = f"{model.classes[ends[1]]} minus {model.classes[ends[0]]}"
+        shown = plots.drawable_classes(model.classes)
+        feature = f"{shown[ends[1]]} minus {shown[ends[0]]}"
+        empty = f"one of the classes {list(classes)} has no image among the {len(test.labels)} test images of this plot"
     if not high.any() or not low.any():
-        raise NotApplicable(f"all test images have the same value of {feature.partition(':')[0]}")
+        raise NotApplicable(empty)
     images, names = model.chosen or model.numbered(numbers)
     difference = means[high].mean(0) - means[low].mean(0)
     z = model.codes(images)[:, None] + torch.tensor(times, dtype=means.dtype)[:, None] * difference
@@ -209,5 +214,5 @@ def arithmetic(
     top = ["original", *(f"{step:+g}" if step else "0" for step in times)]
     title = f"multiples of a difference of mean codes are added\n{feature}"
     arrays = {"originals": originals, "pictures": decoded, "latents": z, "labels": images.labels, "names": names}
-    image = plots.labelled_grid(tiles, len(times) + 1, _escaped(title), top, list(map(_escaped, names)))
+    image = plots.labelled_grid(tiles, len(times) + 1, title, top, list(map(plots.drawable, names)))
     return GalleryImage(image, arrays | {"difference": difference})

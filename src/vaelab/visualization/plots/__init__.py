@@ -9,6 +9,7 @@ from vaelab.visualization.plots.charts import compare, error_histogram, latent_s
 from vaelab.visualization.plots.evaluation import convergence, dimension_bars
 from vaelab.visualization.plots.files import save_gif, save_png
 from vaelab.visualization.plots.grids import (
+    BACKGROUND,
     at_most,
     captioned,
     class_reconstructions,
@@ -22,8 +23,10 @@ from vaelab.visualization.plots.grids import (
 from vaelab.visualization.plots.latent_paths import manifold_latents, pca, straight_path
 from vaelab.visualization.plots.style import RGBImage
 from vaelab.visualization.plots.sweeps import curves_over, heat_map, rate_distortion, slices
+from vaelab.visualization.plots.text import drawable, drawable_classes
 
 __all__ = [
+    "BACKGROUND",
     "RGBImage",
     "at_most",
     "captioned",
@@ -32,6 +35,8 @@ __all__ = [
     "convergence",
     "curves_over",
     "dimension_bars",
+    "drawable",
+    "drawable_classes",
     "error_histogram",
     "heat_map",
     "image_grid",

@@ -18,6 +18,7 @@ from vaelab.visualization.plots.style import (
     show_grid,
     spread_texts,
 )
+from vaelab.visualization.plots.text import drawable, drawable_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,7 @@ def latent_scatter(means: Tensor, log_variances: Tensor | None, labels: Tensor, 
         labels: (N,), classes from 0.
         classes: their names; fewer than two give one colour.
     """
+    classes = drawable_classes(classes)
     panels = [("latent codes" if log_variances is None else "posterior means", means, "z_{}")]
     if log_variances is not None:
         panels.append(("posterior log-variances", log_variances, r"\log\,\sigma_{}^2"))
@@ -109,6 +111,7 @@ def compare(
         labels: (M,), classes from 0, of the encoded images.
         classes: their names.
     """
+    titles, classes = list(map(drawable, titles)), drawable_classes(classes)
     with new_figure(6.0 * len(titles) + 1.2, 11) as figure:
         above, below = figure.subplots(2, len(titles), squeeze=False)
         for i, title in enumerate(titles):

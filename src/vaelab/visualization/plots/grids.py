@@ -11,7 +11,9 @@ from torch import Tensor
 
 from vaelab.visualization.plots.latent_paths import manifold_latents
 from vaelab.visualization.plots.style import DPI, RGBImage, new_figure, rendered, show_grid
+from vaelab.visualization.plots.text import drawable_classes
 
+BACKGROUND = 64  # grey of the gaps between images, and of missing images
 _MARGIN = 260  # pixels around a grid for its labels; empty space is cropped afterwards
 _PAD = 12
 
@@ -46,7 +48,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, gap: 
     pixels = pixels[:, :3] if channels >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     tiles = pixels.permute(0, 2, 3, 1).numpy().repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale, width * scale
-    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 64, np.uint8)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), BACKGROUND, np.uint8)
     for i, tile in enumerate(tiles):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         grid[top : top + height, left : left + width] = tile
@@ -76,7 +78,7 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor, columns: int
     for start in range(0, len(originals), columns):
         for images in (originals, reconstructions):
             row = images[start : start + columns]
-            rows.append(torch.cat([row, row.new_zeros(columns - len(row), *row.shape[1:])]))
+            rows.append(torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), BACKGROUND / 255)]))
     return image_grid(torch.cat(rows), columns, scale)
 
 
@@ -128,9 +130,9 @@ def class_reconstructions(
     per_class = len(labels) // len(present)
     pairs = torch.stack([originals[order], reconstructions[order]], 1).unflatten(0, (len(present), per_class))
     blocks = [pairs[start : start + 10].flatten(0, 2) for start in range(0, len(present), 10)]
-    parts = []
+    parts, shown = [], drawable_classes(classes)
     for i, block in enumerate(blocks):
-        names = [classes[label] for label in present[10 * i : 10 * i + 10]]
+        names = [shown[label] for label in present[10 * i : 10 * i + 10]]
         top = ["original", "recon-\nstruction"] * per_class
         parts.append(labelled_grid(block, 2 * per_class, "", top, names))
     height = max(part.shape[0] for part in parts)

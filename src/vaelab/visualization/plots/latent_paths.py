@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def principal_axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mean (D,) of points (N, D), their first two principal axes (2, D), and their shares of the variance (2,).
 
-    The largest loading of an axis is positive. One dimension has one axis.
+    The largest loading of an axis is positive. One dimension has one axis. A single point has any axes, with shares 0.
     """
     points = points.double().cpu()
     mean = points.mean(0)
-    _, singular, axes = torch.linalg.svd(points - mean, full_matrices=False)
+    _, singular, axes = torch.linalg.svd(points - mean, full_matrices=len(points) < 2)
     axes = axes[:2]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    return mean, axes, singular[:2].square() / singular.square().sum().clamp_min(1e-30)
+    variances = F.pad(singular.square(), (0, len(axes)))[: len(axes)]
+    return mean, axes, variances / singular.square().sum().clamp_min(1e-30)
 
 
 def pca(points: Tensor) -> tuple[Tensor, Tensor]:

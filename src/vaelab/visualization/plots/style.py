@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vaelab.visualization.plots.text import families
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -38,7 +40,8 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):  # type: ignore[arg-type]  # names are literals there
+    style = {**_STYLE, "font.family": families}
+    with rc_context(style):  # type: ignore[arg-type]  # names are literals there
         yield Figure(figsize=(width, height), dpi=DPI, layout=layout)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaelab.visualization.plots.style import PALETTE, RGBImage, new_figure, rendered
+from vaelab.visualization.plots.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +41,7 @@ def curves_over(name: str, lines: Mapping[str, Points], title: str, terms: Seque
         terms: the metrics to plot.
         unit: of the terms.
     """
+    lines = {drawable(label): points for label, points in lines.items()}
     values = [value for points in lines.values() for value in points]
     with new_figure(3.6 * len(terms) + (1.2 if len(lines) > 1 else 0), 3.6) as figure:
         for axes, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
@@ -75,7 +77,7 @@ def slices(trials: Mapping[str, Sequence[float | str]], values: Sequence[float],
             if len(numbers) < len(tried):
                 names = sorted({str(value) for value in tried})
                 numbers = [names.index(str(value)) for value in tried]
-                axes.set_xticks(range(len(names)), names)
+                axes.set_xticks(range(len(names)), list(map(drawable, names)))
                 axes.set_xlim(-0.5, len(names) - 0.5)
             elif min(numbers) > 0 and max(numbers) / min(numbers) >= 8:
                 axes.set_xscale("log")
@@ -145,6 +147,7 @@ def rate_distortion(
     """
     from matplotlib.patheffects import withStroke
 
+    lines = {drawable(label): runs for label, runs in lines.items()}
     lowest = min(rate + distortion for runs in lines.values() for _, rate, distortion in runs)
     with new_figure(6.6, 5) as figure:
         axes = figure.subplots()
@@ -159,7 +162,8 @@ def rate_distortion(
             )
         for runs in lines.values():
             for name, rate, distortion in runs:
-                text = axes.annotate(name, (rate, distortion), xytext=(5, 4), textcoords="offset points", fontsize=8)
+                shown, at = drawable(name), (rate, distortion)
+                text = axes.annotate(shown, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
                 text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         axes.margins(0.08, 0.08)
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from PIL import Image
 from vaelab.runs.foreign_files import lies_in
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.errors import NotApplicable
-from vaelab.visualization.report.page import Block, note
+from vaelab.visualization.report.page import Block, address, note
 
 _LARGEST_PNG = 700_000  # bytes; larger files become JPEG, with a loss that is not visible
 _LARGEST_READ = 50_000_000  # bytes; larger files are linked without a look at them
@@ -108,7 +107,8 @@ class ImageSections:
                 shown.append(embedded(self._paths[name], known.title, known.caption, known.wide))
             except NotApplicable as reason:
                 path = self._paths[name].relative_to(self.folder).as_posix()
-                blocks.append(Block("note", {"text": f"{known.title}: {reason}", "href": quote(path), "link": path}))
+                text = f"{known.title}: {reason}"
+                blocks.append(Block("note", {"text": text, "href": address(path), "link": path}))
             except Exception as error:
                 blocks.append(note(f"{known.title}: left out, {name} could not be read ({type(error).__name__})."))
         return [Block("images", {"images": shown}), *blocks] if shown else blocks

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -74,6 +75,11 @@ def section(id: str, title: str, *makers: MakeBlocks) -> Section:
             log.warning("%s: left out: %s", NAME, cause)
             blocks.append(note(f"A part is left out, because it could not be read ({cause})."))
     return Section(id, title, blocks)
+
+
+def address(path: str) -> str:
+    """The address of a file for a link, from its relative path."""
+    return quote(path, errors="surrogateescape")  # the bytes of a name that is not UTF-8
 
 
 def note(text: str) -> Block:

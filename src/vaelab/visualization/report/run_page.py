@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
@@ -21,6 +20,7 @@ from vaelab.visualization.report.page import (
     Block,
     Cell,
     Page,
+    address,
     note,
     section,
     table,
@@ -253,7 +253,7 @@ def _commands(folder: ReportFolder) -> list[Block]:
         checkpoint = Path(str(protocol["checkpoint"]))
         report = checkpoint.parent.parent / NAME
         path = Path(os.path.relpath(report.resolve(), folder.path.resolve())).as_posix()
-        link = {"href": quote(path), "link": "the report of its training"}
+        link = {"href": address(path), "link": "the report of its training"}
         found = link if report.is_file() and not folder.config else {}
         blocks.append(Block("note", {"text": f"The model: {checkpoint}{';' if found else ''}", **found}))
     if not blocks:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from vaelab.runs import evaluation_table, sweep_folder
 from vaelab.runs.foreign_files import lies_in, read_yaml
@@ -19,6 +18,7 @@ from vaelab.visualization.report.page import (
     Block,
     Cell,
     Page,
+    address,
     note,
     section,
     table,
@@ -143,8 +143,7 @@ def _ranked(ranked: RankedTable, linked: str, folder: Path, reports: Sequence[Pa
             text = value if isinstance(value, str) else column.text(row)  # settings are not shortened here
             cells.append(Cell(text, number if column.name == "rank" else number_of(value)))
             if column.name == linked and report.is_file():
-                path = Path(os.path.relpath(report, folder)).as_posix()
-                cells[-1].href = quote(os.fsencode(path))
+                cells[-1].href = address(Path(os.path.relpath(report, folder)).as_posix())
         rows.append(cells)
     numeric = [column.name for column in columns if ranked.is_numeric(column)]
     return table([column.name for column in columns], rows, "ranked", sortable=True, numeric=numeric)
