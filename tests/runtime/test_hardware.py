@@ -72,7 +72,11 @@ def test_products_of_an_exactness_that_does_not_exist_are_refused(
     command: str, check: Callable[[DictConfig], object]
 ) -> None:
     with pytest.raises(UserError, match="matmul_precision=low: it must be highest, high or medium"):
-        check(composed(command, "matmul_precision=low", *(["run=latest"] if command == "evaluate" else [])))
+        check(
+            composed(
+                command, "matmul_precision=low", "run_dir=/nowhere", *(["run=latest"] if command == "evaluate" else [])
+            )
+        )
 
 
 @pytest.mark.parametrize(
