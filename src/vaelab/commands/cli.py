@@ -46,9 +46,11 @@ from vaelab.commands.error_messages import (
     no_such_option,
 )
 from vaelab.runs.run_folder import RunFolder
-from vaelab.runtime import distributed
+from vaelab.runtime import distributed, signals
 from vaelab.runtime.errors import UserError, first_line
+from vaelab.runtime.overrides import typed as typed_setting
 from vaelab.runtime.paths import CONFIGS, ROOT, options_of
+from vaelab.runtime.signals import Stopped
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
 WIDTH = 99  # of --help
@@ -179,9 +181,16 @@ class _Command:
         self.overrides: list[str] = []
 
     def run(self) -> None:
-        if _full_error():
-            self._run()
-            return
+        try:
+            with signals.raised(after=signals.leave):
+                self._run() if _full_error() else self._run_quietly()
+        except Stopped as stopped:
+            if distributed.is_first() and not stopped.is_told:
+                print(_stop_line(stopped), file=sys.stderr)
+            raise SystemExit(128 + stopped.signum) from None
+
+    def _run_quietly(self) -> None:
+        """Runs the command; an error of the user becomes one line."""
         # With the first variable, Hydra raises errors. Otherwise it prints them and exits. Child processes inherit both
         # variables. The second one tells them that the user has not set the first.
         os.environ.update(HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")
@@ -199,13 +208,10 @@ class _Command:
             raise  # another pipe is broken: a bug
         except KeyboardInterrupt:
             _exit("interrupted", code=130)
-        except SystemExit as end:
-            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends a fit so
-                _exit("interrupted", code=130)
-            raise
         except Exception as error:
-            if launchers.end_signal:
-                _exit("interrupted", code=128 + launchers.end_signal)
+            if isinstance(error, launchers.Interrupted):
+                raise Stopped(error.signum) from None
+            signals.check()  # a worker of a launcher may have ended before it could say so
             failures = SweepWatcher.failures()
             if failures and not distributed.is_first():
                 raise SystemExit(0) from None  # the first process reports failed jobs
@@ -361,6 +367,14 @@ def _log_to_file(message: str) -> None:
 def _full_error() -> bool:
     """Whether the user wants tracebacks of all errors."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and "VAELAB_ONE_LINE_ERRORS" not in os.environ
+
+
+def _stop_line(stopped: Stopped) -> str:
+    """The line about a signal that has ended a command, and about the rest of a sweep."""
+    sweep = SweepWatcher.path
+    if sweep is None:
+        return f"stopped by {stopped}"
+    return f"stopped by {stopped}: the same command with {typed_setting('hydra.sweep.dir', sweep)} runs the missing jobs"
 
 
 def _exit(line: str, code: int = 1) -> NoReturn:

@@ -28,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import quoted
 from vaelab.runtime.paths import ROOT
+from vaelab.runtime.signals import Stopped
 from vaelab.runtime.workarounds.lightning_processes import replaced_launcher
 
 if TYPE_CHECKING:
@@ -175,6 +176,9 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
     try:
         with replaced_launcher(children.watch, line, os.getcwd()):
             yield
+    except Stopped:
+        children.stop()
+        raise
     except RuntimeError as error:
         reason = children.failure() if _LOST.search(str(error)) else None
         if reason is None:
@@ -230,6 +234,12 @@ class _ChildProcesses:
                 return failed
             time.sleep(0.1)
         return None if self.children else f"another process of the training has ended: {_ADVICE}"
+
+    def stop(self) -> None:
+        """Asks the processes to end, because a signal has reached this one."""
+        for child in self.children:
+            if child.poll() is None:
+                child.terminate()
 
     def end(self) -> None:
         """Leaves the process group, so that processes that wait for this one notice, and waits for their end."""
