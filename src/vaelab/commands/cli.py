@@ -374,7 +374,9 @@ def _stop_line(stopped: Stopped) -> str:
     sweep = SweepWatcher.path
     if sweep is None:
         return f"stopped by {stopped}"
-    return f"stopped by {stopped}: the same command with {typed_setting('hydra.sweep.dir', sweep)} runs the missing jobs"
+    return (
+        f"stopped by {stopped}: the same command with {typed_setting('hydra.sweep.dir', sweep)} runs the missing jobs"
+    )
 
 
 def _exit(line: str, code: int = 1) -> NoReturn:

@@ -27,7 +27,6 @@ from vaelab.runtime.paths import ROOT, options_of
 from vaelab.runtime.signals import Stopped
 
 
-
 class Interrupted(Exception):  # noqa: N818  (no error)
     """A signal, ``signum``, has ended a job of a parallel sweep, or prevented its start."""
 

@@ -121,7 +121,7 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
             callback.resumed_from = start
-    first_step = 0 if start is None else resume.check(module, start)
+    first_step = 0 if start is None else resume.check(module, trainer, start)
     before = None if start is None else RunFolder.around(start)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):
@@ -140,6 +140,8 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
         without_signal_handlers(trainer)
         with distributed.process_group(trainer, None if start is None else str(start)):
             trainer.fit(module, datamodule, ckpt_path=start)
+            if start is not None and trainer.is_global_zero and not run.checkpoint("last").is_file():
+                resume.keep(start, run)
             if stop.agree(trainer):  # the signal came while the last epoch ended
                 raise Stopped(stop.asked)
             signals.check()
@@ -296,8 +298,7 @@ def _write_results(
     run: RunFolder,
     has_report: bool,
 ) -> None:
-    """Writes the final metrics and the report, and prints them."""
-    files.write_json(final, run.metrics_file)
+    """Prints the final metrics, and writes them and the report."""
     title = f"{datamodule.source.name}: {final['tested']}, on {_count(trainer, datamodule, 'test', 'test images')}"
     shown = {name: value for name, value in final.items() if name == "val/elbo" or "val/" not in name}
     print_metrics(title, shown, final["unit"])
@@ -305,7 +306,8 @@ def _write_results(
         from vaelab.visualization import report
 
         with best_effort(run.report_file.name):
-            console.print_line(f"report: {console.short_path(report.write(run.path))}")
+            console.print_line(f"report: {console.short_path(report.write(run.path, final))}")
+    files.write_json(final, run.metrics_file)  # last: a run without this file is not complete, and can be resumed
     console.print_line(f"run folder: {console.short_path(run.path)}")
 
 

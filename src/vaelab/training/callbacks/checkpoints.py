@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import atomic_write
+from vaelab.runtime.overrides import typed
 from vaelab.runtime.validation import PositiveInt, PositiveNumber, checked
 from vaelab.training.lightning_workarounds import StepCheckpoint, is_last_step
 
@@ -39,14 +40,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 leftover.unlink(missing_ok=True)
             with atomic_write(target, is_durable=True) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's error for a full disk
-                raise
-            earlier = "the previous checkpoint is intact" if target.is_file() else "there is no previous checkpoint"
-            raise UserError(
-                f"the checkpoint {target} could not be written ({str(error).splitlines()[0]}); {earlier}: make room, "
-                "and resume with ckpt_path=..."
-            ) from error
+        except OSError as error:
+            there = [file for file in (target, *sorted(target.parent.glob("*.ckpt"), reverse=True)) if file.is_file()]
+            what_next = (
+                f"the previous checkpoint is intact: make room, and resume with {typed('ckpt_path', there[0])}"
+                if there
+                else "there is no previous checkpoint: make room, or type hydra.run.dir=<a folder on another disk>"
+            )
+            raise UserError(f"the checkpoint {target} could not be written ({error.strerror}); {what_next}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint, which may hold only tensors and plain values."""

@@ -19,7 +19,7 @@ class GracefulStop(L.Callback):
     The signals are those of :data:`vaelab.runtime.signals.ENDING`. A second Ctrl-C ends the process at once.
 
     In a Slurm job, SIGUSR1 ends the training too, and the job is then queued again (:func:`signals.requeue`). The
-    option ``--signal=SIGUSR1@90`` sends it before the time limit. In a job of submitit, submitit's own signal does this.
+    option ``--signal=SIGUSR1@90`` sends it before the time limit. In a job of submitit, its own signal does this.
     SIGTERM then only writes a checkpoint: Slurm announces a preemption with it, and submitit's signal follows.
 
     A signal during a validation waits for its end, because no checkpoint is written within it.
@@ -53,7 +53,9 @@ class GracefulStop(L.Callback):
             self.asked = signum
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        written = [c.saved_step for c in trainer.checkpoint_callbacks if isinstance(c, StepCheckpoint) and not c.monitor]
+        written = [
+            c.saved_step for c in trainer.checkpoint_callbacks if isinstance(c, StepCheckpoint) and not c.monitor
+        ]
         if trainer.global_step in written and self.agree(trainer):  # else the next step writes a checkpoint
             raise Stopped(self.asked)
 
