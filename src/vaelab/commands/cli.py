@@ -147,6 +147,7 @@ class _Jobs:
     def __call__(self, cfg: DictConfig) -> Any:
         self.started = True
         logging.captureWarnings(True)  # in the log file too
+        logging.raiseExceptions = False  # else each line that does not fit on the disk prints a traceback
         try:
             with launchers.job():
                 return self.task(cfg)

@@ -1,7 +1,7 @@
 """Where a training starts, and the checks that protect its folder and its settings."""
 
+import inspect
 import logging
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from vaelab.runs import checkpoint
@@ -88,8 +90,7 @@ def check(module: VAEModule, trainer: L.Trainer, path: Path) -> int:
             "callbacks.early_stopping.patience"
         )
     checkpoint.load_weights(module, contents, path)  # only for its error message: the trainer loads them again
-    if has_stopped:
-        trainer.callbacks.append(_NoMoreSteps())  # type: ignore[attr-defined]  # set by a connector of Lightning
+    trainer.callbacks.insert(0, Resumption(has_stopped))  # type: ignore[attr-defined]  # set by a connector of Lightning
     console.print_line(f"resuming {console.short_path(path)} after step {contents['global_step']:,}")
     return int(contents["global_step"])
 
@@ -142,17 +143,43 @@ def _has_stopped_early(contents: dict[str, Any], trainer: L.Trainer) -> bool:
     """Whether early stopping, with its present settings, had ended this training before its checkpoint."""
     for callback in trainer.early_stopping_callbacks:
         state = contents.get("callbacks", {}).get(callback.state_key, {})
-        score = contents["vaelab"]["metrics"].get(callback.monitor, 0.0)
-        if state.get("wait_count", 0) >= callback.patience or (callback.check_finite and not math.isfinite(score)):
+        score = torch.tensor(contents["vaelab"]["metrics"].get(callback.monitor, 0.0))
+        reached, diverged = callback.stopping_threshold, callback.divergence_threshold
+        if (
+            state.get("wait_count", 0) >= callback.patience
+            or (callback.check_finite and not score.isfinite())
+            or (reached is not None and bool(callback.monitor_op(score, reached)))
+            or (diverged is not None and bool(callback.monitor_op(-score, -diverged)))
+        ):
             return True
     return False
 
 
-class _NoMoreSteps(L.Callback):
-    """Ends a training before its first step, because only its test is left."""
+class Resumption(L.Callback):
+    """Resumes the state of callbacks with the settings that are typed now.
+
+    Args:
+        is_over: end the training before its first step, because only its test is left.
+    """
+
+    def __init__(self, is_over: bool) -> None:
+        self.is_over = is_over
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector of Lightning
+            state = checkpoint["callbacks"].get(callback.state_key, {})
+            if isinstance(callback, ModelCheckpoint):
+                continue  # its folder is compared with that of the checkpoint, and its other settings are its key
+            for name in state.keys() & inspect.signature(type(callback)).parameters.keys():
+                state[name] = getattr(callback, name)  # early stopping has its patience in its state
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop = True
+        trainer.should_stop = self.is_over
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # A checkpoint is written before its epoch is counted as completed. If no step is left, Lightning does not count it.
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.completed = progress.processed
 
 
 def keep(path: Path, run: RunFolder) -> None:
@@ -194,7 +221,8 @@ def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _flat(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(node, dict):
         moved = {f"data.source.{key}" for key in checkpoint.DATA_PATHS}  # the files may be in another place now
-        if prefix not in moved | {"module.vae.latent_dim", "module.vae.classes"}:  # copies of other settings
+        copies = {"module.vae.latent_dim", "module.vae.classes"}  # of other settings
+        if prefix not in moved | copies | {"optimizer.fused"}:  # the last one depends on the device
             yield prefix, node
         return
     for key, value in node.items():

@@ -74,6 +74,7 @@ class Checkpoint(StepCheckpoint):
     """
 
     resumed_from: Path | None = None
+    _is_restored = False
 
     @checked
     def __init__(
@@ -113,7 +114,17 @@ class Checkpoint(StepCheckpoint):
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
             self.saved_step = trainer.global_step
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.monitor and self.resumed_from is not None and not self._is_restored:
+            log.warning(
+                "the run had no best epoch by monitor=%s and mode=%s: it is chosen among the epochs from now on",
+                self.monitor,
+                self.mode,
+            )
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._is_restored = True
         best = Path(state_dict["best_model_path"])
         if self.monitor and best.name == "best.ckpt":
             if not best.is_file() and self.resumed_from is not None:  # the run folder was moved
