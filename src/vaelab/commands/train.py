@@ -28,7 +28,7 @@ from vaelab.runtime.hardware import flushed_denormals, keep_freed_memory, set_ma
 from vaelab.runtime.overrides import typed
 from vaelab.runtime.signals import Stopped
 from vaelab.runtime.workarounds.warning_filters import filter_warnings
-from vaelab.training import loggers, resume, sanity_check
+from vaelab.training import loggers, outcome, resume, sanity_check
 from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoint
 from vaelab.training.callbacks.final_validation import FinalValidation
 from vaelab.training.callbacks.graceful_stop import GracefulStop
@@ -145,7 +145,8 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
             if stop.agree(trainer):  # the signal came while the last epoch ended
                 raise Stopped(stop.asked)
             signals.check()
-            tested = _test(trainer, module, datamodule)
+            outcome.check_steps(trainer, module)
+            tested = _test(cfg, trainer, module, datamodule)
         final = {
             **tested,
             "unit": bound_unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
@@ -249,7 +250,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     )
 
 
-def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
+def _test(cfg: DictConfig, trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
     """Test and validation metrics of the best checkpoint; of the last weights if no checkpoint is the best."""
     watched = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
@@ -259,9 +260,12 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
         validated = module.restored["metrics"]
     else:
         validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    outcome.check_metric(cfg.monitor, validated, trainer)
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
+    metrics = {name: float(value) for name, value in tested[0].items()} if tested else {}
+    outcome.check_metric(cfg.monitor.replace("val/", "test/", 1), metrics, trainer)
     return {
-        **({name: float(value) for name, value in tested[0].items()} if tested else {}),
+        **metrics,
         **{name: value for name, value in validated.items() if name.startswith("val/")},
         "tested": "the best epoch on validation images" if best else "the last epoch",
     }

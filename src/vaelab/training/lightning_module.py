@@ -141,6 +141,11 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         self._guard.check_table(table, names, self.global_step, batches, self._run_dir)
 
     @property
+    def skipped_steps(self) -> int:
+        """Steps that were left out because their gradients were not finite."""
+        return self._guard.skipped_steps
+
+    @property
     def _run_dir(self) -> Path:
         return Path(self.trainer.default_root_dir)
 

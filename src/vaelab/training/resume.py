@@ -107,13 +107,12 @@ def _check_settings(then: dict[str, Any], config: dict[str, Any], path: Path) ->
         for key, value in changed.items()
         if now.get(key, value) != value and not key.startswith(theirs)
     ]
-    other = other or sorted(changed.keys() ^ now.keys())
-    if other:
+    other = other or [typed(f"+{key}", changed[key]) for key in sorted(changed.keys() - now.keys())]
+    extra = sorted(now.keys() - changed.keys())
+    if other or extra:
         more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
-        raise UserError(
-            f"{path} was trained with other settings and can be resumed only with those: type "
-            f"{' '.join(other[:5])}{more}"
-        )
+        what = f"type {' '.join(other[:5])}{more}" if other else f"leave out {' '.join(extra[:5])}"
+        raise UserError(f"{path} was trained with other settings and can be resumed only with those: {what}")
 
 
 def _epochs(contents: dict[str, Any]) -> int:
@@ -177,7 +176,7 @@ class Resumption(L.Callback):
         trainer.should_stop = self.is_over
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # A checkpoint is written before its epoch is counted as completed. If no step is left, Lightning does not count it.
+        # A checkpoint is written before its epoch counts as completed. If no step is left, Lightning does not count it.
         progress = trainer.fit_loop.epoch_progress.current
         progress.completed = progress.processed
 

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import atomic_write
@@ -60,6 +61,8 @@ class Checkpoint(StepCheckpoint):
     A training that is resumed in another folder copies the best checkpoint to it. Lightning would forget that
     checkpoint and choose the best among the later epochs only.
 
+    An epoch whose metric is infinite or not a number is never the best one.
+
     After the last step of an epoch, a checkpoint is written only when the epoch has ended. A training resumed from an
     earlier one would skip the validation of that epoch.
 
@@ -101,6 +104,9 @@ class Checkpoint(StepCheckpoint):
             self._write_last(trainer)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor and self.monitor not in trainer.callback_metrics:
