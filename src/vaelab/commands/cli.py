@@ -227,6 +227,7 @@ class _Command:
 
     def _run(self) -> None:
         launchers.hide_schema_warning()
+        distributed.check_environment()
         distributed.stay_with_parent()
         sys.argv += distributed.rank_overrides()
         args = _parse_args()

@@ -138,6 +138,7 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
             module.generators = {"cpu": torch.get_rng_state()}
             sanity_check.freeze_untrained(module, datamodule)
         without_signal_handlers(trainer)
+        distributed.check_rank(trainer)
         with distributed.process_group(trainer, None if start is None else str(start)):
             trainer.fit(module, datamodule, ckpt_path=start)
             if start is not None and trainer.is_global_zero and not run.checkpoint("last").is_file():

@@ -54,8 +54,7 @@ def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
         os.replace(partial, path)
     except Exception as error:
-        failure = raw and raw.failure
-        if failure is not None:
+        if raw is not None and (failure := raw.failure) is not None:
             raise OSError(failure.errno, failure.strerror, str(path)) from error
         raise
     finally:

@@ -7,6 +7,8 @@ failed job. A training waits for the end of its step, see :class:`vaelab.trainin
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,9 +16,11 @@ from typing import Any
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # Windows has the first two
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+_PATIENCE = 20  # seconds in which a handler must have reacted
 _OF_KEYBOARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name))
 
 asked = 0  # the first signal that has asked this process to end; 0 for none
+_handled: set[int] = set()  # signals to which a handler has reacted
 _raises = False  # whether a signal raises Stopped where it arrives
 
 
@@ -42,6 +46,7 @@ def ask(signum: int) -> bool:
     A second Ctrl-C or Ctrl-backslash ends the process at once. A second SIGTERM does not: many programs send it twice.
     """
     global asked
+    _handled.add(signum)
     if asked == signum in _OF_KEYBOARD:
         os._exit(128 + signum)
     if signum == getattr(signal, "SIGHUP", None):
@@ -93,6 +98,28 @@ def leave(signum: int, frame: FrameType | None) -> None:
     os._exit(128 + signum)
 
 
+def _end_if_stuck() -> None:
+    """Ends this process after a signal to which no handler reacts, in a thread.
+
+    Python runs handlers between two of its own instructions. A library may wait for another machine in a single one.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            signum = number[0]
+            deadline = time.monotonic() + _PATIENCE
+            while signum in ENDING and signum not in _handled:
+                if time.monotonic() > deadline:
+                    os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
+                    os._exit(128 + signum)
+                time.sleep(0.1)
+
+    threading.Thread(target=watch, daemon=True, name="end-if-stuck").start()
+
+
 def is_raised() -> bool:
     """Whether a signal raises :class:`Stopped` now, because a command or a training runs."""
     return _raises
@@ -123,6 +150,8 @@ def raised(after: Any = None) -> Iterator[None]:
         yield
         return
     before = handle(record, [*ENDING, *requeue_signals()])
+    if before and after is not None:
+        _end_if_stuck()
     _raises = True
     try:
         check()

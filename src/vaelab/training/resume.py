@@ -177,7 +177,7 @@ class Resumption(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # A checkpoint is written before its epoch counts as completed. If no step is left, Lightning does not count it.
-        progress = trainer.fit_loop.epoch_progress.current
+        progress: Any = trainer.fit_loop.epoch_progress.current
         progress.completed = progress.processed
 
 
