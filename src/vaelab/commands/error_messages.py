@@ -13,7 +13,7 @@ from vaelab.runtime.paths import options_of
 from vaelab.runtime.validation import SettingError
 
 # Errors of a disk, which are no bugs.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 def explain(error: BaseException) -> str | None:

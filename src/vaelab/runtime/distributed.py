@@ -88,7 +88,8 @@ def check_rank(trainer: "L.Trainer") -> None:
         UserError: with what to type instead.
     """
     number = max(rank(), trainer.global_rank)
-    if trainer.global_rank != rank() or number >= trainer.world_size:
+    lacks_port = trainer.world_size > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ
+    if trainer.global_rank != rank() or number >= trainer.world_size or lacks_port:
         given = [name for name in (*_COUNTS, *_VARIABLES) if name in os.environ]
         values = " ".join(f"{name}={os.environ[name]}" for name in given)
         raise UserError(
@@ -127,8 +128,8 @@ def _check_port() -> None:
             tried.listen()
         except OSError as error:
             raise UserError(
-                f"MASTER_PORT={port} in the environment cannot be used ({error.strerror}): type unset MASTER_PORT on one "
-                "machine, or set it to a free port on all machines"
+                f"MASTER_PORT={port} in the environment cannot be used ({error.strerror}): type unset MASTER_PORT on "
+                "one machine, or set it to a free port on all machines"
             ) from error
 
 
