@@ -1,10 +1,12 @@
-"""Kills a training at random moments, resumes it, and compares its end with that of an undisturbed training.
+"""Ends trainings at random moments and in every phase, resumes them, and compares their ends with an undisturbed one.
 
-    make kills                    20 trainings, each killed once (SIGKILL), two of them while a checkpoint is written
-    make kills ARGS="--kills 5"
+    make kills                    20 trainings, each killed once (SIGKILL), two of them while a checkpoint is written;
+                                  and one training for every signal in every phase
+    make kills ARGS="--kills 5 --signals SIGTERM"
 
 Writes ``benchmarks/results/kills.md``. The weights, the state of the optimiser, all random generators and all logged
-metrics must be identical to the bit.
+metrics must be identical to the bit. A signal must give one line and the exit code 128 + n, and leave a checkpoint if
+there was a step; the resumed training must have all files of the undisturbed one.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 
 import torch
 from runs import RESULTS, ROOT
+from signalled import PHASES
 
 # A checkpoint every five steps, so that most kills are within an epoch. Random images and latents, a schedule and a
 # warm-up have states that could be lost.
@@ -52,18 +55,22 @@ def kill(folder: Path, delay: float, while_writing: bool) -> str:
     with subprocess.Popen(
         command(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as child:
-        last, partial = (folder / "checkpoints" / name for name in ("last.ckpt", ".last.ckpt.partial"))
+        last = folder / "checkpoints" / "last.ckpt"
+
+        def is_half_written() -> bool:
+            return any(last.parent.glob(f".{last.name}.*.partial"))
+
         while not last.exists() and child.poll() is None:
             time.sleep(0.002)
         time.sleep(delay)
-        while while_writing and not partial.exists() and child.poll() is None:
+        while while_writing and not is_half_written() and child.poll() is None:
             pass
         child.send_signal(signal.SIGKILL)
         child.wait()
     if (folder / "metrics.json").exists():
         return ""
     step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
-    return f"after step {step}{', a checkpoint half written' if partial.exists() else ''}"
+    return f"after step {step}{', a checkpoint half written' if is_half_written() else ''}"
 
 
 def state(folder: Path) -> tuple[dict[str, Any], str]:
@@ -85,11 +92,64 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+# A training of a second, with plots and a report. It has a step of which a signal is sent, and a validation after it.
+SHORT = [
+    *("model=mlp", "latent_dim=2", "data.limit=64", "data.batch_size=16", "trainer.max_epochs=2", "logger=csv"),
+    *("data.binarize=dynamic", "trainer.accelerator=cpu"),
+]
+NOT_TRAINED = ("composition", "checks", "data", "sanity check", "start")  # phases before the first step
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs Python on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+
+
+def short(folder: Path, *more: str) -> list[str]:
+    """The words of a short training in this folder."""
+    return [str(ROOT / "src" / "train.py"), *SHORT, f"hydra.run.dir={folder}", *more]
+
+
+def files(folder: Path) -> set[str]:
+    """The names of the files of a run."""
+    found = (path.relative_to(folder) for path in folder.rglob("*.*") if path.is_file())
+    return {str(path) for path in found if path.parts[0] != ".hydra"}
+
+
+def signal_in(phase: str, name: str, whole: Path, folder: Path) -> str:
+    """Sends a training a signal in a phase, and resumes it.
+
+    Returns:
+        ``identical``, or what was wrong.
+    """
+    number = signal.Signals[name]
+    done = run([str(ROOT / "benchmarks" / "signalled.py"), name, phase, *short(folder)])
+    said = done.stdout + done.stderr
+    if done.returncode != 128 + number:
+        return f"exit code {done.returncode}"
+    if said.count("stopped by") != 1 or "Traceback" in said:
+        return f"said {said.strip()[-200:]}"
+    is_kept = (folder / "checkpoints" / "last.ckpt").exists()
+    if is_kept != (phase not in NOT_TRAINED):
+        return "a checkpoint" if is_kept else "no checkpoint"
+    again = run(short(folder, f"ckpt_path={folder}") if is_kept else short(folder))
+    if again.returncode:
+        return again.stderr.strip()[-200:]
+    if files(folder) != files(whole):
+        return f"other files: {' '.join(sorted(files(folder) ^ files(whole)))}"
+    return "identical" if same(state(folder), state(whole)) else "another state"
+
+
 def main() -> int:
     """Runs the trainings; the exit code is 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20, help="how many trainings are killed (default: 20)")
+    parser.add_argument("--signals", nargs="*", default=SIGNALS, help="sent in every phase (default: all)")
     options = parser.parse_args()
+    # What a script starts in the background, this one perhaps, is born deaf to it, and so are its own processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     generator = random.Random(0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     home = Path(tempfile.mkdtemp(prefix="kills"))
@@ -114,7 +174,19 @@ def main() -> int:
         print(*rows[-1], sep=": ", flush=True)
         if identical:
             shutil.rmtree(folder)
+    phases = [phase for phase in PHASES if phase != "next job"]
+    outcomes: dict[tuple[str, str], str] = {}
+    if options.signals and run(short(home / "short")).returncode:
+        raise SystemExit("the short training failed")
+    for phase in phases:
+        for name in options.signals:
+            folder = home / f"{phase.replace(' ', '-')}-{name}"
+            outcomes[phase, name] = signal_in(phase, name, home / "short", folder)
+            print(phase, name, outcomes[phase, name], sep=": ", flush=True)
+            if outcomes[phase, name] == "identical":
+                shutil.rmtree(folder)
     count = sum(outcome == "identical" for _, _, outcome in rows)
+    signalled = sum(outcome == "identical" for outcome in outcomes.values())
     lines = [
         "# Trainings that were killed and resumed",
         "",
@@ -127,10 +199,21 @@ def main() -> int:
         "| kill | last checkpoint | result |",
         "|---|---|---|",
         *(f"| {number} | {moment} | {outcome} |" for number, moment, outcome in rows),
+        "",
+        "## Signals in every phase",
+        "",
+        "A short training gets a signal in a phase. It must end with the exit code 128 + n and one line. Resumed, it "
+        "must have the same state and all files of an undisturbed training.",
+        "",
+        f"**{signalled} of {len(outcomes)} identical.**",
+        "",
+        f"| phase | {' | '.join(options.signals)} |",
+        f"|---|{'---|' * len(options.signals)}",
+        *(f"| {phase} | {' | '.join(outcomes[phase, name] for name in options.signals)} |" for phase in phases),
     ]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "kills.md").write_text("\n".join(lines) + "\n")
-    return 0 if count == len(rows) else 1
+    return 0 if count == len(rows) and signalled == len(outcomes) else 1
 
 
 if __name__ == "__main__":
