@@ -1,5 +1,6 @@
 """The command line: what a user reads after a mistake, a failed sweep, Ctrl-C, `--help`."""
 
+import errno
 import importlib.util
 import os
 import pickle
@@ -325,6 +326,15 @@ def _fail(error: str) -> None:
     raise {"value": ValueError, "type": TypeError, "user": UserError, "import": ImportError}.get(error, KeyError)(
         "no good\nat all"
     )
+
+
+def test_a_full_disk_is_known_by_its_kind_whatever_a_library_raises_from_it() -> None:
+    """TensorBoard's logger says that a wrong value was logged."""
+    wrapped = ValueError("you tried to log -1")
+    wrapped.__cause__ = RuntimeError("between")
+    assert explain(wrapped) is None
+    wrapped.__cause__.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert str(explain(wrapped)).startswith("No space left on device: make room")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import time
@@ -118,6 +119,10 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
     assert again.returncode == 0, again.stderr
     assert "resuming" in again.stdout
     assert {row["epochs"] for row in _table(tmp_path).values()} == {"12"}
+
+
+def test_a_worker_says_which_signal_has_ended_its_job() -> None:
+    assert pickle.loads(pickle.dumps(launchers.Interrupted(15))).signum == 15
 
 
 def test_submitit_runs_jobs_here(tmp_path: Path, tiny_data: list[str]) -> None:

@@ -211,7 +211,7 @@ class _Command:
             _exit("interrupted", code=130)
         except Exception as error:
             if isinstance(error, launchers.Interrupted):
-                raise Stopped(error.signum) from None
+                raise Stopped(signals.asked or error.signum) from None  # workers get SIGTERM, whatever came here
             signals.check()  # a worker of a launcher may have ended before it could say so
             failures = SweepWatcher.failures()
             if failures and not distributed.is_first():

@@ -38,11 +38,20 @@ def explain(error: BaseException) -> str | None:
         case InterpolationResolutionError() | MissingMandatoryValue() | GrammarParseError():
             key = re.search(r"full_key: (\S+)", str(error))
             return f"{key[1]}: {first_line(error)}" if key else first_line(error)
+    if error.__cause__ is not None and isinstance(_origin(error), OSError):
+        return explain(_origin(error))  # TensorBoard's logger takes a full disk for a wrong value
     if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
         hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
         hint = "; type accelerator=auto for what this machine has" if hardware else ""
         return first_line(error).rstrip(".") + hint
     return None
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error from which an error was raised, and all errors between."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _explain_instantiation(error: InstantiationException) -> str | None:
