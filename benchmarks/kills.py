@@ -4,9 +4,9 @@
                                   and one training for every signal in every phase
     make kills ARGS="--kills 5 --signals SIGTERM"
 
-Writes ``benchmarks/results/kills.md``. The weights, the state of the optimiser, all random generators and all logged
-metrics must be identical to the bit. A signal must give one line and the exit code 128 + n, and leave a checkpoint if
-there was a step; the resumed training must have all files of the undisturbed one.
+Writes ``kills.md`` and ``signals.md`` in ``benchmarks/results``. The weights, the state of the optimiser, all random
+generators and all logged metrics must be identical to the bit. A signal must give one line and the exit code 128 + n,
+and leave a checkpoint if there was a step. The resumed training must have all files of the undisturbed one.
 """
 
 import argparse
@@ -142,22 +142,33 @@ def signal_in(phase: str, name: str, whole: Path, folder: Path) -> str:
     return "identical" if same(state(folder), state(whole)) else "another state"
 
 
-def main() -> int:
-    """Runs the trainings; the exit code is 1 if one differs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=20, help="how many trainings are killed (default: 20)")
-    parser.add_argument("--signals", nargs="*", default=SIGNALS, help="sent in every phase (default: all)")
-    options = parser.parse_args()
-    # What a script starts in the background, this one perhaps, is born deaf to it, and so are its own processes.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def write(name: str, title: str, text: str, right: list[bool], header: list[str], rows: list[list[str]]) -> bool:
+    """Writes a page of results; returns whether all are right."""
+    lines = [
+        f"# {title}",
+        "",
+        f"Written by `make kills` on {date.today()}, torch {torch.__version__}, one CPU thread. {text}",
+        "",
+        f"**{sum(right)} of {len(right)} identical.**",
+        "",
+        f"| {' | '.join(header)} |",
+        f"|{'---|' * len(header)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / name).write_text("\n".join(lines) + "\n")
+    return all(right)
+
+
+def kills(count: int, home: Path) -> bool:
+    """Kills so many trainings at random moments, and resumes them."""
     generator = random.Random(0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    home = Path(tempfile.mkdtemp(prefix="kills"))
     started = time.monotonic()
     subprocess.run(command(home / "whole"), env=environment, check=True, stdout=subprocess.DEVNULL)
     whole, rows = state(home / "whole"), []
     length = time.monotonic() - started
-    for number in range(options.kills):
+    for number in range(count):
         folder, while_writing = home / f"killed{number}", number < 2
         while not (moment := kill(folder, generator.uniform(0, 0.4 * length), while_writing)):
             shutil.rmtree(folder)
@@ -170,50 +181,55 @@ def main() -> int:
             text=True,
         )
         identical = done.returncode == 0 and same(state(folder), whole)
-        rows.append((number + 1, moment, "identical" if identical else f"different {done.stderr.strip()[-200:]}"))
+        outcome = "identical" if identical else f"different {done.stderr.strip()[-200:]}"
+        rows.append([str(number + 1), moment, outcome])
         print(*rows[-1], sep=": ", flush=True)
         if identical:
             shutil.rmtree(folder)
-    phases = [phase for phase in PHASES if phase != "next job"]
-    outcomes: dict[tuple[str, str], str] = {}
-    if options.signals and run(short(home / "short")).returncode:
+    text = (
+        "Each training was killed with SIGKILL, resumed with `ckpt_path=`, and compared with an undisturbed training: "
+        "weights, optimiser, schedule, random generators and `metrics.csv`, bit for bit."
+    )
+    header = ["kill", "last checkpoint", "result"]
+    right = [outcome == "identical" for *_, outcome in rows]
+    return write("kills.md", "Trainings that were killed and resumed", text, right, header, rows)
+
+
+def signals(names: list[str], home: Path) -> bool:
+    """Sends a training each signal in each phase, and resumes it."""
+    if run(short(home / "short")).returncode:
         raise SystemExit("the short training failed")
-    for phase in phases:
-        for name in options.signals:
+    rows = []
+    for phase in PHASES:
+        if phase == "next job":  # of a sweep
+            continue
+        rows.append([phase])
+        for name in names:
             folder = home / f"{phase.replace(' ', '-')}-{name}"
-            outcomes[phase, name] = signal_in(phase, name, home / "short", folder)
-            print(phase, name, outcomes[phase, name], sep=": ", flush=True)
-            if outcomes[phase, name] == "identical":
-                shutil.rmtree(folder)
-    count = sum(outcome == "identical" for _, _, outcome in rows)
-    signalled = sum(outcome == "identical" for outcome in outcomes.values())
-    lines = [
-        "# Trainings that were killed and resumed",
-        "",
-        f"Written by `make kills` on {date.today()}, torch {torch.__version__}, one CPU thread. Each training was "
-        "killed with SIGKILL, resumed with `ckpt_path=`, and compared with an undisturbed training: weights, "
-        "optimiser, schedule, random generators and `metrics.csv`, bit for bit.",
-        "",
-        f"**{count} of {len(rows)} identical.**",
-        "",
-        "| kill | last checkpoint | result |",
-        "|---|---|---|",
-        *(f"| {number} | {moment} | {outcome} |" for number, moment, outcome in rows),
-        "",
-        "## Signals in every phase",
-        "",
-        "A short training gets a signal in a phase. It must end with the exit code 128 + n and one line. Resumed, it "
-        "must have the same state and all files of an undisturbed training.",
-        "",
-        f"**{signalled} of {len(outcomes)} identical.**",
-        "",
-        f"| phase | {' | '.join(options.signals)} |",
-        f"|---|{'---|' * len(options.signals)}",
-        *(f"| {phase} | {' | '.join(outcomes[phase, name] for name in options.signals)} |" for phase in phases),
-    ]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "kills.md").write_text("\n".join(lines) + "\n")
-    return 0 if count == len(rows) and signalled == len(outcomes) else 1
+            rows[-1].append(signal_in(phase, name, home / "short", folder))
+            print(phase, name, rows[-1][-1], sep=": ", flush=True)
+            if rows[-1][-1] == "identical":
+                shutil.rmtree(folder, ignore_errors=True)
+    text = (
+        "A short training gets a signal in a phase. It must end with one line and the exit code 128 + n. Resumed, it "
+        "must have the weights, the states, the metrics and all files of an undisturbed training."
+    )
+    right = [outcome == "identical" for _, *outcomes in rows for outcome in outcomes]
+    return write("signals.md", "Signals in every phase of a training", text, right, ["phase", *names], rows)
+
+
+def main() -> int:
+    """Runs the trainings; the exit code is 1 if one differs."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=20, help="how many trainings are killed (default: 20; 0 for none)")
+    parser.add_argument("--signals", nargs="*", default=SIGNALS, help="sent in every phase (default: all)")
+    options = parser.parse_args()
+    # What a script starts in the background, this one perhaps, is born deaf to it, and so are its own processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    home = Path(tempfile.mkdtemp(prefix="kills"))
+    right = [kills(options.kills, home)] if options.kills else []
+    right += [signals(list(options.signals), home)] if options.signals else []
+    return 0 if all(right) else 1
 
 
 if __name__ == "__main__":

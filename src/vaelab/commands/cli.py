@@ -186,6 +186,10 @@ class _Command:
             with signals.raised(after=signals.leave):
                 self._run() if _full_error() else self._run_quietly()
         except Stopped as stopped:
+            if stopped.signum in signals.requeue_signals() and self.config_name == "train" and distributed.is_first():
+                failure = signals.requeue(stopped.signum)  # the signal came before or after the training of a job
+                print(f"error: the job could not be queued again ({failure})" if failure else "queued again")
+                raise SystemExit(int(failure is not None)) from None
             if distributed.is_first() and not stopped.is_told:
                 print(_stop_line(stopped), file=sys.stderr)
             raise SystemExit(128 + stopped.signum) from None

@@ -162,6 +162,8 @@ def job() -> Iterator[None]:
             yield
     except Stopped as stopped:
         raise Interrupted(stopped.signum) from None
+    except (KeyboardInterrupt, SystemExit):  # e.g. because Slurm starts the whole sweep again
+        raise Interrupted(signals.asked or signal.SIGINT) from None
     finally:
         console.prefix = ""  # with one worker, this process also prints the lines of the sweep
 

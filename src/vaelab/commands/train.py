@@ -141,7 +141,7 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
         distributed.check_rank(trainer)
         with distributed.process_group(trainer, None if start is None else str(start)):
             trainer.fit(module, datamodule, ckpt_path=start)
-            if start is not None and trainer.is_global_zero and not run.checkpoint("last").is_file():
+            if start is not None and trainer.is_global_zero and trainer.global_step == first_step:
                 resume.keep(start, run)
             if stop.agree(trainer):  # the signal came while the last epoch ended
                 raise Stopped(stop.asked)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -98,6 +99,7 @@ def leave(signum: int, frame: FrameType | None) -> None:
     os._exit(128 + signum)
 
 
+@cache
 def _end_if_stuck() -> None:
     """Ends this process after a signal to which no handler reacts, in a thread.
 
@@ -150,7 +152,7 @@ def raised(after: Any = None) -> Iterator[None]:
         yield
         return
     before = handle(record, [*ENDING, *requeue_signals()])
-    if before and after is not None:
+    if before and after is not None and os.name == "posix":
         _end_if_stuck()
     _raises = True
     try:

@@ -182,7 +182,9 @@ class Resumption(L.Callback):
 
 
 def keep(path: Path, run: RunFolder) -> None:
-    """Copies a checkpoint after which no step is left into the run folder, which gets no other one."""
+    """Copies a checkpoint after which no step is left into the run folder, unless the folder has one."""
+    if run.checkpoint("last").is_file():
+        return
     with path.open("rb") as file, atomic_write(run.checkpoint("last"), is_durable=True) as copy:
         shutil.copyfileobj(file, copy)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,22 @@ def test_what_a_library_swallows_is_raised_again() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="calls the C library of Linux")
+def test_a_process_that_is_stuck_in_a_library_ends_too() -> None:
+    """Python runs no handler while C waits, here for a command, in a training for another machine."""
+    script = "import ctypes; from vaelab.runtime import signals; signals._PATIENCE = 0.2\n"
+    script += "with signals.raised(after=signals.leave):\n    print('ready', flush=True)\n"
+    script += "    ctypes.CDLL(None).system(b'exec sleep 20 >&- 2>&-')"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.2)  # until it waits
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=10)
+    assert (child.returncode, err) == (143, "stopped by SIGTERM\n")
+
+
 def test_what_one_process_decides_all_of_them_do() -> None:
     """A search's pruner speaks to the first one alone."""
     said: list[bool] = []
@@ -157,11 +174,11 @@ def test_a_slurm_job_whose_time_is_up_is_queued_again_and_goes_on(
     }
     slurm = {**ENVIRONMENT, **job, "SLURM_NODEID": "0", "PATH": f"{scontrol.parent}:{ENVIRONMENT['PATH']}"}
     command = _command(tmp_path / "run", tiny_data)
-    for phase, restarts in (("training", {}), ("test", {"SLURM_RESTART_COUNT": "1"})):
+    for phase, restarts in (("composition", {}), ("training", {}), ("test", {"SLURM_RESTART_COUNT": "1"})):
         done = warm.run([SIGNALLED, "SIGUSR1", phase, *command], env={**slurm, **restarts})
         assert done.returncode == 0, done.stderr
         assert "queued again" in done.stdout
-    assert (tmp_path / "asked").read_text() == "requeue 77\n" * 2
+    assert (tmp_path / "asked").read_text() == "requeue 77\n" * 3
     # As Slurm starts it: the same command, and a count.
     on = warm.run(command, env={**slurm, "SLURM_RESTART_COUNT": "2"})
     assert on.returncode == 0, on.stderr
