@@ -190,7 +190,10 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list
         (["data.limit=48"], "type data.limit=64"),
         (["seed=1"], "seed=0"),
         (["conditional=true"], "type conditional=false$"),
-        (["+optimizer.maximize=true"], "leave out optimizer.maximize$"),
+        (
+            ["+optimizer.maximize=true"],
+            "was trained without optimizer.maximize and can be resumed only so: leave that out$",
+        ),
         (["~data.drop_last"], r"type \+data.drop_last=false$"),
         ([], "has been trained for 2 epochs already: type e.g. trainer.max_epochs=4"),
     ):

@@ -108,11 +108,14 @@ def _check_settings(then: dict[str, Any], config: dict[str, Any], path: Path) ->
         if now.get(key, value) != value and not key.startswith(theirs)
     ]
     other = other or [typed(f"+{key}", changed[key]) for key in sorted(changed.keys() - now.keys())]
-    extra = sorted(now.keys() - changed.keys())
-    if other or extra:
+    if other:
         more = f" (and {len(other) - 5} more)" if len(other) > 5 else ""
-        what = f"type {' '.join(other[:5])}{more}" if other else f"leave out {' '.join(extra[:5])}"
-        raise UserError(f"{path} was trained with other settings and can be resumed only with those: {what}")
+        raise UserError(
+            f"{path} was trained with other settings and can be resumed only with those: type "
+            f"{' '.join(other[:5])}{more}"
+        )
+    if extra := sorted(now.keys() - changed.keys()):
+        raise UserError(f"{path} was trained without {' '.join(extra[:5])} and can be resumed only so: leave that out")
 
 
 def _epochs(contents: dict[str, Any]) -> int:
