@@ -20,7 +20,7 @@ help:
 	@echo "make reproduce  train the experiments of the documents at full length: hours on a CPU, resumable"
 	@echo "make choices    train MNIST once per option of every choice, and compare: half an hour, resumable"
 	@echo "make likelihoods  compare log-likelihoods of networks and priors with published values: hours"
-	@echo "make kills      kill trainings at random moments, and check that they resume with identical results"
+	@echo "make kills      kill and signal trainings in every phase, and check that they resume with identical results"
 	@echo "make mistakes   check that each wrong command line prints one line"
 	@echo "make soak       train, evaluate and draw repeatedly in one process, and check for leaks"
 	@echo "make scaling    measure one and two processes, and predict many devices: a quarter of an hour"

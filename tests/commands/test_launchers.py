@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import time
@@ -150,7 +151,8 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
         os.killpg(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=120)
     assert child.returncode == 130, err
-    assert err.strip().splitlines()[-1] == "interrupted"
+    assert err.startswith(f"stopped by SIGINT: the same command with hydra.sweep.dir={tmp_path} runs the missing jobs")
+    assert len(err.splitlines()) == 1
     assert "Traceback" not in err
     assert "stopped by" in out
     assert "not complete" in out
@@ -158,6 +160,10 @@ def test_ctrl_c_ends_all_jobs_with_checkpoints(tmp_path: Path, tiny_data: list[s
     assert again.returncode == 0, again.stderr
     assert "resuming" in again.stdout
     assert {row["epochs"] for row in _table(tmp_path).values()} == {"12"}
+
+
+def test_a_worker_says_which_signal_has_ended_its_job() -> None:
+    assert pickle.loads(pickle.dumps(launchers.Interrupted(15))).signum == 15
 
 
 def test_submitit_runs_jobs_here(tmp_path: Path, tiny_data: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The private parts of Lightning that are used are what they were, and are still needed."""
 
 import inspect
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,21 @@ def test_the_attribute_is_set_without_a_search_for_parameters() -> None:
     assert module.__dict__["_current_fx_name"] == "training_step"
     module.layer = torch.nn.Linear(1, 1)
     assert [name for name, _ in module.named_parameters()] == ["layer.weight", "layer.bias"]
+
+
+def test_lightning_sets_handlers_of_signals_unless_it_is_kept_from_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    try:
+        trainer._signal_connector.register_signal_handlers()
+        assert signal.getsignal(signal.SIGTERM) is not before  # if it is, without_signal_handlers can go
+    finally:
+        trainer._signal_connector.teardown()
+    lightning_workarounds.without_signal_handlers(trainer)
+    trainer._signal_connector.register_signal_handlers()
+    assert signal.getsignal(signal.SIGTERM) is before
+    trainer._signal_connector.teardown()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_lightning_validates_within_a_training_as_it_is_done_here() -> None:

@@ -3,8 +3,10 @@
 import errno
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -16,7 +18,8 @@ from vaelab.runtime.errors import UserError
 from vaelab.training import loggers
 from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO
 from vaelab.training.lightning_module import VAEModule
-from vaelab.training.resume import locked
+from vaelab.training.resume import Resumption, locked
+from vaelab.visualization.report import run_page
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
@@ -187,6 +190,11 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path, tiny_data: list
         (["data.limit=48"], "type data.limit=64"),
         (["seed=1"], "seed=0"),
         (["conditional=true"], "type conditional=false$"),
+        (
+            ["+optimizer.maximize=true"],
+            "was trained without optimizer.maximize and can be resumed only so: leave that out$",
+        ),
+        (["~data.drop_last"], r"type \+data.drop_last=false$"),
         ([], "has been trained for 2 epochs already: type e.g. trainer.max_epochs=4"),
     ):
         longer = ["trainer.max_epochs=3"] if options else []
@@ -263,6 +271,92 @@ def test_what_dies_before_its_test_is_tested(tmp_path: Path, tiny_data: list[str
     assert (tmp_path / "metrics.csv").read_text() == rows
     with pytest.raises(UserError, match="2 epochs already"):
         trained(tmp_path, *options, f"ckpt_path={tmp_path}")
+
+
+@pytest.mark.parametrize("validation", ["10", "test"])
+def test_what_dies_before_its_test_is_tested_in_another_folder(
+    tmp_path: Path, tiny_data: list[str], validation: str
+) -> None:
+    options = [*tiny_data, f"data.validation={validation}", "callbacks.gallery=null"]
+    figures = trained(tmp_path / "a", *options)
+    (tmp_path / "a" / "metrics.json").unlink()
+    again = trained(tmp_path / "b", *options, f"ckpt_path={tmp_path / 'a' / 'checkpoints' / 'last.ckpt'}")
+    timed = ("seconds", "images_per_second")
+    assert {**again, **dict.fromkeys(timed)} == {**figures, **dict.fromkeys(timed)}
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert (tmp_path / "a" / "metrics.csv").read_text() == (tmp_path / "b" / "metrics.csv").read_text()
+    files = [{str(file.relative_to(tmp_path / name)) for file in (tmp_path / name).rglob("*.*")} for name in "ab"]
+    assert files[0] | {"metrics.json"} == files[1]
+    with pytest.raises(UserError, match=r"for 2 epochs already: type e\.g\. trainer\.max_epochs=4"):
+        trained(tmp_path / "c", *options, f"ckpt_path={tmp_path / 'a'}", "trainer.max_epochs=1")
+
+
+def test_a_run_is_complete_when_its_report_is_written(
+    tmp_path: Path, tiny_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: Path, metrics: Any = None) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_page, "page", die)
+        with pytest.raises(SystemExit):
+            trained(tmp_path, *tiny_data, "callbacks=none")
+    assert not (tmp_path / "metrics.json").exists()
+    figures = trained(tmp_path, *tiny_data, "callbacks=none", f"ckpt_path={tmp_path}")
+    assert (tmp_path / "report.html").is_file()
+    assert f"{figures['test/elbo']:.2f}"[:6] in (tmp_path / "report.html").read_text()
+
+
+def test_early_stopping_has_the_patience_that_is_typed(tmp_path: Path, tiny_data: list[str]) -> None:
+    options = [*tiny_data, "callbacks=early_stopping", "optimizer.lr=0", "optimizer=sgd", "trainer.max_epochs=9"]
+    options += ["callbacks.gallery=null", "callbacks.pictures=null", "report=false"]
+    patience = "callbacks.early_stopping.patience"
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert trained(a, *options, f"{patience}=1")["epochs"] == 2
+    with pytest.raises(UserError, match=rf"has stopped early after 2 epochs: type a larger {patience}$"):
+        trained(b, *options, f"{patience}=1", f"ckpt_path={a}")
+    assert trained(b, *options, f"{patience}=4", f"ckpt_path={a}")["epochs"] == 5
+    (a / "metrics.json").unlink()
+    assert trained(a, *options, f"{patience}=1", f"ckpt_path={a}")["epochs"] == 2  # only its test was left
+
+
+def test_every_state_of_a_callback_leaves_its_settings_alone(tmp_path: Path) -> None:
+    """Whatever a callback stores under the name of one of its settings."""
+
+    class Counts(L.Callback):
+        def __init__(self, limit: int) -> None:
+            self.limit = limit
+
+    callback = Counts(5)
+    trainer: Any = SimpleNamespace(callbacks=[callback])
+    contents = {"callbacks": {callback.state_key: {"limit": 3, "count": 2}}}
+    Resumption(False).on_load_checkpoint(trainer, L.LightningModule(), contents)
+    assert contents["callbacks"][callback.state_key] == {"limit": 5, "count": 2}
+
+
+def test_a_device_s_kernels_are_not_those_of_the_checkpoint(tmp_path: Path, tiny_data: list[str]) -> None:
+    """Gradients are not clipped in mixed precision with a fused optimiser, which the first training has."""
+    options = [*tiny_data, "accelerator=cpu_bf16", "callbacks=none", "report=false"]
+    trained(tmp_path / "a", *options)
+    clipped = ["trainer.gradient_clip_val=1", "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'a'}"]
+    trained(tmp_path / "b", *options, *clipped)
+    groups = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
+        for name in "ab"
+    ]
+    assert [group["param_groups"][0]["fused"] for group in groups] == [True, False]
+
+
+def test_another_metric_to_choose_by_is_warned_of(
+    tmp_path: Path, tiny_data: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = [*tiny_data, "callbacks=none", "report=false"]
+    trained(tmp_path / "a", *options)
+    assert "no best epoch" not in caplog.text
+    other = ["monitor=val/kl", "monitor_mode=min", "trainer.max_epochs=3", f"ckpt_path={tmp_path / 'a'}"]
+    with pytest.warns(UserWarning, match="callbacks used to create the checkpoint"):
+        trained(tmp_path / "b", *options, *other)
+    assert "no best epoch by monitor=val/kl and mode=min" in caplog.text
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path, tiny_data: list[str]) -> None:

@@ -49,11 +49,13 @@ from vaelab.commands.error_messages import (
 from vaelab.runs import job_records
 from vaelab.runs.job_records import JobRecord
 from vaelab.runs.run_folder import RunFolder
-from vaelab.runtime import distributed
+from vaelab.runtime import distributed, signals
 from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.files import write_text
 from vaelab.runtime.overrides import plain
+from vaelab.runtime.overrides import typed as typed_setting
 from vaelab.runtime.paths import CONFIGS, ROOT, options_of
+from vaelab.runtime.signals import Stopped
 from vaelab.runtime.validation import SettingError
 from vaelab.runtime.workarounds.hydra import arguments_parser, raise_job_errors_quietly
 
@@ -151,6 +153,7 @@ class _Jobs:
     def __call__(self, cfg: DictConfig) -> Any:
         self.started, self.record = True, None
         logging.captureWarnings(True)  # in the log file too
+        logging.raiseExceptions = False  # else each line that does not fit on the disk prints a traceback
         try:
             with launchers.job():
                 self.record = self._begin()
@@ -203,12 +206,23 @@ class _Command:
     def run(self) -> None:
         _print_any_text()
         try:
-            environment.load(ROOT / ".env")
-        except UserError as error:
-            _exit(f"error: {error}")
-        if _full_error():
-            self._run()
-            return
+            with signals.raised(after=signals.leave):
+                try:
+                    environment.load(ROOT / ".env")
+                except UserError as error:
+                    _exit(f"error: {error}")
+                self._run() if _full_error() else self._run_quietly()
+        except Stopped as stopped:
+            if stopped.signum in signals.requeue_signals() and self.config_name == "train" and distributed.is_first():
+                failure = signals.requeue(stopped.signum)  # the signal came before or after the training of a job
+                print(f"error: the job could not be queued again ({failure})" if failure else "queued again")
+                raise SystemExit(int(failure is not None)) from None
+            if distributed.is_first() and not stopped.is_told:
+                print(_stop_line(stopped), file=sys.stderr)
+            raise SystemExit(128 + stopped.signum) from None
+
+    def _run_quietly(self) -> None:
+        """Runs the command; an error of the user becomes one line."""
         # With the first variable, Hydra raises errors. Otherwise it prints them and exits. Child processes inherit both
         # variables. The second one tells them that the user has not set the first.
         os.environ.update(HYDRA_FULL_ERROR="1", VAELAB_ONE_LINE_ERRORS="1")
@@ -226,13 +240,10 @@ class _Command:
             raise  # another pipe is broken: a bug
         except KeyboardInterrupt:
             _exit("interrupted", code=130)
-        except SystemExit as end:
-            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends a fit so
-                _exit("interrupted", code=130)
-            raise
         except Exception as error:
-            if launchers.end_signal:
-                _exit("interrupted", code=128 + launchers.end_signal)
+            if isinstance(error, launchers.Interrupted):
+                raise Stopped(signals.asked or error.signum) from None  # workers get SIGTERM, whatever came here
+            signals.check()  # a worker of a launcher may have ended before it could say so
             failures = SweepWatcher.failures()
             if failures and not distributed.is_first():
                 raise SystemExit(0) from None  # the first process reports failed jobs
@@ -247,6 +258,7 @@ class _Command:
 
     def _run(self) -> None:
         launchers.hide_schema_warning()
+        distributed.check_environment()
         distributed.stay_with_parent()
         sys.argv += distributed.rank_overrides()
         args = _parse_args()
@@ -472,6 +484,16 @@ def _print_any_text() -> None:
 def _full_error() -> bool:
     """Whether the user wants tracebacks of all errors."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and "VAELAB_ONE_LINE_ERRORS" not in os.environ
+
+
+def _stop_line(stopped: Stopped) -> str:
+    """The line about a signal that has ended a command, and about the rest of a sweep."""
+    sweep = SweepWatcher.path
+    if sweep is None:
+        return f"stopped by {stopped}"
+    return (
+        f"stopped by {stopped}: the same command with {typed_setting('hydra.sweep.dir', sweep)} runs the missing jobs"
+    )
 
 
 def _exit(line: str, code: int = 1) -> NoReturn:

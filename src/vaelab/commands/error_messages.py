@@ -14,7 +14,7 @@ from vaelab.runtime.validation import SettingError
 from vaelab.runtime.workarounds.memory import is_out_of_memory
 
 # Errors of a disk, which are no bugs.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 def explain(error: BaseException) -> str | None:
@@ -44,11 +44,20 @@ def explain(error: BaseException) -> str | None:
             f"out of memory ({first_line(error)}): type smaller sizes, e.g. of data.batch_size, "
             "data.eval_batch_size, latent_dim, or of layers and numbers of samples"
         )
+    if error.__cause__ is not None and isinstance(_origin(error), OSError):
+        return explain(_origin(error))  # TensorBoard's logger takes a full disk for a wrong value
     if any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):  # Lightning's, not imported
         hardware = re.search(r"gpu|cuda|device|accelerator", str(error), re.IGNORECASE)
         hint = "; type accelerator=auto for what this machine has" if hardware else ""
         return first_line(error).rstrip(".") + hint
     return None
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error from which an error was raised, and all errors between."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _explain_instantiation(error: InstantiationException) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from vaelab.commands.config_validation import check_exploration
 from vaelab.runs import checkpoint
-from vaelab.runtime import console
+from vaelab.runtime import console, signals
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import write_text
 from vaelab.runtime.random import evaluation_seed
@@ -94,5 +95,6 @@ def _serve(page: bytes, port: int, is_opened: bool) -> None:
         console.print_line(f"{address} until Ctrl-C")
         if is_opened and _has_browser():
             webbrowser.open(address)
+        signals.handle(signal.default_int_handler, [signal.SIGINT])
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

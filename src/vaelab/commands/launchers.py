@@ -22,22 +22,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaelab.runtime import console, distributed, environment
+from vaelab.runtime import console, distributed, environment, signals
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.overrides import plain
 from vaelab.runtime.paths import ROOT, options_of
+from vaelab.runtime.signals import Stopped
 
 # Variables that say which run or which process this is. The jobs of a sweep would inherit them, and be the same one.
 _OF_A_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RUN_NAME", "WANDB_RESUME", "WANDB_FORK_FROM")
 _OF_A_PROCESS = ("RANK", "LOCAL_", "NODE_RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 _OF_A_CLUSTER_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")  # if this command runs in one
 
-end_signal = 0  # the signal that asked this process, or the sweep of this worker, to end
-_running = False  # whether this worker runs a job
-
 
 class Interrupted(Exception):  # noqa: N818  (no error)
-    """A signal has ended a job of a parallel sweep, or prevented its start."""
+    """A signal, ``signum``, has ended a job of a parallel sweep, or prevented its start."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 def number_of_jobs(overrides: Sequence[str], params: Mapping[str, str] | None) -> float:
@@ -138,8 +140,7 @@ def prepare(hydra: DictConfig) -> None:
     if launcher.startswith("submitit"):
         environment.remove(_OF_A_CLUSTER_JOB, kept="SLURM_CONF")
     if launcher == "joblib":
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _end_workers)
+        signals.handle(_end_workers)
     elif launcher != "basic":  # other launchers pass only the environment to their processes
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -151,14 +152,11 @@ def prepare(hydra: DictConfig) -> None:
 
 
 def _end_workers(signum: int, frame: FrameType | None) -> None:
-    """Asks the workers to end their jobs, for which the sweep waits; a second signal ends the sweep at once."""
-    global end_signal
-    if end_signal:
-        raise KeyboardInterrupt
-    end_signal = signum
-    for worker in multiprocessing.active_children():
-        with contextlib.suppress(ProcessLookupError, TypeError):  # it has just ended
-            os.kill(worker.pid, signal.SIGTERM)  # type: ignore[arg-type]
+    """Asks the workers to end their jobs, for which the sweep waits; a second Ctrl-C ends the sweep at once."""
+    if signals.ask(signum):
+        for worker in multiprocessing.active_children():
+            with contextlib.suppress(ProcessLookupError, TypeError):  # it has just ended
+                os.kill(worker.pid, signal.SIGTERM)  # type: ignore[arg-type]
 
 
 def _gpu(number: int) -> str:
@@ -184,37 +182,26 @@ def job() -> Iterator[None]:
     Raises:
         Interrupted: a signal has ended this job or an earlier one.
     """
-    global end_signal, _running
     config = HydraConfig.get() if HydraConfig.initialized() else None
     if config is None or config.mode != RunMode.MULTIRUN or config.runtime.choices["hydra/launcher"] != "joblib":
         yield
         return
-    if end_signal:
-        raise Interrupted
+    if signals.asked:
+        raise Interrupted(signals.asked)
     from rich import reconfigure
 
     reconfigure(force_terminal=False)  # progress bars of several processes would overwrite each other
     console.prefix = f"job {config.job.num}: "
     os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(config.job.num)
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _end_job)
-    _running = True
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # a training turns a signal into one of them
-        end_signal = end_signal or signal.SIGINT
-        raise Interrupted from None
+        with signals.raised(after=signals.record):
+            yield
+    except Stopped as stopped:
+        raise Interrupted(stopped.signum) from None
+    except (KeyboardInterrupt, SystemExit):  # e.g. because Slurm starts the whole sweep again
+        raise Interrupted(signals.asked or signal.SIGINT) from None
     finally:
-        _running = False
         console.prefix = ""  # with one worker, this process also prints the lines of the sweep
-
-
-def _end_job(signum: int, frame: FrameType | None) -> None:
-    """Ends a job before or after its training, which has its own handlers."""
-    global end_signal
-    first, end_signal = not end_signal, signum
-    if first and _running:
-        raise KeyboardInterrupt
 
 
 def explain(error: BaseException) -> str | None:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from vaelab.commands.sweep_charts import write_charts
 from vaelab.runs.ranked_table import RankedTable
 from vaelab.runs.sweep_folder import caption, read, swept, table_of
-from vaelab.runtime import console
+from vaelab.runtime import console, signals
 from vaelab.runtime.files import write_text
 
 _OMITTED = ("rank", "test/reconstruction", "unit", "status", "folder")  # from the terminal
@@ -25,16 +25,16 @@ def write_results(folder: Path) -> None:
     line = caption(len({job.kind for job in jobs if job.metrics}) <= 1)
     write_text("\n".join([f"# {folder.name}", "", line, "", *table.markdown()]) + "\n", folder / "results.md")
     _print(table, line)
-    charts = write_charts(jobs, names, folder)
+    charts = [] if signals.asked else write_charts(jobs, names, folder)  # a sweep that is to end does so soon
     written = ["results.csv", "results.md", *charts]
-    if not any(job.report is False for job in jobs):
+    if not signals.asked and not any(job.report is False for job in jobs):
         from vaelab.runtime.console import best_effort  # here, because it imports torch
         from vaelab.visualization import report
 
         with best_effort(report.NAME):
             written.append(report.write(folder).name)
     console.print_line(f"sweep folder: {console.short_path(folder)} ({', '.join(written)})")
-    if jobs[0].metrics and jobs[0].wandb:
+    if jobs[0].metrics and jobs[0].wandb and not signals.asked:
         from vaelab.training.loggers import log_sweep
 
         try:

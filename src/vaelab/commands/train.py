@@ -20,20 +20,22 @@ from vaelab.data.datamodule import ImageDataModule
 from vaelab.runs import checkpoint, provenance
 from vaelab.runs.metrics import bound_unit, print_metrics
 from vaelab.runs.run_folder import TITLE_GROUPS, RunFolder
-from vaelab.runtime import console, distributed, files, hardware
+from vaelab.runtime import console, distributed, files, hardware, signals
 from vaelab.runtime.console import best_effort
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import write_text
 from vaelab.runtime.hardware import flushed_denormals, keep_freed_memory, set_matmul_precision, uses_channels_last
 from vaelab.runtime.overrides import typed
+from vaelab.runtime.signals import Stopped
 from vaelab.runtime.workarounds.warning_filters import filter_warnings
-from vaelab.training import loggers, resume, sanity_check
+from vaelab.training import loggers, outcome, resume, sanity_check
 from vaelab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoint
 from vaelab.training.callbacks.final_validation import FinalValidation
-from vaelab.training.callbacks.graceful_stop import GracefulStop, Stopped, requeue, requeue_signals, was_requeued
+from vaelab.training.callbacks.graceful_stop import GracefulStop
 from vaelab.training.callbacks.latest_link import LatestLink
 from vaelab.training.callbacks.timer import Stopwatch
 from vaelab.training.lightning_module import VAEModule
+from vaelab.training.lightning_workarounds import without_signal_handlers
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +73,25 @@ def train_checked(cfg: DictConfig) -> dict[str, Any]:
         keep_freed_memory()
     set_matmul_precision(cfg.matmul_precision)
     run = RunFolder(Path(cfg.run_dir).resolve())
+    is_command = signals.is_raised()
     try:
         with (
+            signals.raised(),
             flushed_denormals() if cfg.flush_denormals else nullcontext(),
             resume.locked(run) if distributed.is_first() else nullcontext(),
         ):
-            again = (_is_sweep() or was_requeued()) and run.config_file.is_file()
+            again = (_is_sweep() or signals.was_requeued()) and run.config_file.is_file()
             if again and (complete := resume.finished_metrics(run, _resolved(cfg))) is not None:
                 console.print_line(f"{console.short_path(run.path)} is complete")
                 return complete
             return _train(cfg, run, resume.starting_point(cfg, run, again))
     except Stopped as stopped:
-        if stopped.signum in requeue_signals():
+        _tell_stopped(stopped, cfg, run)
+        if stopped.signum in signals.requeue_signals():
             _requeue(stopped.signum, run.path)  # after all files are written, because it may end the job at once
             raise SystemExit(0) from None
+        if is_command:
+            raise
         if stopped.signum == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.signum) from None
@@ -114,7 +121,7 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
             callback.resumed_from = start
-    first_step = 0 if start is None else resume.check(module, start)
+    first_step = 0 if start is None else resume.check(module, trainer, start)
     if start is not None:
         datamodule.adopt(checkpoint.read(start)["vaelab"]["config"].get("found", {}))
     before = None if start is None else RunFolder.around(start)
@@ -134,11 +141,17 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
         if trainer.world_size > 1:
             module.generators = {"cpu": torch.get_rng_state()}
             sanity_check.freeze_untrained(module, datamodule)
+        without_signal_handlers(trainer)
+        distributed.check_rank(trainer)
         with distributed.process_group(trainer, None if start is None else str(start)):
             trainer.fit(module, datamodule, ckpt_path=start)
+            if start is not None and trainer.is_global_zero and trainer.global_step == first_step:
+                resume.keep(start, run)
             if stop.agree(trainer):  # the signal came while the last epoch ended
                 raise Stopped(stop.asked)
-            tested = _test(trainer, module, datamodule)
+            signals.check()
+            outcome.check_steps(trainer, module)
+            tested = _test(cfg, trainer, module, datamodule)
         final = {
             **tested,
             "unit": bound_unit(module.vae.likelihood.is_normalized(datamodule.is_binary)),
@@ -148,18 +161,14 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
             "seconds": round(stopwatch.elapsed, 2),
             "images_per_second": round(stopwatch.images / max(stopwatch.seconds, 1e-9), 1),
         }
+        signals.check()
         if trainer.is_global_zero:
             loggers.log_final(trainer.loggers, final)
             _write_results(final, trainer, datamodule, run, cfg.report)
         status = "success"
         return final
     except Stopped as stopped:
-        if trainer.is_global_zero:
-            status = "stopped"
-            console.print_line(
-                f"stopped by {stopped} after step {trainer.global_step:,}: resume with "
-                f"{typed('ckpt_path', console.short_path(run.path))} and the same settings"
-            )
+        status, stopped.when = "stopped", f" after step {trainer.global_step:,}"
         raise
     finally:
         loggers.finish(trainer.loggers, status)
@@ -193,11 +202,24 @@ def _label_wandb_run(cfg: DictConfig) -> None:
         wandb.name = wandb.name or f"{sweep}-{HydraConfig.get().job.num}"
 
 
+def _tell_stopped(stopped: Stopped, cfg: DictConfig, run: RunFolder) -> None:
+    """Prints what has ended the training, and what to type to resume it; of a sweep, the command prints the rest."""
+    resumable = run.path if run.has_checkpoints else cfg.ckpt_path
+    if _is_sweep():
+        hint = ""
+    elif resumable is None:
+        hint = ": there is no checkpoint yet"
+    else:
+        hint = f": resume with {typed('ckpt_path', console.short_path(Path(resumable)))} and the same settings"
+    console.print_line(f"stopped by {stopped}{stopped.when}{hint}")
+    stopped.is_told = not _is_sweep()
+
+
 def _requeue(signum: int, run_dir: Path) -> None:
     """Has this job started again by the scheduler; it then resumes in its folder, if its command line names that."""
     if not distributed.is_first():
         return
-    failure = requeue(signum)
+    failure = signals.requeue(signum)
     if failure is not None:
         where = typed("hydra.sweep.dir", HydraConfig.get().sweep.dir) if _is_sweep() else typed("ckpt_path", run_dir)
         raise UserError(f"the job could not be queued again ({failure}): start it with {where}")
@@ -233,7 +255,7 @@ def _trainer(cfg: DictConfig, *callbacks: L.Callback) -> L.Trainer:
     )
 
 
-def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
+def _test(cfg: DictConfig, trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) -> dict[str, Any]:
     """Test and validation metrics of the best checkpoint; of the last weights if no checkpoint is the best."""
     watched = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     best = next((callback for callback in watched if callback.monitor and callback.best_model_path), None)
@@ -243,9 +265,12 @@ def _test(trainer: L.Trainer, module: VAEModule, datamodule: ImageDataModule) ->
         validated = module.restored["metrics"]
     else:
         validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    outcome.check_metric(cfg.monitor, validated, trainer)
     tested = trainer.test(module, datamodule, ckpt_path=best.best_model_path if best else None, verbose=False)
+    metrics = {name: float(value) for name, value in tested[0].items()} if tested else {}
+    outcome.check_metric(cfg.monitor.replace("val/", "test/", 1), metrics, trainer)
     return {
-        **({name: float(value) for name, value in tested[0].items()} if tested else {}),
+        **metrics,
         **{name: value for name, value in validated.items() if name.startswith("val/")},
         "tested": "the best epoch on validation images" if best else "the last epoch",
     }
@@ -282,8 +307,7 @@ def _write_results(
     run: RunFolder,
     has_report: bool,
 ) -> None:
-    """Writes the final metrics and the report, and prints them."""
-    files.write_json(final, run.metrics_file)
+    """Prints the final metrics, and writes them and the report."""
     title = f"{datamodule.source.name}: {final['tested']}, on {_count(trainer, datamodule, 'test', 'test images')}"
     shown = {name: value for name, value in final.items() if name == "val/elbo" or "val/" not in name}
     print_metrics(title, shown, final["unit"])
@@ -291,7 +315,8 @@ def _write_results(
         from vaelab.visualization import report
 
         with best_effort(run.report_file.name):
-            console.print_line(f"report: {console.short_path(report.write(run.path))}")
+            console.print_line(f"report: {console.short_path(report.write(run.path, final))}")
+    files.write_json(final, run.metrics_file)  # last: a run without this file is not complete, and can be resumed
     console.print_line(f"run folder: {console.short_path(run.path)}")
 
 

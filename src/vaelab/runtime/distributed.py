@@ -15,20 +15,22 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from vaelab.runtime.environment import variable
-from vaelab.runtime.errors import UserError
+from vaelab.runtime.errors import UserError, first_line
 from vaelab.runtime.overrides import plain, quoted
 from vaelab.runtime.paths import ROOT
+from vaelab.runtime.signals import Stopped
 from vaelab.runtime.workarounds.lightning_processes import replaced_launcher
 
 if TYPE_CHECKING:
@@ -38,18 +40,98 @@ if TYPE_CHECKING:
 _PARENT = "VAELAB_PARENT"  # the process that started this one
 # Lightning does not remove these variables. The next trainer would conclude that a launcher has set them.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_COUNTS = ("RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_NTASKS", "SLURM_PROCID")
 _TORCHRUN_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _TIMEOUT = 20  # seconds in which a process must notice that another one has ended, before it is killed
 _LOST = re.compile(r"connection|socket|peer|gloo|nccl|timed? ?out|process group", re.IGNORECASE)
 
 
+def _number(name: str, default: int = 0) -> int:
+    """A number in the environment."""
+    value = variable(name) or ""
+    return int(value) if value.isdecimal() else default
+
+
 def rank() -> int:
     """The rank of this process in its training; 0 for the first."""
-    if (found := variable("RANK")) is not None:
-        return int(found)
-    if int(variable("SLURM_NTASKS") or 1) > 1 and variable("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return int(variable("SLURM_PROCID") or 0)
-    return int(variable("LOCAL_RANK") or 0) + int(variable("NODE_RANK") or 0)
+    if "RANK" in os.environ:
+        return _number("RANK")
+    if _number("SLURM_NTASKS", 1) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return _number("SLURM_PROCID")
+    return _number("LOCAL_RANK") + _number("NODE_RANK")
+
+
+def check_environment() -> None:
+    """Refuses variables that count processes, if they are no numbers or do not fit together.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    for name in (*_COUNTS, *_VARIABLES):
+        value = os.environ.get(name)
+        if value is not None and name != "MASTER_ADDR" and not value.isdecimal():
+            raise UserError(f"{name}={value} in the environment: it must be a number; type unset {name}")
+    if _number("MASTER_PORT", 1) not in range(65536):
+        raise UserError("MASTER_PORT in the environment: it must be at most 65535; type unset MASTER_PORT")
+    if "RANK" in os.environ and _number("RANK") >= _number("WORLD_SIZE", 1):
+        raise UserError(
+            f"RANK={os.environ['RANK']} and WORLD_SIZE={os.environ.get('WORLD_SIZE', 1)} in the environment do not fit "
+            "together: type unset RANK WORLD_SIZE, or start the processes with torchrun"
+        )
+
+
+def check_rank(trainer: "L.Trainer") -> None:
+    """Refuses a process that is not one of those of its trainer, or that cannot find the first one.
+
+    It would wait for the others, or print nothing, because it is not the first one.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    number = max(rank(), trainer.global_rank)
+    lacks_port = trainer.world_size > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ
+    if trainer.global_rank != rank() or number >= trainer.world_size or lacks_port:
+        given = [name for name in (*_COUNTS, *_VARIABLES) if name in os.environ]
+        values = " ".join(f"{name}={os.environ[name]}" for name in given)
+        raise UserError(
+            f"{values} in the environment: this would be process {number} of {trainer.world_size}, counted from 0; "
+            f"type unset {' '.join(given)}, or start the processes with torchrun"
+        )
+    if trainer.world_size > 1:
+        _check_address(60 if trainer.num_nodes > 1 else 0)  # a cluster may still be naming its machines
+        if number == 0 and os.environ.get(_TORCHRUN_STORE) != "True":  # else torchrun listens there
+            _check_port()
+
+
+def _check_address(patience: float) -> None:
+    address = os.environ.get("MASTER_ADDR", "localhost")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            socket.getaddrinfo(address, None)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"MASTER_ADDR={address} in the environment: there is no such machine ({error.strerror}); type "
+                    "unset MASTER_ADDR for processes on one machine, or set it to the name of the first machine"
+                ) from error
+            time.sleep(1)
+
+
+def _check_port() -> None:
+    """Tries the port of the first process. torch would print the stack of its own code."""
+    port = _number("MASTER_PORT")  # 0: any free port
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("", port))
+            tried.listen()
+        except OSError as error:
+            raise UserError(
+                f"MASTER_PORT={port} in the environment cannot be used ({error.strerror}): type unset MASTER_PORT on "
+                "one machine, or set it to a free port on all machines"
+            ) from error
 
 
 def is_first() -> bool:
@@ -176,7 +258,14 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
     try:
         with replaced_launcher(children.watch, line, os.getcwd()):
             yield
+    except Stopped:
+        children.stop()
+        raise
     except RuntimeError as error:
+        import torch
+
+        if isinstance(error, torch.distributed.DistError) and not torch.distributed.is_initialized():
+            raise _no_rendezvous(error, before) from error
         reason = children.failure() if _LOST.search(str(error)) else None
         if reason is None:
             raise
@@ -187,6 +276,22 @@ def process_group(trainer: "L.Trainer", checkpoint: str | None = None) -> Iterat
             os.environ.pop(variable, None)
             if value is not None:
                 os.environ[variable] = value
+
+
+def _no_rendezvous(error: RuntimeError, given: Mapping[str, str | None]) -> UserError:
+    """The error of processes that do not find each other, with what to type.
+
+    Args:
+        error: of torch.
+        given: the environment of this process before Lightning has set its own.
+    """
+    place = ":".join(str(os.environ.get(name)) for name in ("MASTER_ADDR", "MASTER_PORT"))
+    names = [name for name in ("MASTER_ADDR", "MASTER_PORT") if given[name] is not None]
+    what = f"type unset {' '.join(names)} on one machine; on several, set " if names else "set "
+    return UserError(
+        f"the processes cannot connect at {place} ({first_line(error).rstrip('.')}): {what}MASTER_ADDR to the name of "
+        "the first machine, and MASTER_PORT to a free port"
+    )
 
 
 class _ChildProcesses:
@@ -231,6 +336,12 @@ class _ChildProcesses:
                 return failed
             time.sleep(0.1)
         return None if self.children else f"another process of the training has ended: {_ADVICE}"
+
+    def stop(self) -> None:
+        """Asks the processes to end, because a signal has reached this one."""
+        for child in self.children:
+            if child.poll() is None:
+                child.terminate()
 
     def end(self) -> None:
         """Leaves the process group, so that processes that wait for this one notice, and waits for their end."""

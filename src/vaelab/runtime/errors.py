@@ -19,3 +19,11 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     announced = takewhile(lambda pair: pair[0].endswith(":"), pairwise(lines))
     return " ".join([lines[0], *(line for _, line in announced)])
+
+
+def raised_in(error: BaseException) -> str:
+    """The module whose code has raised an error: a kind that stays when a library changes its words."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))

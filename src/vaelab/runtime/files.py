@@ -12,6 +12,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+class _File(io.FileIO):
+    """A new file that keeps the error of a failed write.
+
+    A library that writes into it may raise an error of its own instead: torch turns a full disk into a RuntimeError.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 @contextmanager
 def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces ``path`` when the context ends, or is deleted after an error.
@@ -22,16 +38,25 @@ def atomic_write(path: Path, is_durable: bool = False) -> Iterator[BinaryIO]:
     Args:
         path: of the file.
         is_durable: flush the file to the disk before it replaces the old one, so that it survives a power cut.
+
+    Raises:
+        OSError: the file cannot be written, with its name. It replaces any error to which it has led.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    raw: _File | None = None
     try:
-        with partial.open("xb") as file:
+        raw = _File(partial, "x")
+        with io.BufferedWriter(raw) as file:
             yield file
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(partial, path)
+    except Exception as error:
+        if raw is not None and (failure := raw.failure) is not None:
+            raise OSError(failure.errno, failure.strerror, str(path)) from error
+        raise
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

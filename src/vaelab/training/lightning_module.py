@@ -23,6 +23,12 @@ from vaelab.training.compilation import Step, compiled_step
 from vaelab.training.metric_sums import MetricSums, sums_of
 from vaelab.training.nonfinite import NonfiniteGuard
 
+_KERNELS = (
+    "fused",
+    "foreach",
+    "capturable",
+)  # settings of optimisers that depend on the device, and not on a checkpoint
+
 
 class VAEModule(lightning_workarounds.QuickAttributes):
     """Trains a VAE by an objective.
@@ -135,6 +141,11 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         self._guard.check_table(table, names, self.global_step, batches, self._run_dir)
 
     @property
+    def skipped_steps(self) -> int:
+        """Steps that were left out because their gradients were not finite."""
+        return self._guard.skipped_steps
+
+    @property
     def _run_dir(self) -> Path:
         return Path(self.trainer.default_root_dir)
 
@@ -234,6 +245,13 @@ class VAEModule(lightning_workarounds.QuickAttributes):
         self.restored = checkpoint["vaelab"]
 
     def on_train_start(self) -> None:
+        """Sets the state in which the training starts or goes on."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update({name: optimizer.defaults[name] for name in _KERNELS if name in optimizer.defaults})
+        self._restore()
+
+    def _restore(self) -> None:
         """Sets the random states and, in a resumed training, everything else that the checkpoint holds.
 
         Random states are the same in all processes. Each process takes the numbers for its images.

@@ -24,6 +24,15 @@ class QuickAttributes(L.LightningModule):
             super().__setattr__(name, value)
 
 
+def without_signal_handlers(trainer: L.Trainer) -> None:
+    """Keeps Lightning from setting handlers of signals.
+
+    Its handler of SIGTERM only notes the signal. In a test nothing looks at that note, and with several processes the
+    handler waits for the others. In a Slurm job its handlers write checkpoints within a step and queue the job again.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
 def validate(trainer: L.Trainer) -> None:
     """Runs the validation loop within a training, as Lightning's own loop over batches does it.
 

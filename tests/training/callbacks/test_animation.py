@@ -211,3 +211,16 @@ def test_samples_are_of_the_same_latents_in_every_frame(tmp_path: Path) -> None:
     run.go(0, 2)
     frames = [np.asarray(Image.open(path))[22:] for path in sorted(run.animation.frames.iterdir())]
     assert all(np.array_equal(frame, frames[0]) for frame in frames)  # the model has not changed
+
+
+def test_an_animation_that_was_not_written_is_written_when_no_step_is_left(
+    tmp_path: Path, tiny_data: list[str]
+) -> None:
+    options = [*tiny_data, *GALLERY, "report=false", "callbacks.latents=null"]
+    train(composed("train", *options, f"run_dir={tmp_path}"))
+    file = tmp_path / "pictures" / "samples.gif"
+    before = file.read_bytes()
+    for missing in (file, tmp_path / "metrics.json", sorted(file.parent.glob("frames/samples/*.png"))[-1]):
+        missing.unlink()
+    train(composed("train", *options, f"run_dir={tmp_path}", f"ckpt_path={tmp_path}"))
+    assert file.read_bytes() == before

@@ -89,6 +89,7 @@ class Animation(L.Callback):
         self.frame_ms, self.hold_ms = frame_ms, hold_ms
         self._epochs = 0
         self._failed = False
+        self._is_over = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epochs, self._failed = trainer.current_epoch, False
@@ -112,8 +113,17 @@ class Animation(L.Callback):
         self._plot(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._is_over:  # no step was left: an earlier attempt may have ended before its animation
+            self._epochs = trainer.current_epoch
+            self._end(trainer, pl_module)
+
+    def _end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._plot(trainer, pl_module, last=True)
         self._write_gif(trainer)
+        self._is_over = True
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._write_gif(trainer)

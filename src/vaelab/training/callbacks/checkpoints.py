@@ -11,9 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from vaelab.runtime.errors import UserError
 from vaelab.runtime.files import atomic_write
+from vaelab.runtime.overrides import typed
 from vaelab.runtime.validation import PositiveInt, PositiveNumber, checked
 from vaelab.training.lightning_workarounds import StepCheckpoint, is_last_step
 
@@ -39,14 +41,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 leftover.unlink(missing_ok=True)
             with atomic_write(target, is_durable=True) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's error for a full disk
-                raise
-            earlier = "the previous checkpoint is intact" if target.is_file() else "there is no previous checkpoint"
-            raise UserError(
-                f"the checkpoint {target} could not be written ({str(error).splitlines()[0]}); {earlier}: make room, "
-                "and resume with ckpt_path=..."
-            ) from error
+        except OSError as error:
+            there = [file for file in (target, *sorted(target.parent.glob("*.ckpt"), reverse=True)) if file.is_file()]
+            what_next = (
+                f"the previous checkpoint is intact: make room, and resume with {typed('ckpt_path', there[0])}"
+                if there
+                else "there is no previous checkpoint: make room, or type hydra.run.dir=<a folder on another disk>"
+            )
+            raise UserError(f"the checkpoint {target} could not be written ({error.strerror}); {what_next}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint, which may hold only tensors and plain values."""
@@ -58,6 +60,8 @@ class Checkpoint(StepCheckpoint):
 
     A training that is resumed in another folder copies the best checkpoint to it. Lightning would forget that
     checkpoint and choose the best among the later epochs only.
+
+    An epoch whose metric is infinite or not a number is never the best one.
 
     After the last step of an epoch, a checkpoint is written only when the epoch has ended. A training resumed from an
     earlier one would skip the validation of that epoch.
@@ -73,6 +77,7 @@ class Checkpoint(StepCheckpoint):
     """
 
     resumed_from: Path | None = None
+    _is_restored = False
 
     @checked
     def __init__(
@@ -100,6 +105,9 @@ class Checkpoint(StepCheckpoint):
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor and self.monitor not in trainer.callback_metrics:
             return  # there was no validation yet
@@ -112,7 +120,17 @@ class Checkpoint(StepCheckpoint):
             trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
             self.saved_step = trainer.global_step
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.monitor and self.resumed_from is not None and not self._is_restored:
+            log.warning(
+                "the run had no best epoch by monitor=%s and mode=%s: it is chosen among the epochs from now on",
+                self.monitor,
+                self.mode,
+            )
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._is_restored = True
         best = Path(state_dict["best_model_path"])
         if self.monitor and best.name == "best.ckpt":
             if not best.is_file() and self.resumed_from is not None:  # the run folder was moved

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning as L
 
+from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime.paths import ROOT
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ class LatestLink(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             self._link()  # the checkpoint of this epoch is written right after
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and RunFolder(self.run_dir).has_checkpoints:  # also if no epoch was left
+            self._link()
 
     def _link(self) -> None:
         home = ROOT / "logs" / "train"

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from vaelab.runs.metrics import NOT_NATS, NOT_NATS_NOTE, Metric, formatted, term_unit
 from vaelab.runs.run_folder import TITLE_GROUPS
+from vaelab.runtime import files
 from vaelab.runtime.errors import NotApplicable
 from vaelab.visualization.report import charts, curves
 from vaelab.visualization.report.images import ReportFolder
@@ -42,9 +43,16 @@ def _or_default(part: Callable[[], T], default: T) -> T:
         return default
 
 
-def page(path: Path) -> Page:
-    """The page of a folder with a run, an evaluation, or both."""
+def page(path: Path, metrics: Mapping[str, Any] | None = None) -> Page:
+    """The page of a folder with a run, an evaluation, or both.
+
+    Args:
+        path: of the folder.
+        metrics: final metrics that are not in the folder yet.
+    """
     folder = ReportFolder(path)
+    if metrics is not None:
+        folder.metrics = files.json_values(metrics)
     of_training = bool(folder.config) or not folder.evaluation
     no_images = "There are no images: callbacks.pictures writes them." if of_training else ""
     return Page(
