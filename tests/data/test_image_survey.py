@@ -200,7 +200,7 @@ def test_unexpected_conversions_are_named_once(
     if "image_shape" in line:  # the suggestion works
         caplog.clear()
         folder_of(tmp_path, image_shape=[3, 20, 20], **AUTO).prepare()
-        assert caplog.text == ""
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_few_small_images_are_no_reason_to_shrink_the_others(

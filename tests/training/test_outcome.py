@@ -17,10 +17,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            ["trainer.limit_train_batches=0"],
-            "trainer.limit_train_batches=0 leaves no batch to train with: leave it out",
-        ),
+        (["trainer.limit_train_batches=0"], "trainer.limit_train_batches=0: it must be a positive integer"),
         (["+trainer.max_time=00:00:00:00"], "the time was over before the first step: type a larger trainer.max_time"),
         (
             ["optimizer.lr=1e12", "module.bad_numbers=skip"],

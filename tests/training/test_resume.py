@@ -145,7 +145,7 @@ def test_a_job_that_is_queued_again_goes_on_from_its_own_folder(
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_run_folder_that_was_moved_has_its_best_epoch(is_kept: bool, tmp_path: Path, tiny_data: list[str]) -> None:
-    options = [*tiny_data, "callbacks=none", "monitor_mode=min"]  # upside down: the first epoch is the best
+    options = [*tiny_data, "callbacks=none", "monitor=val/kl", "monitor_mode=min"]  # the first epoch is the best
     whole = trained(tmp_path / "whole", *options, "trainer.max_epochs=4")
     trained(tmp_path / "first", *options)
     moved = (tmp_path / "first").rename(tmp_path / "moved")
@@ -215,7 +215,7 @@ def test_all_that_was_chosen_otherwise_is_named_at_once(
 
 def test_going_on_elsewhere_remembers_the_best_epoch(tmp_path: Path, tiny_data: list[str]) -> None:
     """What improves is turned upside down, so that the first epoch is the best."""
-    options = [*tiny_data, "callbacks=none", "monitor_mode=min"]
+    options = [*tiny_data, "callbacks=none", "monitor=val/kl", "monitor_mode=min"]
     whole = trained(tmp_path / "whole", *options, "trainer.max_epochs=4")
     validated = [float(row["val/elbo"]) for row in rows(tmp_path / "whole") if row["val/elbo"]]
     assert whole["val/elbo"] == pytest.approx(min(validated)) == pytest.approx(validated[0])

@@ -150,7 +150,7 @@ def test_early_stopping_stops(tmp_path: Path, tiny_data: list[str]) -> None:
         (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["trainer.max_epochs=-1"], "both unlimited"),
         (["trainer.precision=16-mixed"], "needs a GPU.*accelerator=cpu_bf16"),
-        (["data.batch_size=0"], "batch_size=0: it must be a positive integer; type e.g. batch_size=128"),
+        (["data.batch_size=0"], "data.batch_size=0: it must be a positive integer; type e.g. data.batch_size=128"),
         (["ckpt_path=/no/such/file.ckpt"], "does not exist"),
     ],
 )

@@ -284,7 +284,8 @@ class _Command:
         """Raises errors that Hydra does not: missing settings, and settings that nothing reads. It makes no folder."""
         if args.config_dir or args.config_path or args.experimental_rerun:
             return  # configurations of the user are not checked
-        declared = _plain(OmegaConf.load(CONFIGS / f"{self.config_name}.yaml"))
+        primary = CONFIGS / f"{self.config_name}.yaml"
+        declared = _plain(OmegaConf.load(primary)) if primary.is_file() else {}
         self._check_deletions(declared)
         sweep = args.multirun or "hydra.mode=MULTIRUN" in self.overrides
         cfg = self._compose(list(_first_job(self.overrides)) if sweep else self.overrides)
@@ -341,8 +342,9 @@ class _Command:
         )
         if isinstance(error, HydraException) and unknown:
             typed = next((text for text in self.overrides if _key(text) == unknown[1]), unknown[1])
-            if (CONFIGS / unknown[1]).is_dir():  # its options are names, and this is another value
-                return no_such_option(unknown[1], typed.partition("=")[2], options_of(unknown[1]))
+            name = typed.partition("=")[2]
+            if (CONFIGS / unknown[1]).is_dir() and name not in options_of(unknown[1]):  # a value that is no name
+                return no_such_option(unknown[1], name, options_of(unknown[1]))
             return f"there is no setting {unknown[1]}; {self._hint(typed)}"
         if isinstance(error, SettingError):
             self._propose_default(error)

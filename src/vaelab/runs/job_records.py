@@ -82,21 +82,19 @@ def read(sweep: Path) -> list[JobRecord]:
 
 
 def current(records: Sequence[JobRecord]) -> list[JobRecord]:
-    """The records that still hold.
+    """The records that still hold: the last one of each job.
 
-    A job that starts in the folder of an earlier one takes its place there, unless the later job fails.
+    A job with other settings takes the place of the earlier one with its number and its folder, unless it fails: that
+    folder holds the results of the earlier one.
 
     Args:
         records: of one sweep, in the order of the jobs' starts.
     """
     kept: list[JobRecord] = []
     for record in records:
-        kept = [*(other for other in kept if not _replaces(record, other)), record]
+        others = [other for other in kept if other.folder == record.folder]
+        same = [other for other in others if other.overrides == record.overrides or other.number == record.number]
+        if record.failure and any(other.overrides != record.overrides and not other.failure for other in same):
+            continue
+        kept = [*(other for other in kept if other not in same), record]
     return kept
-
-
-def _replaces(later: JobRecord, earlier: JobRecord) -> bool:
-    if later.folder != earlier.folder:
-        return False
-    is_the_same = later.number == earlier.number or later.overrides == earlier.overrides
-    return not later.failure or (bool(earlier.failure) and is_the_same)

@@ -60,7 +60,8 @@ class Job:
 
 def read(folder: Path) -> list[Job]:
     """The jobs of a sweep: complete jobs first, grouped by kind, the best validation ELBO first in each group."""
-    jobs = [_job(folder, record) for record in _records(folder)]
+    records = _records(folder)
+    jobs = [_job(folder, record, records) for record in records]
     done = sorted((job for job in jobs if job.metrics), key=lambda job: (job.kind, -job.elbo, job.number))
     for _, same in itertools.groupby(done, key=lambda job: job.kind):
         for rank, job in enumerate(same, 1):
@@ -95,11 +96,14 @@ def _typed(path: Path, folder: Path) -> list[str]:
     return [text for text in values if isinstance(text, str)] if isinstance(values, list) else []
 
 
-def _job(sweep: Path, record: JobRecord) -> Job:
+def _job(sweep: Path, record: JobRecord, records: Sequence[JobRecord]) -> Job:
     run = RunFolder(sweep / record.folder)
     config, typed = run.config, list(record.overrides)
+    stored = config.get("overrides", typed)
     # A job may fail because its folder holds the results of another one, or of an earlier attempt at itself.
-    is_own = not record.failure or record.started == 0 or config.get("overrides") == typed
+    is_own = not record.failure or record.started == 0 or stored == typed
+    if stored != typed and any(other.folder == record.folder and [*other.overrides] == stored for other in records):
+        is_own = False  # jobs share this folder
     job = Job(run.path, record.folder, record.number, {}, run.metrics if is_own else {})
     if not job.metrics:
         job.failure = record.failure

@@ -22,11 +22,7 @@ def check_steps(trainer: L.Trainer, module: VAEModule) -> None:
     """
     steps, skipped = trainer.global_step, module.skipped_steps
     if not steps:
-        raise UserError(
-            "trainer.limit_train_batches=0 leaves no batch to train with: leave it out"
-            if trainer.limit_train_batches == 0
-            else "the time was over before the first step: type a larger trainer.max_time"
-        )
+        raise UserError("the time was over before the first step: type a larger trainer.max_time")
     if skipped == steps:
         raise UserError(
             f"all {steps:,} steps were skipped, because their gradients were not finite: {_ADVICE}; "
