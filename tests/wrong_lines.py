@@ -211,6 +211,7 @@ VALUES = [
     # hardware
     ("train", "accelerator=cpu trainer.precision=16-mixed", ["16-mixed", "accelerator=cpu_bf16"]),
     ("train", "trainer.precision=17", ["17"]),
+    ("train", "~trainer.precision", ["trainer.precision=null: it must be text", "type e.g."]),
     ("train", "accelerator=cpu trainer.devices=0", ["devices"]),
     ("train", "trainer.accelerator=abacus", ["abacus"]),
     ("train", "trainer.strategy=nope", ["nope"]),
