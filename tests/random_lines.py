@@ -25,7 +25,7 @@ from vaelab.runtime.paths import options_of
 
 SMALL = [
     *("data=digits", "data.limit=64", "data.batch_size=32", "model=mlp", "latent_dim=3", "trainer.max_epochs=1"),
-    *("trainer.limit_train_batches=2", "logger=csv", "report=false", "callbacks=none"),
+    *("trainer.limit_train_batches=2", "trainer.max_steps=4", "logger=csv", "report=false", "callbacks=none"),
 ]
 GROUPS = (
     *("model", "loss", "prior", "posterior", "objective", "optimizer", "scheduler", "accelerator", "callbacks"),
