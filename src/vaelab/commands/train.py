@@ -121,9 +121,7 @@ def _train(cfg: DictConfig, run: RunFolder, start: Path | None) -> dict[str, Any
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
             callback.resumed_from = start
-    first_step = 0 if start is None else resume.check(module, trainer, start)
-    if start is not None:
-        datamodule.adopt(checkpoint.read(start)["vaelab"]["config"].get("found", {}))
+    first_step = 0 if start is None else resume.check(module, datamodule, trainer, start)
     before = None if start is None else RunFolder.around(start)
     for logger in trainer.loggers:
         if isinstance(logger, loggers.CSVLogger):

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
+from vaelab.data.datamodule import ImageDataModule
 from vaelab.runs import checkpoint
 from vaelab.runs.run_folder import RunFolder
 from vaelab.runtime import console, distributed
@@ -66,11 +67,12 @@ def starting_point(cfg: DictConfig, run: RunFolder, again: bool) -> Path | None:
     return path
 
 
-def check(module: VAEModule, trainer: L.Trainer, path: Path) -> int:
+def check(module: VAEModule, datamodule: ImageDataModule, trainer: L.Trainer, path: Path) -> int:
     """Refuses a checkpoint from which this training cannot be resumed.
 
     Args:
         module: with the configuration of the training.
+        datamodule: reads its images from now on as at the beginning of the training.
         trainer: with its callbacks.
         path: the checkpoint.
 
@@ -92,6 +94,7 @@ def check(module: VAEModule, trainer: L.Trainer, path: Path) -> int:
         )
     checkpoint.load_weights(module, contents, path)  # only for its error message: the trainer loads them again
     trainer.callbacks.insert(0, Resumption(has_stopped))  # type: ignore[attr-defined]  # set by a connector of Lightning
+    datamodule.adopt(contents["vaelab"]["config"].get("found", {}))
     console.print_line(f"resuming {console.short_path(path)} after step {contents['global_step']:,}")
     return int(contents["global_step"])
 
